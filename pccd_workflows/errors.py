@@ -1,0 +1,28 @@
+"""What can go wrong, as a user sees it: one sentence that names the thing and what to do."""
+
+
+class PccdError(Exception):
+    """A failure that is explained to the user in one sentence, without a traceback.
+
+    The command line prints the message and exits with `exit_code`; ``--debug`` shows the traceback.
+    """
+
+    exit_code = 1
+
+
+class InputError(PccdError, ValueError):
+    """The user's input (a file, a field, an option) is wrong. Exit code 2."""
+
+    exit_code = 2
+
+
+class DatabaseError(PccdError):
+    """MongoDB is down, read-only, full or refuses the credentials."""
+
+
+class MissingDependencyError(PccdError):
+    """An optional package, executable or weights file is not installed."""
+
+
+class StaleResultError(PccdError):
+    """Stored work belongs to other inputs than those asked for now."""

@@ -1,0 +1,72 @@
+"""Levels of theory by name: what a rung or a reference set was computed with.
+
+One row adds a level. Energies of different levels, or of different conventions, are never mixed.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pccd_workflows.errors import InputError
+
+EnergyConvention = Literal["uncorrected", "mp2020"]
+"""``uncorrected``: raw PBE(+U) totals, MaterialsProject2020Compatibility still to be applied.
+``mp2020``: energies that already contain these corrections (MP's own entries, CHGNet 0.3.0)."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of theory.
+
+    kind: ``potential`` (an ASE calculator) or ``dft``.
+    convention: the energy convention of what it returns.
+    calculator: ``module:callable`` that makes the ASE calculator of a potential.
+    options: keyword arguments of that callable.
+    package: what to install when it is missing.
+    """
+
+    name: str
+    kind: Literal["potential", "dft"]
+    convention: EnergyConvention
+    calculator: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    package: str = ""
+
+
+LEVELS: dict[str, Level] = {
+    level.name: level
+    for level in (
+        # CHGNet was trained on MP2020-corrected energies (10.1038/s42256-023-00716-3).
+        Level(
+            "chgnet",
+            "potential",
+            "mp2020",
+            "chgnet.model.dynamics:CHGNetCalculator",
+            {"use_device": "cpu", "on_isolated_atoms": "ignore"},
+            "chgnet",
+        ),
+        Level(
+            "7net-0",
+            "potential",
+            "uncorrected",
+            "sevenn.calculator:SevenNetCalculator",
+            {"model": "7net-0", "device": "cpu"},
+            "pccd-workflows[sevenn]",
+        ),
+        Level(
+            "7net-l3i5",
+            "potential",
+            "uncorrected",
+            "sevenn.calculator:SevenNetCalculator",
+            {"model": "7net-l3i5", "device": "cpu"},
+            "pccd-workflows[sevenn]",
+        ),
+    )
+}
+
+
+def get_level(name: str) -> Level:
+    """Return the level called `name`; InputError names the options."""
+    try:
+        return LEVELS[name]
+    except KeyError:
+        raise InputError(f"Unknown level {name!r}; use one of {sorted(LEVELS)}.") from None

@@ -1,0 +1,60 @@
+"""Competing phases: what a hull is built from and what "new" is measured against."""
+
+import hashlib
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+from pymatgen.core import Composition, Structure
+
+from pccd_workflows.candidate import SCHEMA_VERSION, Record
+from pccd_workflows.levels import EnergyConvention
+
+
+class ReferenceEntry(Record):
+    """One known phase with its energy in the convention of its set."""
+
+    entry_id: str = Field(description="Unique in its set, e.g. mp-1265 or a prototype's label")
+    formula: str = Field(description="Formula of the cell that `energy` belongs to")
+    energy: float = Field(description="Total energy of that cell, eV")
+    structure: Structure | None = None
+    data: dict[str, Any] = Field(default_factory=dict, description="Provenance of this entry")
+
+    @property
+    def composition(self) -> Composition:
+        """Composition of the cell."""
+        return Composition(self.formula)
+
+    @property
+    def energy_per_atom(self) -> float:
+        """eV/atom."""
+        return float(self.energy / self.composition.num_atoms)
+
+
+class ReferenceSet(BaseModel):
+    """Competing phases of one chemical system (with all its subsystems) at one level."""
+
+    model_config = ConfigDict(extra="forbid", ignored_types=(cached_property,))
+
+    schema_version: int = SCHEMA_VERSION
+    source: str = Field(description="prototypes, materials_project or file")
+    chemsys: str = Field(description="Sorted symbols joined by '-', e.g. Mg-Mn-O")
+    level: str
+    convention: EnergyConvention
+    source_version: str = Field("", description="Database version, library version or file hash")
+    settings: dict[str, Any] = Field(default_factory=dict)
+    entries: list[ReferenceEntry]
+    created_at: datetime | None = None
+
+    @cached_property
+    def reference_id(self) -> str:
+        """<source>-<chemsys>-<level>-<first 10 hex digits of the content's sha256>."""
+        rows = sorted(
+            (e.entry_id, e.composition.reduced_formula, round(e.energy_per_atom, 8))
+            for e in self.entries
+        )
+        content = [self.source, self.chemsys, self.level, self.convention, rows]
+        digest = hashlib.sha256(orjson.dumps(content)).hexdigest()[:10]
+        return f"{self.source}-{self.chemsys}-{self.level.replace('/', '.')}-{digest}"

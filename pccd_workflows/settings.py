@@ -1,0 +1,92 @@
+"""Facts about this machine: database, folders, commands, devices. No science.
+
+From ``PCCD_*`` environment variables, then ``~/.pccd.yaml`` (or the file in ``PCCD_CONFIG_FILE``).
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from pccd_workflows.campaign import explain
+from pccd_workflows.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+"""Folder that holds model/, flows/ and db_config/ in a clone."""
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "pccd"
+
+
+class Settings(BaseSettings):
+    """Where things are on this machine."""
+
+    model_config = SettingsConfigDict(env_prefix="PCCD_", extra="forbid", frozen=True)
+
+    mongodb_uri: SecretStr | None = Field(
+        None, description="mongodb://user:password@host/... of your server; unset = embedded mongod"
+    )
+    database: str = Field("pccd", description="Name of the MongoDB database")
+    data_dir: Path = Field(
+        default_factory=_default_data_dir,
+        description="Embedded database, its credentials and the workers' run folders",
+    )
+    mongod: Path | None = Field(None, description="mongod to use; else PATH, else the wheel's")
+    mongod_port: int = Field(27117, ge=1024, le=65535, description="Port of the embedded mongod")
+    database_timeout: float = Field(10.0, gt=0, description="Seconds to wait for MongoDB")
+    model_dir: Path = Field(default_factory=lambda: REPOSITORY / "model")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run")
+    workers: int = Field(
+        default_factory=lambda: max(1, min(os.cpu_count() or 1, 8)),
+        ge=1,
+        le=256,
+        description="Local worker processes of `pccd campaign run`",
+    )
+
+    @field_validator("database")
+    @classmethod
+    def _database_name_is_plain(cls, value: str) -> str:
+        if not value or len(value) > 60 or set(value) & set('/\\. "$*<>:|?\0'):
+            raise ValueError("a MongoDB database name has no '/\\. \"$*<>:|?' and is not empty")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of precedence: arguments, environment, file."""
+        return (init_settings, env_settings, YamlConfigSettingsSource(settings_cls, config_file()))
+
+
+def config_file() -> Path:
+    """Return the settings file of this user; it need not exist."""
+    return Path(os.environ.get("PCCD_CONFIG_FILE", "~/.pccd.yaml")).expanduser()
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Return this process's settings; InputError if a variable or the file is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise InputError(
+            f"Settings (PCCD_* or {config_file()}): {explain(error, Settings)}"
+        ) from None
+    except yaml.YAMLError:
+        raise InputError(f"Settings file {config_file()} is not valid YAML.") from None
