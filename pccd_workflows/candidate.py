@@ -1,9 +1,9 @@
 """The ledger: one document per crystal ever generated, one record per stage it went through."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pymatgen.core import Structure
 
 from pccd_workflows.levels import EnergyConvention
@@ -17,6 +17,12 @@ Status = Literal[
     "failed",  # a job died or a computation broke; can be rerun
     "passed",  # went through every stage of its campaign
 ]
+
+StoredStructure = Annotated[
+    Structure,
+    PlainSerializer(lambda structure: structure.as_dict(), return_type=dict, when_used="json"),
+]
+"""A pymatgen structure that is dumped to JSON as its own dictionary."""
 
 
 class Record(BaseModel):
@@ -96,7 +102,7 @@ class Relaxation(Record):
         "error",
     ]
     reason: str | None = None
-    structure: Structure | None = Field(None, description="Relaxed; None if nothing usable")
+    structure: StoredStructure | None = Field(None, description="Relaxed; None if nothing usable")
     energy: float | None = Field(None, description="Total energy of `structure`, eV")
     energy_per_atom: float | None = Field(None, description="eV/atom")
     convention: EnergyConvention | None = None
@@ -185,7 +191,7 @@ class CandidateDoc(BaseModel):
     reason_class: str | None = None
     reason: str | None = None
     # copies for queries, always those of the latest structure
-    structure: Structure | None = None
+    structure: StoredStructure | None = None
     formula_pretty: str | None = None
     chemsys: str | None = None
     elements: list[str] = Field(default_factory=list)
@@ -214,7 +220,7 @@ class Crystal(Record):
     """A crystal on its way from one stage to the next."""
 
     candidate_id: str
-    structure: Structure
+    structure: StoredStructure
 
 
 class StageOutput(BaseModel):

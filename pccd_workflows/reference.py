@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
-from pymatgen.core import Composition, Structure
+from pymatgen.core import Composition
 
-from pccd_workflows.candidate import SCHEMA_VERSION, Record
+from pccd_workflows.candidate import SCHEMA_VERSION, Record, StoredStructure
 from pccd_workflows.levels import EnergyConvention
 
 
@@ -19,7 +19,7 @@ class ReferenceEntry(Record):
     entry_id: str = Field(description="Unique in its set, e.g. mp-1265 or a prototype's label")
     formula: str = Field(description="Formula of the cell that `energy` belongs to")
     energy: float = Field(description="Total energy of that cell, eV")
-    structure: Structure | None = None
+    structure: StoredStructure | None = None
     data: dict[str, Any] = Field(default_factory=dict, description="Provenance of this entry")
 
     @property
