@@ -40,8 +40,8 @@ LEVELS: dict[str, Level] = {
             "chgnet",
             "potential",
             "mp2020",
-            "chgnet.model.dynamics:CHGNetCalculator",
-            {"use_device": "cpu", "on_isolated_atoms": "ignore"},
+            "pccd_workflows.external.chgnet_calculator:ChgnetCalculator",
+            {"device": "cpu"},
             "chgnet",
         ),
         Level(
