@@ -281,6 +281,14 @@ class Campaign(Section):
         """<name>-<first 10 hex digits of the hash>."""
         return f"{self.name}-{self.hash[:10]}"
 
+    @property
+    def stages(self) -> list[str]:
+        """Every stage a candidate may go through, in order (see CandidateDoc.stage)."""
+        rungs = [f"{what}:{rung.level}" for rung in self.rungs for what in ("relax", "hull")]
+        levels = [self.phonons.level, self.phonons.confirm] if self.phonons else []
+        phonons = [f"phonons:{level}" for level in levels if level is not None]
+        return ["generate", "screen", "deduplicate", *rungs, *phonons]
+
     def candidate_id(self, index: int) -> str:
         """Return the id of sample `index`, the same in every run of this campaign."""
         return f"{self.campaign_id}-{index:06d}"

@@ -1,0 +1,103 @@
+"""The `pccd` command. Each noun is a module that is imported only when it is asked for."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from pccd_workflows import __version__
+from pccd_workflows.errors import PccdError
+
+NOUNS = {
+    "campaign": "Run, submit, watch and report discovery campaigns.",
+    "candidate": "List, show and export the crystals that were found.",
+    "db": "Start, stop and check the database.",
+    "model": "Train, sample and inspect generative models.",
+    "dataset": "Build and describe training sets.",
+    "reference": "Build and list the competing phases of chemical systems.",
+    "explore": "Browse candidates in a web page on this machine.",
+    "doctor": "Check what is installed and say what each missing thing would cost you.",
+    "worker": "Run the jobs of campaigns until none is left.",
+}
+"""Module below this package and help text of each command."""
+
+
+class LazyNouns(TyperGroup):
+    """Imports the module of a noun when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return all nouns."""
+        return list(NOUNS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of a noun; only its help text when listing all of them."""
+        if cmd_name not in NOUNS:
+            return super().get_command(ctx, cmd_name)
+        if ctx.resilient_parsing or _listing():
+            return click.Command(cmd_name, help=NOUNS[cmd_name])
+        module = importlib.import_module(f"pccd_workflows.cli.{cmd_name}")
+        return typer.main.get_command(module.app)
+
+
+def _listing() -> bool:
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    return not arguments or arguments[0] in ("--help", "-h")
+
+
+app = typer.Typer(
+    cls=LazyNouns,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"pccd_workflows {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True),
+) -> None:
+    """From chosen elements to new crystals: generated, relaxed, judged, traceable."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `pccd`; exit 0 done, 1 something failed, 2 the input is wrong."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(arguments)
+    except PccdError as error:
+        if "--debug" in arguments:
+            raise
+        typer.echo(f"pccd: {error}", err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if "--debug" in arguments or (explanation := _explain(error)) is None:
+            raise
+        typer.echo(f"pccd: {explanation}", err=True)
+        sys.exit(1)
+
+
+def _explain(error: Exception) -> str | None:
+    """Return one sentence for errors of the outside world, None for our own faults."""
+    if isinstance(error, OSError):
+        name = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{name}."
+    if type(error).__module__.split(".")[0] == "pymongo":
+        from pccd_workflows.external.mongo import explain_error
+        from pccd_workflows.settings import get_settings
+
+        return explain_error(error, get_settings())
+    return None
+
+
+__all__: list[Any] = ["app", "main"]

@@ -1,0 +1,1 @@
+"""Thin jobs: read the database, call a pure function, return a StageOutput. They decide nothing."""

@@ -1,0 +1,226 @@
+"""`pccd campaign`: run, submit, watch, resume, report and list campaigns."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pccd_workflows.campaign import Campaign
+    from pccd_workflows.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Run, submit, watch and report campaigns.")
+
+FILE = typer.Argument(..., help="Campaign file, e.g. flows/quickstart.yaml")
+NAME = typer.Argument(..., help="Name or id of a submitted campaign")
+WORKERS = typer.Option(None, min=1, max=256, help="Worker processes on this machine")
+AS_JSON = typer.Option(False, "--json", help="Print JSON")
+
+
+@app.command()
+def run(
+    file: Path = FILE,
+    workers: int | None = WORKERS,
+    report: Path | None = typer.Option(None, help="HTML report; <campaign id>.html if left out"),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Check everything, store nothing"),
+) -> None:
+    """Submit a campaign, run it on this machine to its end and write the report.
+
+    A campaign that was interrupted goes on where it stopped.
+    """
+    from pccd_workflows import operations
+
+    campaign, settings = _read(file)
+    if dry_run:
+        _describe(campaign, settings)
+        return
+    settings = _with_database(settings)
+    document = operations.submit(campaign, settings)
+    _finish(document, settings, workers, report)
+
+
+@app.command()
+def submit(
+    file: Path = FILE,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Check everything, store nothing"),
+) -> None:
+    """Store a campaign and its jobs; workers (here or on a cluster) will run it."""
+    from pccd_workflows import operations
+
+    campaign, settings = _read(file)
+    if dry_run:
+        _describe(campaign, settings)
+        return
+    document = operations.submit(campaign, _with_database(settings))
+    typer.echo(f"Submitted {document['_id']}.")
+    typer.echo(f"Run it here:  pccd campaign resume {document['_id']}")
+    typer.echo(f"or on a node: pccd worker --campaign {document['_id']}")
+
+
+@app.command()
+def status(name: str = NAME, as_json: bool = AS_JSON) -> None:
+    """Show the funnel, the jobs by state and what failed."""
+    from rich.console import Console
+
+    from pccd_workflows import operations
+    from pccd_workflows.cli import live
+
+    settings = _settings()
+    document = operations.campaign_document(operations.check_reference(name), settings)
+    progress = operations.progress(document["_id"], settings)
+    operations.collector(document, settings).update(operations.lost_candidates(progress.failures))
+    campaign = operations.stored_campaign(document)
+    steps = operations.funnel(campaign, settings)
+    if as_json:
+        content = {
+            "campaign_id": document["_id"],
+            "jobs": progress.states,
+            "funnel": {step.name: step.reached for step in steps},
+            "failures": [
+                {"fw_id": f["fw_id"], "name": f["name"], "reason": operations.last_line(f)}
+                for f in progress.failures
+            ],
+        }
+        typer.echo(json.dumps(content, indent=2))
+        return
+    Console().print(live.status_view(document["_id"], steps, progress))
+
+
+@app.command()
+def resume(
+    name: str = NAME,
+    workers: int | None = WORKERS,
+    report: Path | None = typer.Option(None, help="HTML report; <campaign id>.html if left out"),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would be run again"),
+) -> None:
+    """Go on with a campaign: rerun what was lost or failed, keep all that is done."""
+    from pccd_workflows import operations
+
+    settings = _settings() if dry_run else _with_database(_settings())
+    document = operations.campaign_document(operations.check_reference(name), settings)
+    if dry_run:
+        progress = operations.progress(document["_id"], settings)
+        typer.echo(
+            f"{progress.completed} jobs are done, {progress.unfinished} are ready or running, "
+            f"{len(progress.failures)} failed and would be rerun."
+        )
+        return
+    if document["state"] == "submitting":
+        document = operations.submit(operations.stored_campaign(document), settings)
+    released, rerun = operations.release(document["_id"], settings)
+    if released or rerun:
+        typer.echo(f"Released {len(released)} lost and rerun {len(rerun)} failed jobs.")
+    _finish(document, settings, workers, report)
+
+
+@app.command()
+def report(
+    name: str = NAME,
+    out: Path | None = typer.Option(None, help="File to write; <campaign id>.html if left out"),
+) -> None:
+    """Write one self-contained HTML file about a campaign."""
+    from pccd_workflows import operations
+
+    settings = _settings()
+    document = operations.campaign_document(operations.check_reference(name), settings)
+    progress = operations.progress(document["_id"], settings)
+    operations.collector(document, settings).update(operations.lost_candidates(progress.failures))
+    typer.echo(f"Wrote {_write_report(document, settings, out)}")
+
+
+@app.command("list")
+def list_campaigns(as_json: bool = AS_JSON) -> None:
+    """List the campaigns in the database, the latest first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pccd_workflows.external import launchpad, mongo
+
+    settings = _settings()
+    rows = []
+    for document in mongo.database(settings)["campaigns"].find().sort("submitted_at", -1):
+        states = launchpad.campaign_states(settings, document["_id"])
+        rows.append(
+            {
+                "campaign_id": document["_id"],
+                "name": document["name"],
+                "submitted_at": document["submitted_at"].isoformat(timespec="seconds"),
+                "jobs": sum(states.values()),
+                "completed": states.get("COMPLETED", 0),
+                "failed": states.get("FIZZLED", 0),
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        typer.echo("No campaign was submitted yet; try: pccd campaign run flows/quickstart.yaml")
+        return
+    table = Table("campaign", "submitted (UTC)", "jobs done", "failed")
+    for row in rows:
+        done = f"{row['completed']}/{row['jobs']}"
+        table.add_row(row["campaign_id"], row["submitted_at"], done, str(row["failed"]))
+    Console().print(table)
+
+
+def _settings() -> "Settings":
+    from pccd_workflows.settings import get_settings
+
+    return get_settings()
+
+
+def _read(file: Path) -> "tuple[Campaign, Settings]":
+    from pccd_workflows.campaign import load_campaign
+
+    return load_campaign(file), _settings()
+
+
+def _with_database(settings: "Settings") -> "Settings":
+    """Start the embedded database unless a server is configured."""
+    if settings.mongodb_uri is None:
+        from pccd_workflows.external import mongod
+
+        mongod.start(settings)
+    return settings
+
+
+def _describe(campaign: "Campaign", settings: "Settings") -> None:
+    from pccd_workflows import operations
+
+    operations.preflight(campaign, settings)
+    typer.echo(f"{campaign.campaign_id} is valid; with every default filled in:")
+    typer.echo(json.dumps(campaign.resolved(), indent=2))
+
+
+def _finish(
+    document: dict[str, Any], settings: "Settings", workers: int | None, report: Path | None
+) -> None:
+    """Work until nothing can run, write the report, print the best; exit 1 after failures."""
+    from pccd_workflows import operations
+    from pccd_workflows.cli import live
+
+    campaign = operations.stored_campaign(document)
+    progress = live.work(document, campaign, settings, workers or settings.workers)
+    path = _write_report(document, settings, report)
+    live.print_outcome(campaign, settings, path, progress)
+    if progress.failures or progress.states.get("WAITING", 0):
+        raise typer.Exit(1)
+
+
+def _write_report(document: dict[str, Any], settings: "Settings", out: Path | None) -> Path:
+    from pccd_workflows.candidate import CandidateDoc
+    from pccd_workflows.external import mongo
+    from pccd_workflows.report import write_report
+
+    database = mongo.database(settings)
+    rows = database["candidates"].find({"campaign_id": document["_id"]}, {"_id": 0})
+    candidates = [CandidateDoc.model_validate(row) for row in rows.sort("index", 1)]
+    ids = {s.references for doc in candidates for s in doc.stabilities if s.references}
+    sets = [mongo.get_reference_set(database, reference_id) for reference_id in sorted(ids)]
+    return write_report(
+        out or Path(f"{document['_id']}.html"),
+        campaign=document,
+        candidates=candidates,
+        reference_sets=[reference_set for reference_set in sets if reference_set is not None],
+    )

@@ -1,0 +1,290 @@
+"""Worker processes of this machine, and the funnel that fills while they run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pccd_workflows import operations
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.errors import PccdError
+from pccd_workflows.operations import FunnelStep, Progress
+from pccd_workflows.settings import Settings
+
+POLL_SECONDS = 2.0
+GRACE_SECONDS = 20.0
+"""How long workers may take to put their jobs back after SIGTERM."""
+WORKER_COMMAND = (sys.executable, "-m", "pccd_workflows", "worker")
+BAR_WIDTH = 30
+BEST = 8
+"""Crystals in the closing table."""
+
+
+@dataclass
+class Workers:
+    """Worker processes, each with a log file."""
+
+    campaign_id: str
+    log_dir: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, count: int) -> None:
+        """Start `count` workers that end when the campaign has nothing left to run."""
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        for number in range(count):
+            log = self.log_dir / f"worker-{number + 1}.log"
+            with log.open("ab") as stream:
+                self.processes.append(
+                    subprocess.Popen(
+                        [*WORKER_COMMAND, "--campaign", self.campaign_id],
+                        stdout=stream,
+                        stderr=subprocess.STDOUT,
+                        env=environment,
+                        start_new_session=True,
+                    )
+                )
+
+    @property
+    def alive(self) -> int:
+        """Number of workers that still run."""
+        return sum(process.poll() is None for process in self.processes)
+
+    def stop(self) -> None:
+        """End all workers; jobs in flight are put back by them or, later, by `resume`."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        for process in self.processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count: int) -> Progress:
+    """Run a campaign's jobs with `count` local workers, showing the funnel, until none can run."""
+    campaign_id = document["_id"]
+    operations.release_dead(campaign_id, settings)
+    collector = operations.collector(document, settings)
+    workers = Workers(campaign_id, settings.data_dir / "logs" / campaign_id)
+    began = time.monotonic()
+    console = Console()
+    with _stopping(workers), _screen(console) as show:
+        progress = operations.progress(campaign_id, settings)
+        if progress.unfinished:
+            workers.start(count)
+        while True:
+            ended = not workers.alive
+            progress = operations.progress(campaign_id, settings)
+            collector.update(operations.lost_candidates(progress.failures))
+            steps = operations.funnel(campaign, settings)
+            left = operations.seconds_left(collector.ledger, steps, max(1, workers.alive))
+            show(steps, progress, time.monotonic() - began, left)
+            if ended:
+                break
+            time.sleep(POLL_SECONDS)
+    if progress.unfinished:
+        raise PccdError(
+            f"The workers ended with {progress.unfinished} jobs unfinished; see their logs in "
+            f"{workers.log_dir} and go on with `pccd campaign resume {campaign_id}`."
+        )
+    return progress
+
+
+@contextmanager
+def _stopping(workers: Workers) -> Iterator[None]:
+    """Stop the workers whatever happens; say how to go on after an interruption."""
+
+    def interrupt(_signum: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        workers.stop()
+        raise PccdError(
+            f"Interrupted; nothing is lost. Go on with `pccd campaign resume "
+            f"{workers.campaign_id}`."
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        workers.stop()
+
+
+@contextmanager
+def _screen(console: Console) -> Iterator[Any]:
+    """Yield a function that shows progress: redrawn on a terminal, line by line in a log."""
+    if not console.is_terminal:
+        last = [""]
+
+        line = time.monotonic() + GRACE_SECONDS
+        for process in self.processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count: int) -> Progress:
+    """Run a campaign's jobs with `count` local workers, showing the funnel, until none can run."""
+    campaign_id = document["_id"]
+    operations.release_dead(campaign_id, settings)
+    collector = operations.collector(document, settings)
+    workers = Workers(campaign_id, settings.data_dir / "logs" / campaign_id)
+    began = time.monotonic()
+    console = Console()
+    with _stopping(workers), _screen(console) as show:
+        progress = operations.progress(campaign_id, settings)
+        if progress.unfinished:
+            workers.start(count)
+        while True:
+            ended = not workers.alive
+            progress = operations.progress(campaign_id, settings)
+            collector.update(operations.lost_candidates(progress.failures))
+            steps = operations.funnel(campaign, settings)
+            left = operations.seconds_left(collector.ledger, steps, max(1, workers.alive))
+            show(steps, progress, time.monotonic() - began, left)
+            if ended:
+                break
+            time.sleep(POLL_SECONDS)
+    if progress.unfinished:
+        raise PccdError(
+            f"The workers ended with {progress.unfinished} jobs unfinished; see their logs in "
+            f"{workers.log_dir} and go on with `pccd campaign resume {campaign_id}`."
+        )
+    return progress
+
+
+@contextmanager
+def _stopping(workers: Workers) -> Iterator[None]:
+    """Stop the workers whatever happens; say how to go on after an interruption."""
+
+    def interrupt(_signum: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        workers.stop()
+        raise PccdError(
+            f"Interrupted; nothing is lost. Go on with `pccd campaign resume "
+            f"{workers.campaign_id}`."
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        workers.stop()
+
+
+@contextmanager
+def _screen(console: Console) -> Iterator[Any]:
+    """Yield a function that shows progress: redrawn on a terminal, line by line in a log."""
+    if not console.is_terminal:
+        last = [""]
+
+        def write(
+            steps: list[FunnelStep], progress: Progress, seconds: float, left: float | None
+        ) -> None:
+            line = "  ".join(f"{step.name} {step.reached}" for step in steps)
+            if line != last[0]:
+                console.print(f"[{seconds:5.0f} s] {line}", soft_wrap=True, highlight=False)
+                last[0] = line
+
+        yield write
+        return
+    with Live(console=console, refresh_per_second=4) as live:
+
+        def draw(
+            steps: list[FunnelStep], progress: Progress, seconds: float, left: float | None
+        ) -> None:
+            live.update(Group(funnel_table(steps), _jobs_line(progress, seconds, left)))
+
+        yield draw
+
+
+def funnel_table(steps: list[FunnelStep]) -> Table:
+    """Return the funnel as a table with bars, relative to what was generated."""
+    whole = max([steps[0].out_of or 0, *(step.reached for step in steps)]) or 1
+    table = Table("step", "crystals", "", box=None, pad_edge=False)
+    for step in steps:
+        filled = round(BAR_WIDTH * step.reached / whole)
+        bar = Text("█" * filled, style="green") + Text("·" * (BAR_WIDTH - filled), style="dim")
+        total = f"/{step.out_of}" if step is steps[0] else ""
+        table.add_row(step.name, f"{step.reached}{total}", bar)
+    return table
+
+
+def _jobs_line(progress: Progress, seconds: float, left: float | None) -> Text:
+    total = sum(progress.states.values())
+    parts = [f"{progress.completed}/{total} jobs", f"{_clock(seconds)} elapsed"]
+    if left is not None:
+        parts.append(f"about {_clock(left)} left in this stage")
+    if progress.failures:
+        parts.append(f"{len(progress.failures)} failed")
+    return Text(" · ".join(parts), style="bold")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d} min"
+
+
+def status_view(campaign_id: str, steps: list[FunnelStep], progress: Progress) -> Group:
+    """Return what `pccd campaign status` shows."""
+    states = Table("jobs", "number", box=None, pad_edge=False)
+    for state, number in sorted(progress.states.items()):
+        states.add_row(state.lower(), str(number))
+    parts: list[Any] = [Text(campaign_id, style="bold"), funnel_table(steps), Text(""), states]
+    parts += [
+        Text(f"failed: {failure['name']}: {operations.last_line(failure)}", "red")
+        for failure in progress.failures
+    ]
+    if progress.failures:
+        parts.append(Text(f"Rerun them with: pccd campaign resume {campaign_id}"))
+    return Group(*parts)
+
+
+def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress: Progress) -> None:
+    """Print the funnel, the best crystals and where to look next."""
+    console = Console()
+    console.print(funnel_table(operations.funnel(campaign, settings)))
+    best = operations.best_candidates(campaign.campaign_id, settings, BEST)
+    if best:
+        table = Table(
+            "candidate", "formula", "space group", "meV/atom above hull", "known in", "phonons"
+        )
+        for row in best:
+            table.add_row(
+                row.candidate_id,
+                row.formula,
+                row.spacegroup,
+                f"{row.energy_above_hull * 1000:.0f}",
+                row.known_in or "nothing",
+                row.phonons,
+            )
+        console.print(table)
+    else:
+        console.print("No crystal came near the hull; the report says why each was rejected.")
+    for failure in progress.failures:
+        console.print(f"failed: {failure['name']}: {operations.last_line(failure)}", style="red")
+    if progress.failures:
+        console.print(f"Rerun what failed: pccd campaign resume {campaign.campaign_id}")
+    console.print(f"Report:      {report}", soft_wrap=True)
+    shown = best[0].candidate_id if best else f"{campaign.campaign_id}-000000"
+    console.print(f"Look closer: pccd candidate show {shown}", soft_wrap=True)

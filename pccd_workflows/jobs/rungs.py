@@ -1,0 +1,147 @@
+"""One rung: relax the survivors in batches, place them on the hull, keep the best."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from jobflow import Flow, Response
+
+from pccd_workflows.campaign import Campaign, Rung
+from pccd_workflows.candidate import Crystal, Relaxation, Stability, StageOutput
+from pccd_workflows.jobs.common import TOLERATE_LOST_PARENTS, stage_database, stage_job
+from pccd_workflows.jobs.references import covering_system
+from pccd_workflows.jobs.relax import relax
+from pccd_workflows.reference import ReferenceSet
+from pccd_workflows.screening.hull import Hull, HullQuery, HullResult
+
+
+@stage_job
+def climb(
+    campaign: Campaign, rung: Rung, crystals: list[Crystal], reference_systems: list[str]
+) -> Response[StageOutput]:
+    """Relax what the budget allows of `crystals`, best first, and judge it."""
+    budget = rung.budget.candidates or len(crystals)
+    chosen, skipped = crystals[:budget], crystals[budget:]
+    batches = [
+        relax(chosen[first : first + rung.batch], rung)
+        for first in range(0, len(chosen), rung.batch)
+    ]
+    for number, batch in enumerate(batches, start=1):
+        batch.name = f"relax {rung.level} {number}/{len(batches)}"
+        members = chosen[(number - 1) * rung.batch : number * rung.batch]
+        batch.update_metadata({"candidates": [crystal.candidate_id for crystal in members]})
+    verdict = judge(
+        campaign,
+        rung,
+        [batch.output for batch in batches],
+        reference_systems,
+        [crystal.candidate_id for crystal in skipped],
+    )
+    verdict.name = f"hull {rung.level}"
+    verdict.update_config(TOLERATE_LOST_PARENTS)
+    return Response(replace=Flow([*batches, verdict], output=verdict.output))
+
+
+@stage_job
+def judge(
+    campaign: Campaign,
+    rung: Rung,
+    relaxed: list[StageOutput | None],
+    reference_systems: list[str],
+    over_budget: list[str],
+) -> StageOutput:
+    """Place relaxed crystals on the hull of their chemical system; keep those near it."""
+    relaxations = {
+        key: cast(Relaxation, record)
+        for output in relaxed
+        if output is not None
+        for key, record in output.records.items()
+    }
+    records = judge_stability(relaxations, rung, _references(campaign, rung, reference_systems))
+    for candidate_id in over_budget:
+        records[candidate_id] = Stability(
+            level=rung.level,
+            passed=False,
+            reason_class="budget",
+            reason=f"The rung's budget of {rung.budget.candidates} candidates was spent on others.",
+        )
+    kept = sorted(
+        (candidate_id for candidate_id, record in records.items() if record.passed),
+        key=lambda i: (records[i].energy_above_hull or 0.0, i),
+    )
+    survivors = [
+        Crystal(candidate_id=candidate_id, structure=relaxations[candidate_id].structure)
+        for candidate_id in kept
+    ]
+    return StageOutput(stage=f"hull:{rung.level}", records=records, survivors=survivors)
+
+
+def judge_stability(
+    relaxations: dict[str, Relaxation], rung: Rung, references: Sequence[ReferenceSet]
+) -> dict[str, Stability]:
+    """Return a verdict for every relaxed crystal, against the set that covers its elements."""
+    sets = {reference_set.chemsys: reference_set for reference_set in references}
+    records: dict[str, Stability] = {}
+    queries: dict[str, list[HullQuery]] = {}
+    for candidate_id, relaxation in relaxations.items():
+        structure = relaxation.structure
+        if not relaxation.usable or structure is None or relaxation.energy is None:
+            records[candidate_id] = _unusable(relaxation)
+            continue
+        system = covering_system(structure.chemical_system, sets)
+        if system is None:
+            records[candidate_id] = Stability(
+                level=rung.level,
+                passed=False,
+                reason_class="no_references",
+                reason=f"No reference set holds the elements of {structure.chemical_system}.",
+            )
+            continue
+        queries.setdefault(system, []).append(
+            HullQuery(
+                id=candidate_id,
+                composition=structure.composition,
+                energy=relaxation.energy,
+                convention=relaxation.convention,
+                level=relaxation.level,
+            )
+        )
+    for system, system_queries in queries.items():
+        results = Hull(sets[system]).place(system_queries)
+        for query, result in zip(system_queries, results, strict=True):
+            records[query.id] = _placed(result, rung, sets[system])
+    return records
+
+
+def _unusable(relaxation: Relaxation) -> Stability:
+    return Stability(
+        level=relaxation.level,
+        passed=False,
+        reason_class=relaxation.verdict,
+        reason=relaxation.reason,
+    )
+
+
+def _placed(result: HullResult, rung: Rung, references: ReferenceSet) -> Stability:
+    limit = rung.keep.energy_above_hull
+    above = result.energy_above_hull
+    passed = above <= limit
+    return Stability(
+        level=rung.level,
+        passed=passed,
+        reason_class=None if passed else "unstable",
+        reason=None if passed else f"{above:.3f} eV/atom above the hull, more than {limit:g}.",
+        energy_above_hull=above,
+        formation_energy_per_atom=result.formation_energy_per_atom,
+        decomposition=result.decomposition,
+        references=references.reference_id,
+        convention=references.convention,
+        threshold=limit,
+    )
+
+
+def _references(campaign: Campaign, rung: Rung, systems: Sequence[str]) -> list[ReferenceSet]:
+    from pccd_workflows.external.mongo import find_reference_set
+
+    database, source = stage_database(), campaign.references.source
+    found = [find_reference_set(database, source, system, rung.level) for system in systems]
+    return [reference_set for reference_set in found if reference_set is not None]

@@ -1,0 +1,171 @@
+"""Judge crystals before any energy is spent on them; find duplicates and known crystals."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pymatgen.core import Structure
+
+from pccd_workflows.campaign import Campaign, MatcherSettings
+from pccd_workflows.candidate import (
+    Crystal,
+    Generation,
+    Novelty,
+    Screening,
+    SetNovelty,
+    StageOutput,
+)
+from pccd_workflows.jobs.common import stage_database, stage_job
+from pccd_workflows.screening.matching import KnownCrystals, group
+from pccd_workflows.screening.validity import screen as screen_structure
+from pccd_workflows.settings import get_settings
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
+
+
+@stage_job
+def screen(campaign: Campaign, generated: StageOutput) -> StageOutput:
+    """Judge one shard's crystals by distances, density, elements and charge balance."""
+    records: dict[str, Screening] = {}
+    for crystal in generated.survivors:
+        generation = generated.records[crystal.candidate_id]
+        if not isinstance(generation, Generation):
+            raise TypeError(f"{crystal.candidate_id} comes without its generation record")
+        records[crystal.candidate_id] = screen_structure(
+            crystal.structure, elements=generation.elements, settings=campaign.screen
+        )
+    survivors = [c for c in generated.survivors if records[c.candidate_id].passed]
+    return StageOutput(stage="screen", records=records, survivors=survivors)
+
+
+@stage_job
+def deduplicate(
+    campaign: Campaign, screened: list[StageOutput | None], reference_systems: list[str]
+) -> StageOutput:
+    """Keep one crystal of each group of equal ones and say which of them are known.
+
+    Charge-balanced crystals come first where the campaign prefers them, otherwise in order of
+    their index: the first of a group is the one that is kept.
+    """
+    outputs = [output for output in screened if output is not None]
+    records = {key: rec for output in outputs for key, rec in output.records.items()}
+    crystals = sorted(
+        (crystal for output in outputs for crystal in output.survivors),
+        key=lambda c: (_unbalanced(campaign, records[c.candidate_id]), c.candidate_id),
+    )
+    duplicates = find_duplicates(crystals, campaign.novelty.matcher)
+    unique = [c for c in crystals if c.candidate_id not in duplicates]
+    known = _known_sets(campaign, unique, reference_systems)
+    novelty = {
+        crystal.candidate_id: Novelty(
+            duplicate_of=duplicates.get(crystal.candidate_id),
+            sets=known.get(crystal.candidate_id, {}),
+        )
+        for crystal in crystals
+    }
+    survivors = [c for c in unique if campaign.novelty.keep_known or novelty[c.candidate_id].novel]
+    return StageOutput(stage="deduplicate", records=novelty, survivors=survivors)
+
+
+def find_duplicates(crystals: Sequence[Crystal], settings: MatcherSettings) -> dict[str, str]:
+    """Return the id of the crystal kept instead, by the id of each duplicate."""
+    groups = group([crystal.structure for crystal in crystals], settings=settings)
+    duplicates = {}
+    for members in groups:
+        kept, *others = sorted(members)
+        for other in others:
+            duplicates[crystals[other].candidate_id] = crystals[kept].candidate_id
+    return duplicates
+
+
+def match_known(
+    crystals: Iterable[Crystal],
+    known: Iterable[tuple[str, Structure]],
+    settings: MatcherSettings,
+) -> dict[str, SetNovelty]:
+    """Compare crystals with known ones by structure; return a verdict for each."""
+    index = KnownCrystals(known, settings=settings)
+    method = (
+        f"StructureMatcher(ltol={settings.ltol}, stol={settings.stol}, "
+        f"angle_tol={settings.angle_tol}), symmetric"
+    )
+    verdicts = {}
+    for crystal in crystals:
+        match = index.find(crystal.structure)
+        verdicts[crystal.candidate_id] = SetNovelty(
+            known=match is not None, matched_id=match, method=method
+        )
+    return verdicts
+
+
+def _unbalanced(campaign: Campaign, record: Any) -> bool:
+    return campaign.screen.charge_neutral == "prefer" and record.charge_balanced is False
+
+
+def _known_sets(
+    campaign: Campaign, crystals: Sequence[Crystal], reference_systems: Sequence[str]
+) -> Mapping[str, dict[str, SetNovelty]]:
+    database = stage_database()
+    verdicts: dict[str, dict[str, SetNovelty]] = defaultdict(dict)
+    for name in campaign.novelty.against:
+        if name == "references":
+            found = match_known(
+                crystals,
+                _reference_structures(database, campaign, reference_systems),
+                campaign.novelty.matcher,
+            )
+        elif name == "history":
+            found = match_known(
+                crystals, _history(database, campaign, crystals), campaign.novelty.matcher
+            )
+        else:
+            found = _in_training(campaign, crystals)
+        for candidate_id, verdict in found.items():
+            verdicts[candidate_id][name] = verdict
+    return verdicts
+
+
+def _reference_structures(
+    database: "Database[dict[str, Any]]", campaign: Campaign, systems: Sequence[str]
+) -> Iterable[tuple[str, Structure]]:
+    from pccd_workflows.external.mongo import find_reference_set
+
+    for chemsys in systems:
+        references = find_reference_set(
+            database, campaign.references.source, chemsys, campaign.rungs[0].level
+        )
+        for entry in references.entries if references else []:
+            if entry.structure is not None:
+                yield entry.entry_id, entry.structure
+
+
+def _history(
+    database: "Database[dict[str, Any]]", campaign: Campaign, crystals: Sequence[Crystal]
+) -> Iterable[tuple[str, Structure]]:
+    """Yield the relaxed crystals of other campaigns that share a formula with `crystals`."""
+    formulas = sorted({c.structure.composition.reduced_formula for c in crystals})
+    query = {
+        "formula_pretty": {"$in": formulas},
+        "campaign_id": {"$ne": campaign.campaign_id},
+        "novelty.duplicate_of": None,
+        "structure": {"$ne": None},
+        "stage": {"$nin": ["generate", "screen"]},
+    }
+    for document in database["candidates"].find(query, {"structure": 1}):
+        yield document["_id"], Structure.from_dict(document["structure"])
+
+
+def _in_training(campaign: Campaign, crystals: Sequence[Crystal]) -> dict[str, SetNovelty]:
+    from pccd_workflows.diffusion.checkpoint import find_model
+    from pccd_workflows.diffusion.training_index import in_training, load_training_index
+
+    index = load_training_index(find_model(campaign.generate.model, get_settings()))
+    method = "same reduced formula, space group and number of sites in the primitive cell"
+    if index is None:
+        unknown = SetNovelty(known=None, method=method, note="the model ships no training index")
+        return {crystal.candidate_id: unknown for crystal in crystals}
+    return {
+        crystal.candidate_id: SetNovelty(known=in_training(crystal.structure, index), method=method)
+        for crystal in crystals
+    }
