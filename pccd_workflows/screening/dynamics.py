@@ -78,7 +78,9 @@ def judge_phonons(
     return PhononVerdict(verdict, lowest, (x, y, z), residual, reason)
 
 
-def _check(frequencies: NDArray[np.float64], qpoints: NDArray[np.float64], tolerance: float) -> None:
+def _check(
+    frequencies: NDArray[np.float64], qpoints: NDArray[np.float64], tolerance: float
+) -> None:
     if frequencies.ndim != 2 or not frequencies.size or qpoints.shape != (len(frequencies), 3):
         raise ValueError(
             "frequencies must be (n_q, n_bands) and qpoints (n_q, 3), "
@@ -100,17 +102,11 @@ def _verdict(
     lowest: float, residual: float | None, tolerance: float
 ) -> tuple[Literal["stable", "unstable", "ambiguous"], str]:
     limit = AMBIGUOUS_FACTOR * tolerance
+    mode = f"The lowest mode, {lowest:.3f} THz,"
     if lowest < -limit:
-        return "unstable", f"An imaginary mode of {lowest:.3f} THz lies below -{limit:g} THz."
+        return "unstable", f"{mode} is below -{limit:g} THz."
     if lowest < -tolerance:
-        return (
-            "ambiguous",
-            f"An imaginary mode of {lowest:.3f} THz lies between -{limit:g} and -{tolerance:g} THz.",
-        )
+        return "ambiguous", f"{mode} lies between -{limit:g} and -{tolerance:g} THz."
     if residual is not None and abs(residual) > limit:
-        return (
-            "ambiguous",
-            f"No imaginary mode below -{tolerance:g} THz, but the acoustic modes miss zero at Γ "
-            f"by {abs(residual):.3f} THz.",
-        )
-    return "stable", f"The lowest mode, {lowest:.3f} THz, is not below -{tolerance:g} THz."
+        return "ambiguous", f"The acoustic modes miss zero at Γ by {abs(residual):.3f} THz."
+    return "stable", f"{mode} is not below -{tolerance:g} THz."

@@ -220,9 +220,7 @@ def _lower_hull(phases: _Phases) -> _Facets:
     """Return the facets of the lower convex hull of formation energy over composition."""
     n_elements = phases.fractions.shape[1]
     points = np.column_stack([phases.fractions[:, 1:], phases.energies])
-    corners = np.array(
-        [[int(np.argmax(phases.fractions[:, i] == 1.0)) for i in range(n_elements)]]
-    )
+    corners = np.array([[int(np.argmax(phases.fractions[:, i] == 1.0)) for i in range(n_elements)]])
     if n_elements == 1 or phases.energies.min() > -MIN_FRACTION:
         return _Facets(phases, np.zeros((1, n_elements)), corners)
     # A point far above each composition's plane keeps qhull's input full-dimensional.

@@ -11,6 +11,8 @@ from pymatgen.core import Structure
 
 from pccd_workflows.campaign import MatcherSettings
 
+DEFAULT_SETTINGS = MatcherSettings()
+
 
 def _matcher(settings: MatcherSettings) -> StructureMatcher:
     return StructureMatcher(
@@ -34,8 +36,8 @@ def _match(matcher: StructureMatcher, a: Structure, b: Structure) -> bool:
 def group(
     structures: Sequence[Structure],
     *,
-    settings: MatcherSettings = MatcherSettings(),
-    processes: int = 1,
+    settings: MatcherSettings = DEFAULT_SETTINGS,
+    processes: int = 1,  # noqa: ARG001
 ) -> list[list[int]]:
     """Return groups of matching structures as sorted lists of indices, by first member.
 
@@ -79,7 +81,7 @@ class KnownCrystals:
         self,
         crystals: Iterable[tuple[str, Structure]] = (),
         *,
-        settings: MatcherSettings = MatcherSettings(),
+        settings: MatcherSettings = DEFAULT_SETTINGS,
     ) -> None:
         self._matcher = _matcher(settings)
         self._known: dict[tuple[str, int], list[tuple[str, Structure]]] = {}
