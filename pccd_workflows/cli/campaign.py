@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
     from pccd_workflows.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Run, submit, watch and report campaigns.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Run, submit, watch and report campaigns."
+)
 
 FILE = typer.Argument(..., help="Campaign file, e.g. flows/quickstart.yaml")
 NAME = typer.Argument(..., help="Name or id of a submitted campaign")

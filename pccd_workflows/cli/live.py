@@ -132,74 +132,8 @@ def _screen(console: Console) -> Iterator[Any]:
     if not console.is_terminal:
         last = [""]
 
-        line = time.monotonic() + GRACE_SECONDS
-        for process in self.processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count: int) -> Progress:
-    """Run a campaign's jobs with `count` local workers, showing the funnel, until none can run."""
-    campaign_id = document["_id"]
-    operations.release_dead(campaign_id, settings)
-    collector = operations.collector(document, settings)
-    workers = Workers(campaign_id, settings.data_dir / "logs" / campaign_id)
-    began = time.monotonic()
-    console = Console()
-    with _stopping(workers), _screen(console) as show:
-        progress = operations.progress(campaign_id, settings)
-        if progress.unfinished:
-            workers.start(count)
-        while True:
-            ended = not workers.alive
-            progress = operations.progress(campaign_id, settings)
-            collector.update(operations.lost_candidates(progress.failures))
-            steps = operations.funnel(campaign, settings)
-            left = operations.seconds_left(collector.ledger, steps, max(1, workers.alive))
-            show(steps, progress, time.monotonic() - began, left)
-            if ended:
-                break
-            time.sleep(POLL_SECONDS)
-    if progress.unfinished:
-        raise PccdError(
-            f"The workers ended with {progress.unfinished} jobs unfinished; see their logs in "
-            f"{workers.log_dir} and go on with `pccd campaign resume {campaign_id}`."
-        )
-    return progress
-
-
-@contextmanager
-def _stopping(workers: Workers) -> Iterator[None]:
-    """Stop the workers whatever happens; say how to go on after an interruption."""
-
-    def interrupt(_signum: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        workers.stop()
-        raise PccdError(
-            f"Interrupted; nothing is lost. Go on with `pccd campaign resume "
-            f"{workers.campaign_id}`."
-        ) from None
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        workers.stop()
-
-
-@contextmanager
-def _screen(console: Console) -> Iterator[Any]:
-    """Yield a function that shows progress: redrawn on a terminal, line by line in a log."""
-    if not console.is_terminal:
-        last = [""]
-
         def write(
-            steps: list[FunnelStep], progress: Progress, seconds: float, left: float | None
+            steps: list[FunnelStep], _progress: Progress, seconds: float, _left: float | None
         ) -> None:
             line = "  ".join(f"{step.name} {step.reached}" for step in steps)
             if line != last[0]:
