@@ -92,11 +92,11 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, OSError):
         name = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{name}."
-    if type(error).__module__.split(".")[0] == "pymongo":
-        from pccd_workflows.external.mongo import explain_error
+    if type(error).__module__.split(".")[0] in ("pymongo", "gridfs"):
+        from pccd_workflows.external.mongo import explain
         from pccd_workflows.settings import get_settings
 
-        return explain_error(error, get_settings())
+        return explain(error, get_settings())
     return None
 
 

@@ -280,8 +280,15 @@ def find_reference_set(
     db: Database[Document], source: str, chemsys: str, level: str
 ) -> ReferenceSet | None:
     """Return the latest stored set of this source, system and level."""
-    query = {"source": source, "chemsys": chemsys, "level": level}
+    return _load_reference_set(db, {"source": source, "chemsys": chemsys, "level": level})
 
+
+def get_reference_set(db: Database[Document], reference_id: str) -> ReferenceSet | None:
+    """Return exactly the set that a Stability record names."""
+    return _load_reference_set(db, {"_id": reference_id})
+
+
+def _load_reference_set(db: Database[Document], query: Document) -> ReferenceSet | None:
     def load() -> tuple[Document, list[Any]] | None:
         header = db.references.find_one(query, sort=[("stored_at", -1)])
         if header is None:
