@@ -4,7 +4,6 @@ import importlib
 import sys
 from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -26,20 +25,29 @@ NOUNS = {
 
 
 class LazyNouns(TyperGroup):
-    """Imports the module of a noun when it is called."""
+    """Imports the module of a noun when it is called, not to list the nouns."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002
         """Return all nouns."""
         return list(NOUNS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
         """Return the command of a noun; only its help text when listing all of them."""
         if cmd_name not in NOUNS:
-            return super().get_command(ctx, cmd_name)
-        if ctx.resilient_parsing or _listing():
-            return click.Command(cmd_name, help=NOUNS[cmd_name])
+            return super().get_command(ctx, cmd_name)  # type: ignore[arg-type]
+        if _listing():
+            return _described(cmd_name)
         module = importlib.import_module(f"pccd_workflows.cli.{cmd_name}")
         return typer.main.get_command(module.app)
+
+
+def _described(noun: str) -> Any:
+    """Return a command that has nothing but a name and a help text."""
+    described = typer.Typer(help=NOUNS[noun], add_completion=False)
+    described.callback(help=NOUNS[noun])(lambda: None)
+    command = typer.main.get_command(described)
+    command.name = noun
+    return command
 
 
 def _listing() -> bool:
@@ -93,11 +101,11 @@ def _explain(error: Exception) -> str | None:
         name = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{name}."
     if type(error).__module__.split(".")[0] in ("pymongo", "gridfs"):
-        from pccd_workflows.external.mongo import explain
+        from pccd_workflows.external.mongo import explain_error
         from pccd_workflows.settings import get_settings
 
-        return explain(error, get_settings())
+        return explain_error(error, get_settings())
     return None
 
 
-__all__: list[Any] = ["app", "main"]
+__all__ = ["app", "main"]

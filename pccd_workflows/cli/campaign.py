@@ -31,12 +31,12 @@ def run(
 
     A campaign that was interrupted goes on where it stopped.
     """
-    from pccd_workflows import operations
-
     campaign, settings = _read(file)
     if dry_run:
         _describe(campaign, settings)
         return
+    from pccd_workflows import operations
+
     settings = _with_database(settings)
     document = operations.submit(campaign, settings)
     _finish(document, settings, workers, report)
@@ -48,12 +48,12 @@ def submit(
     dry_run: bool = typer.Option(False, "--dry-run", help="Check everything, store nothing"),
 ) -> None:
     """Store a campaign and its jobs; workers (here or on a cluster) will run it."""
-    from pccd_workflows import operations
-
     campaign, settings = _read(file)
     if dry_run:
         _describe(campaign, settings)
         return
+    from pccd_workflows import operations
+
     document = operations.submit(campaign, _with_database(settings))
     typer.echo(f"Submitted {document['_id']}.")
     typer.echo(f"Run it here:  pccd campaign resume {document['_id']}")

@@ -84,7 +84,8 @@ def judge_stability(
     queries: dict[str, list[HullQuery]] = {}
     for candidate_id, relaxation in relaxations.items():
         structure = relaxation.structure
-        if not relaxation.usable or structure is None or relaxation.energy is None:
+        energy, convention = relaxation.energy, relaxation.convention
+        if not relaxation.usable or structure is None or energy is None or convention is None:
             records[candidate_id] = _unusable(relaxation)
             continue
         system = covering_system(structure.chemical_system, sets)
@@ -100,8 +101,8 @@ def judge_stability(
             HullQuery(
                 id=candidate_id,
                 composition=structure.composition,
-                energy=relaxation.energy,
-                convention=relaxation.convention,
+                energy=energy,
+                convention=convention,
                 level=relaxation.level,
             )
         )

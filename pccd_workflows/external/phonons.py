@@ -1,0 +1,182 @@
+"""Harmonic phonons with a potential: atomate2's flow around a tightly relaxed, symmetric cell."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jobflow import Flow
+from pymatgen.core import Structure
+
+from pccd_workflows.campaign import PhononsSection
+from pccd_workflows.candidate import Phonons
+from pccd_workflows.errors import PccdError
+from pccd_workflows.external.potential import relax, relaxation_key, software
+from pccd_workflows.levels import get_level
+from pccd_workflows.screening.dynamics import judge_phonons
+
+if TYPE_CHECKING:
+    from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
+
+TIGHT_FMAX = 0.003
+"""eV/Å: forces that a displacement of 0.01 Å exceeds at least tenfold."""
+TIGHT_STEPS = 200
+SYMPREC = 0.02
+"""Å; a crystal relaxed to TIGHT_FMAX misses its symmetry by less."""
+POINTS_PER_SEGMENT = 51
+"""q-points of one leg of the band path."""
+
+
+def phonon_flow(tight: Structure, level: str, settings: PhononsSection) -> Flow:
+    """Return the flow whose output is atomate2's PhononBSDOSDoc of a crystal at rest at `level`.
+
+    tight: as `tight_cell` returns it; its symmetry keeps the displaced supercells few. All of
+    these run in one job.
+    """
+    from atomate2.forcefields.flows.phonons import PhononMaker
+    from atomate2.forcefields.jobs import ForceFieldStaticMaker
+
+    displaced = ForceFieldStaticMaker(
+        force_field_name={
+            "@module": "pccd_workflows.external.potential",
+            "@callable": "calculator_of",
+        },
+        calculator_kwargs={"level": level},
+        relax_kwargs={"final_atoms_object_file": None},
+        name=f"displacements {level}",
+    )
+    maker = PhononMaker(
+        bulk_relax_maker=None,
+        static_energy_maker=None,
+        phonon_displacement_maker=displaced,
+        socket=True,  # all displacements in one job
+        min_length=settings.min_length,
+        displacement=settings.displacement,
+        store_force_constants=False,
+        create_thermal_displacements=False,
+        generate_frequencies_eigenvectors_kwargs={
+            "npoints_band": POINTS_PER_SEGMENT,
+            "tol_imaginary_modes": settings.tolerance_thz,
+            "kpoint_density_dos": 1000,
+            "tstep": 100,
+        },
+    )
+    return maker.make(tight)
+
+
+def tight_cell(structure: Structure, level: str) -> Structure:
+    """Return the primitive cell of `structure` at rest, symmetric to SYMPREC.
+
+    Raises
+    ------
+    PccdError
+        If the potential cannot relax the crystal.
+    """
+    relaxed = _at_rest(structure, level)
+    symmetric = _refined_primitive(relaxed)
+    return symmetric if len(symmetric) == 1 else _at_rest(symmetric, level)
+
+
+def _at_rest(structure: Structure, level: str) -> Structure:
+    relaxation = relax(structure, level, fmax=TIGHT_FMAX, steps=TIGHT_STEPS)
+    if not relaxation.usable or relaxation.structure is None:
+        raise PccdError(f"No phonons: the relaxation {relaxation.verdict}. {relaxation.reason}")
+    return relaxation.structure
+
+
+def _refined_primitive(structure: Structure) -> Structure:
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    refined = SpacegroupAnalyzer(structure, symprec=SYMPREC).get_primitive_standard_structure()
+    return refined if refined is not None else structure
+
+
+def phonon_key(structure: Structure, level: str, settings: PhononsSection) -> str:
+    """Return the content address of a phonon calculation: structure, level and settings."""
+    start = relaxation_key(structure, level, fmax=TIGHT_FMAX, steps=TIGHT_STEPS)
+    numbers = [settings.min_length, settings.displacement, settings.tolerance_thz, SYMPREC]
+    return hashlib.sha256(json.dumps(["phonons", start, *numbers]).encode()).hexdigest()
+
+
+def phonon_record(
+    document: Any, level: str, settings: PhononsSection, *, seconds: float = 0.0
+) -> Phonons:
+    """Judge a finished calculation.
+
+    Parameters
+    ----------
+    document
+        atomate2's PhononBSDOSDoc, or its dictionary.
+    seconds
+        Wall time of the whole calculation, s.
+    """
+    bands = _band_structure(document)
+    verdict = judge_phonons(
+        np.asarray(bands.bands).T,
+        np.array([q.frac_coords for q in bands.qpoints]),
+        tolerance=settings.tolerance_thz,
+    )
+    supercell = _get(document, "supercell_matrix")
+    uuids = _get(_get(document, "uuids"), "displacements_uuids")
+    return Phonons(
+        level=level,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        min_frequency=verdict.min_frequency,
+        min_frequency_qpoint=None if verdict.qpoint is None else list(verdict.qpoint),
+        gamma_residual=verdict.gamma_residual,
+        tolerance=settings.tolerance_thz,
+        supercell_matrix=None if supercell is None else np.rint(supercell).astype(int).tolist(),
+        displacement=settings.displacement,
+        n_displacements=None if uuids is None else len(uuids),
+        bands=band_picture(bands),
+        software=software(get_level(level)),
+        seconds=seconds,
+    )
+
+
+def _get(document: Any, name: str) -> Any:
+    """Return a field of a model or of its dictionary; None if there is none."""
+    if isinstance(document, Mapping):
+        return document.get(name)
+    return getattr(document, name, None)
+
+
+def _band_structure(document: Any) -> "PhononBandStructureSymmLine":
+    from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
+
+    bands = _get(document, "phonon_bandstructure")
+    if bands is None:
+        raise PccdError("The phonon calculation left no band structure.")
+    return PhononBandStructureSymmLine.from_dict(bands) if isinstance(bands, Mapping) else bands
+
+
+def band_picture(bands: "PhononBandStructureSymmLine") -> dict[str, Any]:
+    """Return what a plot of the bands needs.
+
+    Returns
+    -------
+    dict
+        ``distances`` [n_segments][n_q] in 1/Å, ``frequencies`` [n_segments][n_bands][n_q] in THz,
+        ``labels`` [n_segments][2], the names of the two ends.
+    """
+    frequencies = np.asarray(bands.bands)
+    distances = np.asarray(bands.distance)
+    legs = [slice(b["start_index"], b["end_index"] + 1) for b in bands.branches]
+    return {
+        "distances": [np.round(distances[leg], 5).tolist() for leg in legs],
+        "frequencies": [np.round(frequencies[:, leg], 4).tolist() for leg in legs],
+        "labels": [_ends(b["name"]) for b in bands.branches],
+    }
+
+
+def _ends(branch: str) -> Sequence[str]:
+    """Return the two labels of a branch name such as ``\\Gamma-X``, in plain signs."""
+    left, _, right = branch.partition("-")
+    return [_plain(left), _plain(right)]
+
+
+def _plain(label: str) -> str:
+    label = label.replace("\\Gamma", "Γ").replace("GAMMA", "Γ").replace("\\Sigma", "Σ")
+    return label.replace("$", "").replace("_{", "_").replace("}", "")
