@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pymongo import ASCENDING, MongoClient
+from pymongo import ASCENDING, MongoClient, ReplaceOne
 from pymongo.database import Database
 from pymongo.errors import (
     AutoReconnect,
@@ -44,6 +44,10 @@ NOT_WRITABLE = (10107, 13435, 11602, 189, 91)
 OUT_OF_DISK = (14031, 28)
 
 
+_patience: float | None = None
+"""Seconds that this process's clients wait for a server, if not settings.database_timeout."""
+
+
 # --- connections -----------------------------------------------------------------------------
 
 
@@ -65,11 +69,10 @@ def mongodb_uri(settings: Settings) -> str:
 
 def client_options(settings: Settings) -> dict[str, Any]:
     """Return the options of every MongoClient of this project."""
-    milliseconds = int(1000 * settings.database_timeout)
     return {
         "appname": "pccd",
-        "serverSelectionTimeoutMS": milliseconds,
-        "connectTimeoutMS": milliseconds,
+        "serverSelectionTimeoutMS": int(1000 * (_patience or settings.database_timeout)),
+        "connectTimeoutMS": int(1000 * settings.database_timeout),
         "retryWrites": True,
         "retryReads": True,
         # A write is done when it would survive a crash: in the journal of most members.
@@ -141,14 +144,14 @@ def explained(settings: Settings) -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        sentence = explain(error, settings)
+        sentence = explain_error(error, settings)
         if sentence is None:
             raise
         # "from None": pymongo's own text may quote parts of the URI
         raise DatabaseError(sentence) from None
 
 
-def explain(error: PyMongoError, settings: Settings) -> str | None:  # noqa: PLR0911
+def explain_error(error: Exception, settings: Settings) -> str | None:  # noqa: PLR0911
     """Return what a pymongo error means to the user and what to do; None if nothing is known."""
     if isinstance(error, InvalidURI | ConfigurationError):
         return (
@@ -179,6 +182,21 @@ def explain(error: PyMongoError, settings: Settings) -> str | None:  # noqa: PLR
         )
         return f"MongoDB at {where} does not answer{waited}: {cure}."
     return None
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Let everything this process asks of the database wait out an outage; for workers.
+
+    A person at a terminal wants to hear within seconds that the database is down; a job that
+    computed for hours must not lose its result to a restart of the server.
+    """
+    global _patience  # noqa: PLW0603
+    before, _patience = _patience, OUTAGE_SECONDS
+    try:
+        yield
+    finally:
+        _patience = before
 
 
 def survive_outage(
@@ -217,7 +235,7 @@ def ensure_indexes(db: Database[Document]) -> None:
     for field in ("chemsys", "formula_pretty", "energy_above_hull", "status", "novel"):
         db.candidates.create_index(field)
     db.samples.create_index(
-        [("shard_key", ASCENDING), ("index", ASCENDING)], unique=True, name="one_per_sample"
+        [("campaign_id", ASCENDING), ("index", ASCENDING)], unique=True, name="one_per_sample"
     )
     db.results.create_index("kind")
     db.references.create_index(
@@ -228,6 +246,9 @@ def ensure_indexes(db: Database[Document]) -> None:
     )
     db.job_outputs.create_index([("uuid", ASCENDING), ("index", ASCENDING)], unique=True)
     db.job_outputs.create_index("metadata.campaign_id")
+    data = db["job_data.files"]
+    data.create_index([("metadata.job_uuid", ASCENDING), ("metadata.job_index", ASCENDING)])
+    data.create_index("metadata.blob_uuid")
 
 
 def check_schema_version(doc: Document, what: str) -> None:
@@ -280,34 +301,29 @@ def find_reference_set(
     db: Database[Document], source: str, chemsys: str, level: str
 ) -> ReferenceSet | None:
     """Return the latest stored set of this source, system and level."""
-    return _load_reference_set(db, {"source": source, "chemsys": chemsys, "level": level})
+    query = {"source": source, "chemsys": chemsys, "level": level}
+    header = survive_outage(lambda: db.references.find_one(query, sort=[("stored_at", -1)]))
+    return None if header is None else _load_reference_set(db, header)
 
 
 def get_reference_set(db: Database[Document], reference_id: str) -> ReferenceSet | None:
-    """Return exactly the set that a Stability record names."""
-    return _load_reference_set(db, {"_id": reference_id})
+    """Return the stored set with this id (ReferenceSet.reference_id)."""
+    header = survive_outage(lambda: db.references.find_one({"_id": reference_id}))
+    return None if header is None else _load_reference_set(db, header)
 
 
-def _load_reference_set(db: Database[Document], query: Document) -> ReferenceSet | None:
-    def load() -> tuple[Document, list[Any]] | None:
-        header = db.references.find_one(query, sort=[("stored_at", -1)])
-        if header is None:
-            return None
-        rows = db.reference_entries.find({"reference_id": header["_id"]}).sort("index", 1)
-        return header, [row["entry"] for row in rows]
-
-    found = survive_outage(load)
-    if found is None:
-        return None
-    header, entries = found
-    check_schema_version(header, f"Reference set {header['_id']}")
-    if len(entries) != header["n_entries"]:
+def _load_reference_set(db: Database[Document], header: Document) -> ReferenceSet:
+    what = f"Reference set {header['_id']}"
+    check_schema_version(header, what)
+    query = {"reference_id": header["_id"]}
+    rows = survive_outage(lambda: list(db.reference_entries.find(query).sort("index", ASCENDING)))
+    if len(rows) != header["n_entries"]:
         raise DatabaseError(
-            f"Reference set {header['_id']} has {len(entries)} of {header['n_entries']} entries: "
-            "delete it from the collection 'references' and build it again."
+            f"{what} has {len(rows)} of {header['n_entries']} entries: delete it from the "
+            "collection 'references' and build it again."
         )
     fields = {name: header[name] for name in ReferenceSet.model_fields if name in header}
-    return ReferenceSet.model_validate({**fields, "entries": entries})
+    return ReferenceSet.model_validate({**fields, "entries": [row["entry"] for row in rows]})
 
 
 def put_reference_set(db: Database[Document], reference_set: ReferenceSet) -> str:
@@ -317,22 +333,28 @@ def put_reference_set(db: Database[Document], reference_set: ReferenceSet) -> st
     """
     reference_id = reference_set.reference_id
     header = reference_set.model_dump(mode="json", exclude={"entries"})
-    header |= {"n_entries": len(reference_set.entries), "stored_at": datetime.now(UTC)}
-    if reference_set.created_at is not None:
-        header["created_at"] = reference_set.created_at
+    header |= {
+        "created_at": reference_set.created_at,
+        "stored_at": datetime.now(UTC),
+        "n_entries": len(reference_set.entries),
+    }
+    rows = [
+        ReplaceOne(
+            {"_id": f"{reference_id}/{index}"},
+            {
+                "reference_id": reference_id,
+                "index": index,
+                "schema_version": SCHEMA_VERSION,
+                "entry": entry.model_dump(mode="json"),
+            },
+            upsert=True,
+        )
+        for index, entry in enumerate(reference_set.entries)
+    ]
 
     def store() -> None:
-        for index, entry in enumerate(reference_set.entries):
-            db.reference_entries.replace_one(
-                {"_id": f"{reference_id}/{index}"},
-                {
-                    "reference_id": reference_id,
-                    "index": index,
-                    "schema_version": SCHEMA_VERSION,
-                    "entry": entry.model_dump(mode="json"),
-                },
-                upsert=True,
-            )
+        if rows:
+            db.reference_entries.bulk_write(rows)
         db.references.update_one({"_id": reference_id}, {"$setOnInsert": header}, upsert=True)
 
     survive_outage(store)
@@ -347,16 +369,10 @@ def job_store(settings: Settings) -> "JobStore":
 
     It waits out outages, keeps the password out of its name and refuses to be serialized.
     """
-    from jobflow import JobStore
+    from pccd_workflows.external.stores import make_job_store
 
-    from pccd_workflows.external.stores import PatientGridFSStore, PatientMongoStore
-
-    options = {
-        "database": settings.database,
-        "uri": mongodb_uri(settings),
-        "mongoclient_kwargs": client_options(settings),
-    }
-    return JobStore(
-        PatientMongoStore(collection_name="job_outputs", **options),
-        additional_stores={"data": PatientGridFSStore(collection_name="job_data", **options)},
+    return make_job_store(
+        database=settings.database,
+        uri=mongodb_uri(settings),
+        mongoclient_kwargs=client_options(settings),
     )
