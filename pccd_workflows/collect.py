@@ -206,7 +206,7 @@ class Collector:
     store: "JobStore"
     campaign: Campaign
     ledger: Ledger = field(init=False)
-    _seen: set[tuple[str, int]] = field(default_factory=set)
+    _seen: set[tuple[str, int, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Start with an empty ledger; the first update reads everything."""
@@ -218,24 +218,29 @@ class Collector:
         failures: reason by candidate_id, of lost jobs.
         """
         changed: set[str] = set()
-        for uuid, index, output in self._new_outputs():
-            changed |= self.ledger.add(output, uuid)
-            self._seen.add((uuid, index))
+        for key in self._unread():
+            uuid, index, _ = key
+            if (output := self._load(uuid, index)) is not None:
+                changed |= self.ledger.add(output, uuid)
+            self._seen.add(key)
         changed |= self.ledger.set_failures(failures or {})
         return self._write(sorted(changed))
 
-    def _new_outputs(self) -> list[tuple[str, int, StageOutput]]:
+    def _unread(self) -> list[tuple[str, int, str]]:
+        """Return uuid, index and time of the outputs not read yet, the oldest first.
+
+        A job that was rerun stores its output again, at a later time.
+        """
         self.store.connect()
         query = {"metadata.campaign_id": self.campaign.campaign_id, "output.stage": {"$ne": None}}
-        rows = self.store.docs_store.query(query, ["uuid", "index", "name"])
-        new = [
-            (row["uuid"], row["index"])
+        rows = self.store.docs_store.query(query, ["uuid", "index", "name", "completed_at"])
+        found = {
+            (row["uuid"], row["index"], str(row["completed_at"]))
             for row in rows
             # a replaced job stores the output of the job that replaced it once more
-            if row["name"] != "store_inputs" and (row["uuid"], row["index"]) not in self._seen
-        ]
-        outputs = [(u, i, self._load(u, i)) for u, i in sorted(new)]
-        return [(u, i, output) for u, i, output in outputs if output is not None]
+            if row["name"] != "store_inputs"
+        }
+        return sorted(found - self._seen, key=lambda key: key[2])
 
     def _load(self, uuid: str, index: int) -> StageOutput | None:
         from monty.json import MontyDecoder

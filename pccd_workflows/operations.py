@@ -172,16 +172,10 @@ def collector(document: Document, settings: Settings) -> Collector:
 def lost_candidates(failures: list[Document]) -> dict[str, str]:
     """Return why each candidate of a failed job is held back, by candidate_id."""
     return {
-        candidate_id: f"Job {failure['name']!r} failed: {last_line(failure)}"
+        candidate_id: f"Job {failure['name']!r} failed: {failure['error']}"
         for failure in failures
         for candidate_id in failure["metadata"].get("candidates", [])
     }
-
-
-def last_line(failure: Document) -> str:
-    """Return the last line of a failure's traceback."""
-    lines = [line for line in (failure.get("traceback") or "").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no traceback was stored"
 
 
 def release(campaign_id: str, settings: Settings) -> tuple[list[int], list[int]]:

@@ -80,7 +80,7 @@ def status(name: str = NAME, as_json: bool = AS_JSON) -> None:
             "jobs": progress.states,
             "funnel": {step.name: step.reached for step in steps},
             "failures": [
-                {"fw_id": f["fw_id"], "name": f["name"], "reason": operations.last_line(f)}
+                {"fw_id": f["fw_id"], "name": f["name"], "reason": f["error"]}
                 for f in progress.failures
             ],
         }

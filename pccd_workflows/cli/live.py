@@ -186,7 +186,7 @@ def status_view(campaign_id: str, steps: list[FunnelStep], progress: Progress) -
         states.add_row(state.lower(), str(number))
     parts: list[Any] = [Text(campaign_id, style="bold"), funnel_table(steps), Text(""), states]
     parts += [
-        Text(f"failed: {failure['name']}: {operations.last_line(failure)}", "red")
+        Text(f"failed: {failure['name']}: {failure['error']}", "red")
         for failure in progress.failures
     ]
     if progress.failures:
@@ -216,7 +216,7 @@ def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress
     else:
         console.print("No crystal came near the hull; the report says why each was rejected.")
     for failure in progress.failures:
-        console.print(f"failed: {failure['name']}: {operations.last_line(failure)}", style="red")
+        console.print(f"failed: {failure['name']}: {failure['error']}", style="red")
     if progress.failures:
         console.print(f"Rerun what failed: pccd campaign resume {campaign.campaign_id}")
     console.print(f"Report:      {report}", soft_wrap=True)

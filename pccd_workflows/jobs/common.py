@@ -12,12 +12,17 @@ from pccd_workflows.settings import get_settings
 if TYPE_CHECKING:
     from pymongo.database import Database
 
-stage_job: Callable[..., Any] = partial(
-    job,
-    data=["records", "survivors"],  # to the additional store: a stage may exceed 16 MB
-    output_schema=StageOutput,
-)
-"""Decorator for functions that return a StageOutput (or a Response that ends in one)."""
+LARGE = ["records", "survivors"]
+"""Fields of a StageOutput that go to the additional store: together they may exceed 16 MB."""
+
+stage_job: Callable[..., Any] = partial(job, data=LARGE, output_schema=StageOutput)
+"""Decorator for functions that return a StageOutput."""
+
+branching_job: Callable[..., Any] = partial(job, data=LARGE)
+"""Decorator for functions that may return a Response whose flow ends in a StageOutput.
+
+No schema: jobflow would check it against the reference to the flow's output.
+"""
 
 TOLERATE_LOST_PARENTS = JobConfig(on_missing_references=OnMissing.NONE)
 """For jobs that gather many others: one lost job must not hold back its siblings' results."""

@@ -8,10 +8,10 @@ from jobflow import Flow, Response
 from pccd_workflows.campaign import Campaign, PhononsSection
 from pccd_workflows.candidate import Crystal, Novelty, Phonons, Stability, StageOutput
 from pccd_workflows.errors import PccdError
-from pccd_workflows.jobs.common import stage_database, stage_job
+from pccd_workflows.jobs.common import branching_job, stage_database, stage_job
 
 
-@stage_job
+@branching_job
 def start_phonons(
     campaign: Campaign, judged: StageOutput, deduplicated: StageOutput
 ) -> Response[StageOutput] | StageOutput:
@@ -48,7 +48,7 @@ def choose(
     return [crystal for crystal in judged.survivors if qualifies(crystal)][: section.candidates]
 
 
-@stage_job
+@branching_job
 def candidate_phonons(
     crystal: Crystal, section: PhononsSection
 ) -> Response[StageOutput] | StageOutput:

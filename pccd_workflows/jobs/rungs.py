@@ -7,14 +7,19 @@ from jobflow import Flow, Response
 
 from pccd_workflows.campaign import Campaign, Rung
 from pccd_workflows.candidate import Crystal, Relaxation, Stability, StageOutput
-from pccd_workflows.jobs.common import TOLERATE_LOST_PARENTS, stage_database, stage_job
+from pccd_workflows.jobs.common import (
+    TOLERATE_LOST_PARENTS,
+    branching_job,
+    stage_database,
+    stage_job,
+)
 from pccd_workflows.jobs.references import covering_system
 from pccd_workflows.jobs.relax import relax
 from pccd_workflows.reference import ReferenceSet
 from pccd_workflows.screening.hull import Hull, HullQuery, HullResult
 
 
-@stage_job
+@branching_job
 def climb(
     campaign: Campaign, rung: Rung, crystals: list[Crystal], reference_systems: list[str]
 ) -> Response[StageOutput]:
