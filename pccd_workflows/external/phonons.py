@@ -3,14 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jobflow import Flow
 from pymatgen.core import Structure
 
 from pccd_workflows.campaign import PhononsSection
-from pccd_workflows.candidate import Phonons
+from pccd_workflows.candidate import Phonons, Relaxation
 from pccd_workflows.errors import PccdError
 from pccd_workflows.external.potential import relax, relaxation_key, software
 from pccd_workflows.levels import get_level
@@ -65,7 +65,15 @@ def phonon_flow(tight: Structure, level: str, settings: PhononsSection) -> Flow:
     return maker.make(tight)
 
 
-def tight_cell(structure: Structure, level: str) -> Structure:
+class Relax(Protocol):
+    """Relaxes a structure at a level; the caller's may look a result up before computing it."""
+
+    def __call__(
+        self, structure: Structure, level: str, *, fmax: float, steps: int
+    ) -> Relaxation: ...
+
+
+def tight_cell(structure: Structure, level: str, *, relax: Relax = relax) -> Structure:
     """Return the primitive cell of `structure` at rest, symmetric to SYMPREC.
 
     Raises
@@ -73,12 +81,12 @@ def tight_cell(structure: Structure, level: str) -> Structure:
     PccdError
         If the potential cannot relax the crystal.
     """
-    relaxed = _at_rest(structure, level)
+    relaxed = _at_rest(structure, level, relax)
     symmetric = _refined_primitive(relaxed)
-    return symmetric if len(symmetric) == 1 else _at_rest(symmetric, level)
+    return symmetric if len(symmetric) == 1 else _at_rest(symmetric, level, relax)
 
 
-def _at_rest(structure: Structure, level: str) -> Structure:
+def _at_rest(structure: Structure, level: str, relax: Relax) -> Structure:
     relaxation = relax(structure, level, fmax=TIGHT_FMAX, steps=TIGHT_STEPS)
     if not relaxation.usable or relaxation.structure is None:
         raise PccdError(f"No phonons: the relaxation {relaxation.verdict}. {relaxation.reason}")

@@ -9,6 +9,7 @@ from pccd_workflows.campaign import Campaign, PhononsSection
 from pccd_workflows.candidate import Crystal, Novelty, Phonons, Stability, StageOutput
 from pccd_workflows.errors import PccdError
 from pccd_workflows.jobs.common import branching_job, stage_database, stage_job
+from pccd_workflows.jobs.relax import relax_once
 
 
 @branching_job
@@ -61,7 +62,7 @@ def candidate_phonons(
         return _output(crystal.candidate_id, section, Phonons.model_validate(stored))
     began = time.time()
     try:
-        tight = tight_cell(crystal.structure, section.level)
+        tight = tight_cell(crystal.structure, section.level, relax=relax_once)
     except PccdError as error:
         record = Phonons(
             level=section.level,
