@@ -106,10 +106,9 @@ def _too_close(structure: Structure, distances: NDArray[np.float64], settings: S
     needed = np.maximum(settings.min_distance, settings.min_distance_radii * sums)
     i, j = np.unravel_index(np.argmin(distances / needed), distances.shape)
     if distances[i, j] < needed[i, j]:
-        return (
-            "too_close",
-            f"{symbols[i]} and {symbols[j]} are {distances[i, j]:.2f} Å apart, not {needed[i, j]:.2f}.",
-        )
+        pair = f"{symbols[i]} and {symbols[j]}"
+        limit = needed[i, j]
+        return "too_close", f"{pair} are {distances[i, j]:.2f} Å apart, less than {limit:.2f}."
     return None
 
 
