@@ -43,6 +43,12 @@ def own_environment(
     get_settings.cache_clear()
 
 
+@pytest.fixture
+def free_tcp_port() -> int:
+    """A port that nobody listens on."""
+    return free_port()
+
+
 @pytest.fixture(scope="session")
 def mongod_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URI of a real mongod, private to this test run."""

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from jobflow import Flow, Response, job
 
+from pccd_workflows.settings import get_settings
+
 
 @job
 def add(a, b):
     """Return the sum."""
-    print("adding", a, b)
+    print("adding", a, b)  # noqa: T201
     return a + b
 
 
@@ -58,3 +60,57 @@ def wait_for(started, go, value):
 def kill_own_worker():
     """Die as a segmentation fault or the kernel's memory killer would have it."""
     os.kill(os.getpid(), 9)
+
+
+@job
+def stop_own_worker(marker, signum):
+    """Have the worker stopped while this job runs for the first time."""
+    if not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signum)
+        time.sleep(30)
+    return 1
+
+
+@job
+def call_exit():
+    """Leave Python as a badly written package would."""
+    raise SystemExit(3)
+
+
+@job
+def total_of_what_is_there(values):
+    """Return the sum of those that are not lost."""
+    return sum(value for value in values if value is not None)
+
+
+@job
+def note(log, number):
+    """Append a number to a file."""
+    with Path(log).open("a") as stream:
+        stream.write(f"{number}\n")
+    return number
+
+
+@job
+def leak_store_and_settings():
+    """Fail with a message that quotes the database's address, password included."""
+    settings = get_settings()
+    raise RuntimeError(f"cannot use {settings.mongodb_uri.get_secret_value()} {settings!r}")
+
+
+def die_in(owner, method, first_call=1, *, after=False):
+    """Kill this process in the given call of a method, before or after its work."""
+    original = getattr(owner, method)
+    calls = [0]
+
+    def dying(*args, **kwargs):
+        calls[0] += 1
+        if calls[0] == first_call and not after:
+            os.kill(os.getpid(), 9)
+        result = original(*args, **kwargs)
+        if calls[0] == first_call and after:
+            os.kill(os.getpid(), 9)
+        return result
+
+    setattr(owner, method, dying)
