@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pccd_workflows"
 LAYERS = [
-    {"errors", "units", "levels", "settings", "campaign", "candidate", "reference"},
+    {"errors", "units", "levels", "settings", "campaign", "candidate", "reference", "files"},
     {"screening", "evaluation", "diffusion", "pointcloud"},
     {"external"},
     {"jobs"},
@@ -19,7 +19,7 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 OWNERS = {
-    "mp_api": {"external/materials_project.py"},
+    "mp_api": {"external/mp_client.py"},
     "fireworks": {"external/launchpad.py"},
     "maggma": {"external/mongo.py", "external/stores.py"},
     "chgnet": {"external/potential.py", "external/chgnet_calculator.py"},

@@ -1,0 +1,374 @@
+"""One self-contained HTML file from a campaign's documents."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pccd_workflows import __version__
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.errors import InputError
+from pccd_workflows.files import write_whole
+from pccd_workflows.reference import ReferenceSet
+from pccd_workflows.report.card import Badge, make_card, novelty_badge
+from pccd_workflows.report.figures import cumulative_share, hull_histogram
+from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty
+from pccd_workflows.report.protocol import protocol_facts, show_time
+from pccd_workflows.report.stages import millis
+from pccd_workflows.report.statistics import (
+    Share,
+    Summary,
+    level_label,
+    phonon_verdict,
+    summarize,
+)
+from pccd_workflows.units import EV_TO_MEV
+
+MAX_CARDS = 6
+MAX_DIAGRAMS = 6
+SECTIONS = [
+    ("funnel", "Funnel"),
+    ("energies", "Energy above hull"),
+    ("diagrams", "Phase diagrams"),
+    ("best", "Best crystals"),
+    ("cards", "Closer look"),
+    ("documents", "Documents"),
+]
+View = dict[str, Any]
+
+
+def write_report(
+    path: Path | str,
+    *,
+    campaign: dict[str, Any],
+    candidates: Iterable[CandidateDoc],
+    reference_sets: Sequence[ReferenceSet],
+) -> Path:
+    """Write the report of one campaign and return its path; the file needs no network.
+
+    campaign: its document in the campaigns collection.
+    candidates: all of its candidates, read once.
+    reference_sets: those that the candidates' hull records name.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written; a file that was there before stays.
+    """
+    resolved = Campaign.model_validate(campaign["campaign"])
+    summary = summarize(candidates, resolved)
+    view = report_view(campaign, resolved, summary, reference_sets)
+    return write_whole(Path(path), render("report.html", r=view))
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page of this package with its style sheet and script; all values are escaped."""
+    return (
+        environment()
+        .get_template(template)
+        .render(style=asset("style.css"), script=asset("page.js"), **values)
+    )
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """Return the template environment: everything escaped, nothing undefined passes silently."""
+    made = Environment(
+        loader=PackageLoader("pccd_workflows.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["subscripts"] = pretty
+    return made
+
+
+@lru_cache(maxsize=4)
+def asset(name: str) -> Markup:
+    """Return one of our own style sheets or scripts, as it is."""
+    folder = Path(__file__).parent / "templates"
+    return Markup((folder / name).read_text(encoding="utf-8"))  # noqa: S704  our own file
+
+
+def report_view(
+    document: dict[str, Any],
+    campaign: Campaign,
+    summary: Summary,
+    reference_sets: Sequence[ReferenceSet],
+) -> View:
+    """Return everything the template shows, as text, numbers and finished pictures."""
+    cards = [make_card(doc, f"c{i}") for i, doc in enumerate(summary.best[:MAX_CARDS])]
+    view: View = {
+        "name": campaign.name,
+        "description": campaign.description,
+        "campaign_id": document["_id"],
+        "sections": [s for s in SECTIONS if cards or s[0] != "cards"],
+        "tiles": _tiles(summary, campaign),
+        "notes": _notes(summary, campaign),
+        "protocol": protocol_facts(document, campaign, summary, reference_sets),
+        "funnel": _funnel(summary, document["_id"]),
+        "levels": _levels(summary) if any(summary.points.values()) else [],
+        "no_energies": _no_energies(summary),
+        **_diagrams(summary, reference_sets),
+        "table": [_table_row(doc) for doc in summary.best],
+        "no_best": "No crystal reached a hull, so there is none to rank.",
+        "best_caption": _best_caption(summary),
+        "cards": cards,
+        "cards_caption": f"The first {len(cards)} of the table. Turn a structure with the mouse or "
+        "the arrow keys; a double click turns it back.",
+        "documents": [make_card(doc) for doc in summary.best[MAX_CARDS:]],
+        "essentials": summary.essentials,
+        "embedded_caption": _embedded_caption(summary),
+        "written": show_time(datetime.now(UTC)),
+        "version": __version__,
+    }
+    return view
+
+
+def _tiles(summary: Summary, campaign: Campaign) -> list[View]:
+    raw = summary.count("generated")
+    tiles = [
+        _tile(raw, "raw samples", f"of {campaign.generate.samples} asked for"),
+        _tile(summary.count("screened"), "passed the screen", _percent(summary, "screened")),
+        _tile(summary.count("unique"), "unique crystals", f"{summary.n_new} of them new"),
+    ]
+    level = _last_level(summary)
+    if level is not None:
+        on_hull, near, _ = summary.thresholds(level)
+        tiles.append(
+            _tile(near.count, "within 80 meV/atom", f"{near.new} new, {level_label(level)}")
+        )
+        tiles.append(_tile(on_hull.count, "on or below the hull", f"{on_hull.new} new"))
+    if campaign.phonons is not None:
+        checked = summary.count("phonons")
+        tiles.append(_tile(summary.count("stable"), "phonon-stable", f"of {checked} checked"))
+    return tiles
+
+
+def _tile(value: int, label: str, note: str) -> View:
+    return {"value": f"{value:,}", "label": label, "note": note}
+
+
+def _notes(summary: Summary, campaign: Campaign) -> list[str]:
+    raw, asked = summary.count("generated"), campaign.generate.samples
+    waiting = sum(
+        loss.count for step in summary.steps for loss in step.lost if loss.status == "pending"
+    )
+    failed = sum(
+        loss.count for step in summary.steps for loss in step.lost if loss.status == "failed"
+    )
+    notes = []
+    if raw == 0:
+        notes.append("No sample of this campaign is stored: generation has not finished or failed.")
+    elif raw < asked:
+        notes.append(f"Only {raw} of the {asked} samples asked for are stored so far.")
+    if waiting:
+        notes.append(f"Waiting for their next job: {_crystals(waiting)}; the numbers will grow.")
+    if failed:
+        notes.append(
+            f"Held back by a failed job: {_crystals(failed)}; `pccd campaign resume` reruns it."
+        )
+    return notes
+
+
+def _crystals(number: int) -> str:
+    return f"{number:,} crystal{'' if number == 1 else 's'}"
+
+
+def _funnel(summary: Summary, campaign_id: str) -> list[View]:
+    raw = summary.count("generated")
+    words = {"rejected": "rejected", "failed": "failed", "pending": "waiting", "passed": "left out"}
+    rows = []
+    for step in summary.steps:
+        share = 100 * step.count / raw if raw else 0.0
+        lost = [
+            {
+                "status": loss.status,
+                "label": loss.label,
+                "count": loss.count,
+                "verb": words[loss.status],
+                "examples": loss.examples,
+                "command": _loss_command(campaign_id, loss.status, loss.reason_class),
+            }
+            for loss in step.lost
+        ]
+        rows.append(
+            {
+                "label": step.label,
+                "count": f"{step.count:,}",
+                "width": f"{max(share, 0.4 if step.count else 0.0):.2f}",
+                "percent": f"{share:.1f} %" if raw else "",
+                "n_lost": step.n_lost,
+                "lost_text": f"{step.n_lost:,} did not get here",
+                "lost": lost,
+            }
+        )
+    return rows
+
+
+def _loss_command(campaign_id: str, status: str, reason_class: str) -> str:
+    command = f"pccd candidate list --campaign {campaign_id} --status {status}"
+    return command if status in ("pending", "passed") else f"{command} --reason {reason_class}"
+
+
+def _levels(summary: Summary) -> list[View]:
+    unique = summary.count("unique")
+    views: list[View] = []
+    for level, points in summary.points.items():
+        name = level_label(level)
+        if not points:
+            absent = f"No crystal has an energy above the {name} hull."
+            views.append({"name": name, "absent": absent})
+            continue
+        n_new = sum(point.novel is True for point in points)
+        below = f"{len(points)} of {unique} unique crystals have an energy at this level."
+        views.append(
+            {
+                "name": name,
+                "absent": "",
+                "n_new": n_new,
+                "n_known": len(points) - n_new,
+                "histogram": hull_histogram(points, name),
+                "histogram_caption": f"{below} Dashed: 80 and 250 meV/atom.",
+                "cumulative": cumulative_share(points, unique, name),
+                "cumulative_caption": f"Share of the {unique} unique crystals within each energy, "
+                "with its 95 % Wilson interval.",
+                "denominators": [
+                    ("unique", unique),
+                    ("screened", summary.count("screened")),
+                    ("raw", summary.count("generated")),
+                ],
+                "rows": [
+                    {
+                        "label": "on or below the hull"
+                        if row.threshold == 0
+                        else f"≤ {EV_TO_MEV * row.threshold:g} meV/atom",
+                        "count": row.count,
+                        "new": row.new,
+                        "shares": [_share(s) for s in (row.of_unique, row.of_screened, row.of_raw)],
+                    }
+                    for row in summary.thresholds(level)
+                ],
+            }
+        )
+    return views
+
+
+def _share(share: Share) -> str:
+    if share.value is None or share.low is None or share.high is None:
+        return "nothing to divide by"
+    return f"{100 * share.value:.2f} % [{100 * share.low:.2f}, {100 * share.high:.2f}]"
+
+
+def _percent(summary: Summary, key: str) -> str:
+    raw = summary.count("generated")
+    return f"{100 * summary.count(key) / raw:.1f} % of raw samples" if raw else "of no samples"
+
+
+def _no_energies(summary: Summary) -> str:
+    return (
+        f"No crystal has an energy above the hull: of {summary.count('generated')} samples "
+        f"{summary.count('decoded')} decoded, {summary.count('screened')} passed the screen and "
+        f"{summary.count('unique')} were unique. The funnel above says why the others ended."
+    )
+
+
+def _diagrams(summary: Summary, reference_sets: Sequence[ReferenceSet]) -> View:
+    points = [point for level in summary.points.values() for point in level]
+    used = {
+        references.reference_id: sum(p.references == references.reference_id for p in points)
+        for references in reference_sets
+    }
+    chosen = sorted(reference_sets, key=lambda r: (-used[r.reference_id], r.chemsys))
+    views = [_diagram(references, points) for references in chosen[:MAX_DIAGRAMS]]
+    left_out = ""
+    if len(chosen) > MAX_DIAGRAMS:
+        left_out = (
+            f"Drawn: the {MAX_DIAGRAMS} systems with most crystals, of {len(chosen)}. "
+            "The tables hold the crystals of all."
+        )
+    absent = "No reference set was used yet, so there is no phase diagram to draw."
+    return {"diagrams": views, "diagrams_left_out": left_out, "no_diagrams": absent}
+
+
+def _diagram(references: ReferenceSet, points: Sequence[Any]) -> View:
+    title = f"{references.chemsys} ({level_label(references.level)})"
+    try:
+        diagram = make_diagram(references, points)
+        picture = draw_diagram(diagram)
+    except InputError as error:
+        return {"title": title, "picture": None, "absent": str(error)}
+    far = f" {diagram.n_far} crystals lie higher and are not drawn." if diagram.n_far else ""
+    n_candidates = sum(phase.count for phase in diagram.candidates)
+    kinds = {
+        ("new" if p.new else "known", energy_class(p.energy_above_hull)) for p in diagram.candidates
+    }
+    words = {"e-hull": "on the hull", "e-near": "≤ 80 meV", "e-wide": "≤ 250 meV"}
+    legend = [
+        (f"{novelty} {energy}", f"{novelty}, {words[energy]}")
+        for novelty in ("new", "known")
+        for energy in words
+        if (novelty, energy) in kinds
+    ]
+    return {
+        "title": title,
+        "picture": picture,
+        "legend": legend,
+        "stable": sorted(diagram.stable, key=lambda phase: phase.formation_energy),
+        "caption": f"{len(references.entries)} known phases, {len(diagram.stable)} of them on the "
+        f"hull; {n_candidates} generated crystals within 250 meV/atom, the lowest of each "
+        f"composition drawn.{far} Hull: {references.reference_id}.",
+    }
+
+
+def _table_row(doc: CandidateDoc) -> View:
+    energy = doc.energy_above_hull
+    judged = next((s for s in reversed(doc.stabilities) if s.energy_above_hull is not None), None)
+    formation = judged.formation_energy_per_atom if judged else None
+    verdict = phonon_verdict(doc)
+    tone = {"stable": "good", "unstable": "bad"}.get(verdict, "open")
+    return {
+        "id": doc.candidate_id,
+        "plain": doc.formula_pretty or "",
+        "formula": pretty(doc.formula_pretty or ""),
+        "spacegroup": doc.spacegroup or "",
+        "nsites": doc.nsites,
+        "energy": millis(energy),
+        "energy_sort": energy,
+        "energy_class": "e-far" if energy is None else energy_class(energy),
+        "formation": "" if formation is None else f"{formation:.3f}",
+        "novelty": novelty_badge(doc),
+        "phonons": Badge(verdict, tone) if verdict else None,
+        "level": level_label(judged.level) if judged else "",
+    }
+
+
+def _best_caption(summary: Summary) -> str:
+    shown = len(summary.best)
+    count = (
+        f"all {shown}" if shown == summary.n_ranked else f"the first {shown} of {summary.n_ranked}"
+    )
+    return (
+        f"New before known, phonon-stable before undecided before unstable, then the lowest above "
+        f"the hull: {count} crystals with an energy. Click a heading to sort, an id for its "
+        f"document. Levels are filters: an ML potential's verdict waits for DFT."
+    )
+
+
+def _embedded_caption(summary: Summary) -> str:
+    held, judged = len(summary.essentials), summary.n_judged
+    count = f"all {held}" if held == judged else f"the first {held} of {judged}"
+    return (
+        f"This file carries the essentials (levels, results, jobs) of {count} judged crystals as "
+        "JSON in its element documents-json; the full documents are in the database."
+    )
+
+
+def _last_level(summary: Summary) -> str | None:
+    return next((level for level, pts in reversed(list(summary.points.items())) if pts), None)
