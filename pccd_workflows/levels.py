@@ -64,6 +64,11 @@ LEVELS: dict[str, Level] = {
 }
 
 
+MATERIALS_PROJECT_LEVEL = "vasp/mp-gga"
+"""Level of the Materials Project's own energies: PBE(+U) with its input sets, convention
+``mp2020``."""
+
+
 def get_level(name: str) -> Level:
     """Return the level called `name`; InputError names the options."""
     try:
