@@ -51,9 +51,11 @@ def preflight(campaign: Campaign, settings: Settings) -> "ModelInfo":
     InputError, MissingDependencyError
         One sentence: the model, an element, a level or a file is missing or does not fit.
     """
-    from pccd_workflows.diffusion.checkpoint import find_model, read_model_info
+    from pccd_workflows.diffusion.checkpoint import check_weights, find_model, read_model_info
 
-    info = read_model_info(find_model(campaign.generate.model, settings))
+    folder = find_model(campaign.generate.model, settings)
+    info = read_model_info(folder)
+    check_weights(folder, info)
     _check_elements(campaign, info)
     levels = [rung.level for rung in campaign.rungs]
     if campaign.phonons is not None:
