@@ -38,22 +38,24 @@ class ChgnetCalculator(Calculator):  # type: ignore[misc]
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Fill `results` for `atoms`; every property comes from the same evaluation."""
+        """Fill `results` for `atoms`: everything, or no gradients if only the energy is wanted."""
         super().calculate(atoms, properties or ["energy"], system_changes)
         structure = AseAtomsAdaptor.get_structure(self.atoms)
         graph = self.model.graph_converter(structure).to(self.device)
         prediction = self.model([graph], task="em")
         energy = prediction["e"].sum() * (len(structure) if self.model.is_intensive else 1)
+        self.results = {
+            "energy": float(energy.detach()),
+            "free_energy": float(energy.detach()),
+            "magmoms": prediction["m"][0].detach().cpu().numpy(),
+        }
+        if properties == ["energy"]:
+            return
         gradients = torch.autograd.grad(
             energy, [graph.atom_frac_coord, graph.lattice], materialize_grads=True
         )
         along_x, along_lattice = (g.cpu().numpy().astype(float) for g in gradients)
         lattice = structure.lattice
         stress = lattice.matrix.T @ along_lattice / lattice.volume
-        self.results = {
-            "energy": float(energy.detach()),
-            "free_energy": float(energy.detach()),
-            "forces": -along_x @ lattice.inv_matrix.T,
-            "stress": full_3x3_to_voigt_6_stress(stress),
-            "magmoms": prediction["m"][0].detach().cpu().numpy(),
-        }
+        self.results["forces"] = -along_x @ lattice.inv_matrix.T
+        self.results["stress"] = full_3x3_to_voigt_6_stress(stress)

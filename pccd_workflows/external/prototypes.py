@@ -1,0 +1,547 @@
+"""Competing phases without a database: known structure types, decorated and relaxed."""
+
+import gzip
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.resources import files
+
+import numpy as np
+from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+from pymatgen.core import Composition, Element, Lattice, Structure
+
+from pccd_workflows.candidate import Relaxation
+from pccd_workflows.errors import InputError, PccdError
+from pccd_workflows.external.potential import (
+    MIN_ENERGY_PER_ATOM,
+    single_point,
+    supported_elements,
+)
+from pccd_workflows.levels import get_level
+from pccd_workflows.reference import ReferenceEntry, ReferenceSet
+
+TABLE_VERSION = 1
+"""Raised when the choice of phases changes."""
+MAX_SITES = 44
+"""Largest primitive cell that is decorated."""
+MAX_SITES_UNBALANCED = 20
+"""The same for compounds whose oxidation states do not balance, and for alloys."""
+MAX_SPLIT_ORBITS = 4
+"""Prototypes with at most so many Wyckoff orbits are also decorated orbit by orbit."""
+IONIC_DIFFERENCE = 1.0
+"""Difference of Pauling electronegativities from which two elements are taken as ions."""
+LEAST_VOLUME = 5.0
+"""Å^3 per atom: bonds of light elements in the packings of metals come out far too dense."""
+MAX_GUESS_ENERGY = 1.0
+"""Decorations so far above the best one of their composition are not looked at again, eV/atom."""
+REFINED = 8
+"""Decorations per composition whose volume is optimised before they are ranked."""
+RELAXED = {True: 4, False: 1}
+"""Decorations per composition that are relaxed at most: charge balanced, and not."""
+MARGIN = {True: 0.3, False: 0.05}
+"""... as long as they are at most so far above the hull of what has been relaxed, eV/atom."""
+MAX_ENERGY_PER_ATOM = 20.0
+"""eV/atom; beyond it atoms overlap."""
+STEP = 0.12
+"""Distance of the three points of a parabola, in ln V."""
+VOLUMES = (float(np.exp(-STEP)), float(np.exp(STEP)))
+SAME_ENERGY = 1e-4
+"""Unrelaxed decorations nearer than this are the same crystal under two names, eV/atom."""
+SAME_PHASE = 3e-3
+"""Relaxed crystals nearer than this are compared by structure, eV/atom."""
+DIMERS = {"H": 0.74, "N": 1.10, "O": 1.21, "F": 1.41, "Cl": 1.99, "Br": 2.28, "I": 2.67}
+"""Bond lengths of the diatomic molecules, Å (CRC Handbook of Chemistry and Physics)."""
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """A structure type.
+
+    structure: primitive cell of the type's namesake.
+    species: number of the namesake's element on each site, from 0.
+    orbits: number of the Wyckoff orbit of each site, from 0.
+    """
+
+    label: str
+    structure: Structure
+    species: tuple[int, ...]
+    orbits: tuple[int, ...]
+
+
+# label, space group, lattice lengths (Å) and angles (degrees), sites (symbol, x, y, z), source
+Row = tuple[str, str, tuple[float, ...], tuple[tuple[str, float, float, float], ...]]
+ADDITIONAL: tuple[Row, ...] = (
+    # Types that the AFLOW library lacks.
+    # Kasper & Prener, Acta Cryst. 7, 246 (1954)
+    (
+        "Mg6MnO8",
+        "Fm-3m",
+        (8.381, 8.381, 8.381, 90, 90, 90),
+        (("Mn", 0, 0, 0), ("Mg", 0, 0.25, 0.25), ("O", 0.25, 0.25, 0.25), ("O", 0.23, 0, 0)),
+    ),
+    # Post & Heaney, Am. Mineral. 89, 969 (2004), setting Pnma
+    (
+        "ramsdellite",
+        "Pnma",
+        (9.264, 2.859, 4.513, 90, 90, 90),
+        (("Mn", 0.136, 0.25, 0.022), ("O", 0.77, 0.25, 0.17), ("O", 0.967, 0.25, 0.79)),
+    ),
+    # Post, Von Dreele & Buseck, Acta Cryst. B38, 1056 (1982), empty tunnels
+    (
+        "hollandite",
+        "I4/m",
+        (9.78, 9.78, 2.86, 90, 90, 90),
+        (("Mn", 0.35, 0.167, 0), ("O", 0.153, 0.180, 0), ("O", 0.542, 0.167, 0)),
+    ),
+    # Smyth & Hazen, Am. Mineral. 58, 588 (1973), setting Pnma
+    (
+        "olivine",
+        "Pnma",
+        (10.190, 5.978, 4.753, 90, 90, 90),
+        (
+            ("Mg", 0, 0, 0),
+            ("Mg", 0.2774, 0.25, 0.9915),
+            ("Si", 0.0940, 0.25, 0.4262),
+            ("O", 0.0913, 0.25, 0.7657),
+            ("O", 0.4474, 0.25, 0.2215),
+            ("O", 0.1628, 0.0331, 0.2777),
+        ),
+    ),
+    # Shannon, Prewitt & Rogers, Inorg. Chem. 10, 719 (1971): CuFeO2
+    (
+        "delafossite",
+        "R-3m",
+        (3.035, 3.035, 17.166, 90, 90, 120),
+        (("Cu", 0, 0, 0), ("Fe", 0, 0, 0.5), ("O", 0, 0, 0.1066)),
+    ),
+    # Subramanian, Aravamudan & Subba Rao, Prog. Solid State Chem. 15, 55 (1983)
+    (
+        "pyrochlore",
+        "Fd-3m",
+        (10.0, 10.0, 10.0, 90, 90, 90),
+        (
+            ("Y", 0.625, 0.625, 0.625),
+            ("Ti", 0.125, 0.125, 0.125),
+            ("O", 0.205, 0, 0),
+            ("O", 0.5, 0.5, 0.5),
+        ),
+    ),
+    # Pauling, Z. Kristallogr. 69, 415 (1928): A-type sesquioxide
+    (
+        "La2O3-A",
+        "P-3m1",
+        (3.937, 3.937, 6.129, 90, 90, 120),
+        (("La", 1 / 3, 2 / 3, 0.245), ("O", 0, 0, 0), ("O", 1 / 3, 2 / 3, 0.645)),
+    ),
+    # Atoji & Medrud, J. Chem. Phys. 31, 332 (1959): carbides, peroxides, superoxides
+    ("CaC2", "I4/mmm", (3.87, 3.87, 6.38, 90, 90, 90), (("Ca", 0, 0, 0), ("C", 0, 0, 0.406))),
+)
+
+
+@lru_cache(maxsize=1)
+def prototypes() -> tuple[Prototype, ...]:
+    """Return every structure type: pymatgen's AFLOW library and those it lacks."""
+    # addressed through the parent package: importing this one parses much larger tables
+    data = files("pymatgen.analysis") / "prototypes" / "aflow_prototypes.json.gz"
+    rows = json.loads(gzip.decompress(data.read_bytes()))
+    found = [(r["tags"]["aflow"], Structure.from_dict(r["snl"])) for r in rows]
+    for label, group, cell, sites in ADDITIONAL:
+        symbols, coords = [s[0] for s in sites], [s[1:] for s in sites]
+        lattice = Lattice.from_parameters(*cell)
+        cell_structure = Structure.from_spacegroup(group, lattice, symbols, coords)
+        found.append((label, cell_structure.get_primitive_structure()))
+    counts: dict[str, int] = defaultdict(int)
+    result = []
+    for label, structure in found:
+        counts[label] += 1
+        name = label if counts[label] == 1 else f"{label}.{counts[label]}"
+        if len(structure) <= MAX_SITES:
+            result.append(_prototype(name, structure))
+    return tuple(result)
+
+
+def _prototype(label: str, structure: Structure) -> Prototype:
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    dataset = SpacegroupAnalyzer(structure, symprec=0.01).get_symmetry_dataset()
+    symbols = [site.specie.symbol for site in structure]
+    orbits = _numbered(dataset.equivalent_atoms.tolist())
+    return Prototype(label, structure, _numbered(symbols), orbits)
+
+
+def _numbered(names: Sequence[object]) -> tuple[int, ...]:
+    """Return the names as numbers in order of appearance."""
+    order = list(dict.fromkeys(names))
+    return tuple(order.index(name) for name in names)
+
+
+def subsystems(chemsys: str) -> list[tuple[str, ...]]:
+    """Return the element sets within a chemical system, smallest first."""
+    elements = sorted(chemsys.split("-"))
+    sizes = range(1, len(elements) + 1)
+    return [subset for size in sizes for subset in itertools.combinations(elements, size)]
+
+
+def decorate(chemsys: str) -> list[tuple[str, Structure]]:
+    """Return every structure type with every decoration by the elements of `chemsys`.
+
+    All elements of the system occur in each crystal; volumes are first guesses. What is returned
+    depends on nothing but the elements.
+
+    Returns
+    -------
+    list
+        (label, structure); the label names the type and the element on each of its sites.
+    """
+    elements = sorted(chemsys.split("-"))
+    if len(elements) == 1:
+        return [*_dimer_crystals(elements[0]), *_decorated(elements)]
+    return list(_decorated(elements))
+
+
+def _decorated(elements: Sequence[str]) -> Iterator[tuple[str, Structure]]:
+    for prototype in prototypes():
+        for colours, split in _colourings(prototype, len(elements)):
+            for symbols in _surjections(elements, max(colours) + 1):
+                species = [symbols[colour] for colour in colours]
+                composition = Composition.from_dict(_counts(species))
+                salt = _is_ionic(composition) and charge_balanced(composition)
+                plain = not split and len(symbols) == len(elements)
+                if salt or (plain and len(species) <= _largest_plain(len(elements))):
+                    label = f"{prototype.label}:{'.'.join(symbols)}"
+                    yield label, _scaled(prototype.structure, species)
+
+
+def _largest_plain(n_elements: int) -> int:
+    """Return the largest cell worth trying where oxidation states say nothing."""
+    return MAX_SITES if n_elements == 1 else MAX_SITES_UNBALANCED
+
+
+def _colourings(prototype: Prototype, n: int) -> list[tuple[tuple[int, ...], bool]]:
+    """Return the ways to tell sites apart: by the namesake's elements, or orbit by orbit.
+
+    The second is flagged; it makes MgMn2O4 out of Mn3O4 and is worth its number only where charges
+    balance. An element takes the types of elements only.
+    """
+    n_species, n_orbits = max(prototype.species) + 1, max(prototype.orbits) + 1
+    ways = []
+    if n_species >= n and (n > 1 or n_species == 1):
+        ways.append((prototype.species, False))
+    if n > 1 and max(n, n_species + 1) <= n_orbits <= MAX_SPLIT_ORBITS:
+        ways.append((prototype.orbits, True))
+    return ways
+
+
+def _surjections(elements: Sequence[str], n_classes: int) -> Iterator[tuple[str, ...]]:
+    """Return the assignments of elements to classes that use every element."""
+    for symbols in itertools.product(elements, repeat=n_classes):
+        if len(set(symbols)) == len(elements):
+            yield symbols
+
+
+def _counts(species: Sequence[str]) -> dict[str, int]:
+    return {symbol: species.count(symbol) for symbol in dict.fromkeys(species)}
+
+
+def _is_ionic(composition: Composition) -> bool:
+    scale = [element.X for element in composition.elements]
+    return bool(max(scale) - min(scale) > IONIC_DIFFERENCE)
+
+
+def charge_balanced(composition: Composition) -> bool:
+    """Return whether average oxidation states can balance; true for an element or an alloy.
+
+    The most electronegative element is an anion, the least one a cation, others either; mixed
+    valence counts, as in Mn3O4.
+    """
+    if not _is_ionic(composition):
+        return True
+    cation, *between, anion = sorted(composition.elements, key=lambda element: element.X)
+    for signs in itertools.product((1, -1), repeat=len(between)):
+        low = high = 0.0
+        for element, sign in zip((cation, *between, anion), (1, *signs, -1), strict=True):
+            states = [state for state in _states(element) if state * sign > 0]
+            if not states:
+                break
+            low += min(states) * composition[element]
+            high += max(states) * composition[element]
+        else:
+            if low <= 0 <= high:
+                return True
+    return False
+
+
+def _states(element: Element) -> tuple[int, ...]:
+    """Return the oxidation states of an element; of halogens and oxygen the negative ones only."""
+    states = element.icsd_oxidation_states or element.common_oxidation_states
+    states = states or element.oxidation_states
+    return (min(states),) if element.symbol in {"O", "F"} else tuple(states)
+
+
+def _scaled(structure: Structure, species: Sequence[str]) -> Structure:
+    """Return the decorated crystal, scaled until its tightest pair of atoms touches."""
+    distances = structure.distance_matrix.copy()
+    np.fill_diagonal(distances, structure.lattice.get_niggli_reduced_lattice().a)
+    contact = np.array([[_contact(one, other) for other in species] for one in species])
+    loosest = (LEAST_VOLUME * len(species) / structure.volume) ** (1 / 3)
+    factor = max(float((contact / distances).max()), loosest)
+    lattice = Lattice(structure.lattice.matrix * factor)
+    return Structure(lattice, species, structure.frac_coords)
+
+
+@lru_cache(maxsize=4096)
+def _contact(one: str, other: str) -> float:
+    """Return the distance at which two atoms touch, Å: ions, metal atoms or covalent atoms."""
+    a, b = Element(one), Element(other)
+    if abs(a.X - b.X) > IONIC_DIFFERENCE:
+        cation, anion = sorted((a, b), key=lambda element: element.X)
+        return _radius(cation, "average_cationic_radius") + _radius(anion, "average_anionic_radius")
+    kind = "metallic_radius" if a.is_metal and b.is_metal else "atomic_radius"
+    return _radius(a, kind) + _radius(b, kind)
+
+
+def _radius(element: Element, kind: str) -> float:
+    value = getattr(element, kind, None) or element.atomic_radius or 1.5
+    return float(value)
+
+
+def _dimer_crystals(element: str) -> list[tuple[str, Structure]]:
+    """Return crystals of diatomic molecules, whose lattices do not scale with their bonds."""
+    if element not in DIMERS:
+        return []
+    bond = DIMERS[element]
+    width = 2 * float(Element(element).van_der_waals_radius or 1.6)
+    crystals = []
+    for name, lattice in (
+        ("stacked", Lattice.hexagonal(width * 1.1, width + bond)),
+        ("cubic", Lattice.cubic(width * 1.1 + bond / 2)),
+    ):
+        coords = [[0, 0, 0], [0, 0, bond / lattice.c]]
+        crystals.append((f"dimer-{name}:{element}", Structure(lattice, [element] * 2, coords)))
+    return crystals
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with a subsystem, how many of its crystals are relaxed, and how many there are at most."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A decorated structure type with its energy at its best volume, not relaxed otherwise."""
+
+    label: str
+    structure: Structure
+    energy_per_atom: float
+
+    @property
+    def formula(self) -> str:
+        """Reduced formula."""
+        return str(self.structure.composition.reduced_formula)
+
+
+def build_reference_set(
+    chemsys: str,
+    level: str,
+    *,
+    relax: Callable[[Structure], Relaxation],
+    progress: Progress | None = None,
+) -> ReferenceSet:
+    """Return the competing phases of `chemsys` at `level`, with those of all its subsystems.
+
+    Subsystem by subsystem, smallest first: structure types are decorated, ranked by charge balance
+    and by a single point at their best volume, and the lowest of each composition are relaxed
+    while they are near the hull of what is known so far. What is found for Mg-O is therefore the
+    same in Mg-O and in Mg-Mn-O.
+
+    Parameters
+    ----------
+    chemsys
+        Symbols joined by '-'.
+    level
+        Name of a potential.
+    relax
+        Relaxes one crystal at `level`; the place for a cache.
+    progress
+        Told after each relaxation.
+
+    Raises
+    ------
+    InputError
+        If the potential does not know an element.
+    PccdError
+        If no crystal of an element could be relaxed.
+    """
+    systems = subsystems(chemsys)
+    of = get_level(level)
+    known = supported_elements(of)
+    foreign = sorted(set(systems[-1]) - known) if known is not None else []
+    if foreign:
+        raise InputError(f"{level} was not trained on {', '.join(foreign)}; use another level.")
+    entries: list[ReferenceEntry] = []
+    for system in systems:
+        entries += _relaxed_system(system, level, entries, relax=relax, progress=progress)
+    return ReferenceSet(
+        source="prototypes",
+        chemsys="-".join(systems[-1]),
+        level=level,
+        convention=of.convention,
+        source_version=f"pymatgen {version('pymatgen')}, table {TABLE_VERSION}",
+        settings={"max_sites": MAX_SITES, "relaxed": RELAXED[True], "margin": MARGIN[True]},
+        entries=sorted(entries, key=lambda entry: entry.entry_id),
+        created_at=datetime.now(UTC),
+    )
+
+
+def _relaxed_system(
+    system: tuple[str, ...],
+    level: str,
+    lower: Sequence[ReferenceEntry],
+    *,
+    relax: Callable[[Structure], Relaxation],
+    progress: Progress | None,
+) -> list[ReferenceEntry]:
+    """Return the relaxed phases that contain exactly the elements of `system`.
+
+    lower: all phases of its subsystems.
+    """
+    name = "-".join(system)
+    queue = _queue(rank(decorate(name), level))
+    inside = [entry for entry in lower if {e.symbol for e in entry.composition} < set(system)]
+    found: list[ReferenceEntry] = []
+    for done, guess in enumerate(queue):
+        if len(system) == 1 or _worth_relaxing(guess, [*inside, *found]):
+            relaxation = relax(guess.structure)
+            if relaxation.usable:
+                found = _with_phase(found, _entry(guess, relaxation))
+        if progress is not None:
+            progress(name, done + 1, len(queue))
+    if not found and len(system) == 1:
+        raise PccdError(f"No crystal of the element {name} could be relaxed at level {level}.")
+    return found
+
+
+def rank(decorated: Sequence[tuple[str, Structure]], level: str) -> dict[str, list[Guess]]:
+    """Return the promising decorations of each composition, lowest energy first."""
+    by_formula: dict[str, list[Guess]] = defaultdict(list)
+    for label, structure in decorated:
+        guess = _single(label, structure, level)
+        if guess is not None:
+            by_formula[guess.formula].append(guess)
+    ranked = {}
+    for formula, guesses in by_formula.items():
+        lowest = _distinct(guesses)
+        limit = lowest[0].energy_per_atom + MAX_GUESS_ENERGY
+        near = [g for g in lowest[:REFINED] if g.energy_per_atom <= limit]
+        ranked[formula] = _distinct([at_best_volume(guess, level) for guess in near])
+    return ranked
+
+
+def _single(label: str, structure: Structure, level: str) -> Guess | None:
+    """Return the crystal with its energy; None if the potential fails or falls into a hole."""
+    try:
+        energy = single_point(structure, level)
+    except (ValueError, RuntimeError, ArithmeticError):
+        return None
+    if not MIN_ENERGY_PER_ATOM < energy < MAX_ENERGY_PER_ATOM:
+        return None
+    return Guess(label, structure, energy)
+
+
+def _distinct(guesses: Sequence[Guess]) -> list[Guess]:
+    """Return the guesses in order of energy; of equal energies the first name stays."""
+    kept: list[Guess] = []
+    for guess in sorted(guesses, key=lambda g: (round(g.energy_per_atom, 4), g.label)):
+        if not kept or guess.energy_per_atom - kept[-1].energy_per_atom > SAME_ENERGY:
+            kept.append(guess)
+    return kept
+
+
+def at_best_volume(guess: Guess, level: str, *, rounds: int = 3) -> Guess:
+    """Return `guess` near the minimum of its energy over the volume, shape and sites kept.
+
+    Parabolas in ln V through three energies, moved at most 25 % a round.
+    """
+    best = guess
+    for _ in range(rounds):
+        lower, upper = (_single(guess.label, _dilated(best.structure, f), level) for f in VOLUMES)
+        if lower is None or upper is None:
+            return best
+        x = _minimum(lower.energy_per_atom, best.energy_per_atom, upper.energy_per_atom)
+        moved = _single(guess.label, _dilated(best.structure, float(np.exp(x))), level)
+        tried = [g for g in (best, lower, upper, moved) if g is not None]
+        best = min(tried, key=lambda g: g.energy_per_atom)
+        if abs(x) < STEP:
+            break
+    return best
+
+
+def _minimum(lower: float, middle: float, upper: float) -> float:
+    """Return where a parabola through (-STEP, lower), (0, middle), (STEP, upper) is lowest."""
+    curvature = lower - 2 * middle + upper
+    slope = (upper - lower) / 2
+    if curvature <= 0:
+        return -2 * STEP if lower < upper else 2 * STEP
+    return float(np.clip(-slope / curvature * STEP, -2 * STEP, 2 * STEP))
+
+
+def _dilated(structure: Structure, factor: float) -> Structure:
+    """Return the crystal at `factor` times its volume."""
+    dilated = structure.copy()
+    dilated.scale_lattice(structure.volume * factor)
+    return dilated
+
+
+def _queue(ranked: dict[str, list[Guess]]) -> list[Guess]:
+    """Return what to relax, in order: the best of every composition, then the second best, ..."""
+    rows = []
+    for formula, guesses in ranked.items():
+        balanced = charge_balanced(Composition(formula))
+        rows += [
+            (place, not balanced, guess.energy_per_atom, guess)
+            for place, guess in enumerate(guesses[: RELAXED[balanced]])
+        ]
+    return [row[-1] for row in sorted(rows, key=lambda row: row[:3])]
+
+
+def _worth_relaxing(guess: Guess, known: Sequence[ReferenceEntry]) -> bool:
+    """Return whether an unrelaxed crystal is near enough to the hull of `known`."""
+    diagram = PhaseDiagram([PDEntry(entry.composition, entry.energy) for entry in known])
+    composition = guess.structure.composition
+    energy = guess.energy_per_atom * composition.num_atoms
+    above = diagram.get_e_above_hull(PDEntry(composition, energy), allow_negative=True)
+    return above is not None and above <= MARGIN[charge_balanced(composition)]
+
+
+def _entry(guess: Guess, relaxation: Relaxation) -> ReferenceEntry:
+    if relaxation.structure is None or relaxation.energy is None:
+        raise ValueError(f"{relaxation.verdict=} has no structure")
+    return ReferenceEntry(
+        entry_id=f"{guess.formula}/{guess.label}",
+        formula=relaxation.structure.composition.formula.replace(" ", ""),
+        energy=relaxation.energy,
+        structure=relaxation.structure,
+        data={"prototype": guess.label, "relaxation": relaxation.key},
+    )
+
+
+def _with_phase(found: Sequence[ReferenceEntry], new: ReferenceEntry) -> list[ReferenceEntry]:
+    """Return `found` with `new`, unless it holds the same crystal already; the lower one stays."""
+    for old in found:
+        if _same_phase(old, new):
+            if new.energy_per_atom >= old.energy_per_atom:
+                return list(found)
+            return [entry for entry in found if entry is not old] + [new]
+    return [*found, new]
+
+
+def _same_phase(one: ReferenceEntry, other: ReferenceEntry) -> bool:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    alike = one.composition.reduced_formula == other.composition.reduced_formula
+    near = abs(one.energy_per_atom - other.energy_per_atom) < SAME_PHASE
+    return alike and near and bool(StructureMatcher().fit(one.structure, other.structure))
