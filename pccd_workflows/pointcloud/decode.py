@@ -42,7 +42,7 @@ MERGE_DISTANCE = 0.4
 """Sites of one element nearer than this, Å, are one site (H2, the shortest bond, has 0.74 Å)."""
 LENGTHS = (0.5, 150.0)
 """Shortest and longest lattice vector, Å."""
-VOLUMES = (2.0, 1000.0)
+VOLUMES = (2.0, 5000.0)
 """Smallest and largest volume per atom, Å^3 (known crystals: 4 to 130)."""
 
 ErrorClass = Literal[

@@ -194,8 +194,9 @@ def _clusterings(distances: Floats, max_sites: int) -> Iterator[Labels]:
 
 def _medoids(coordinates: Floats, members: Floats) -> Floats:
     """Return the point of each site that is nearest to all of its points, (..., n_sites, 3)."""
-    distances = periodic_distances(coordinates)
-    totals = np.where(members > 0, members @ distances, np.inf)
+    distances = periodic_distances(coordinates).astype(np.float32)
+    belonging = members.astype(np.float32)
+    totals = np.where(belonging > 0, belonging @ distances, np.inf)
     return np.asarray(coordinates[totals.argmin(axis=-1)])
 
 
