@@ -173,9 +173,7 @@ def _reduce_pairs(a: Vector, b: Vector, c: Vector) -> tuple[Vector, Vector, Vect
     return a, b, c
 
 
-def _gruber(
-    a: Vector, b: Vector, c: Vector
-) -> tuple[float, float, float, float, float, float]:
+def _gruber(a: Vector, b: Vector, c: Vector) -> tuple[float, float, float, float, float, float]:
     """Return a·a, b·b, c·c, 2b·c, 2a·c and 2a·b, Å^2."""
     return _dot(a, a), _dot(b, b), _dot(c, c), 2 * _dot(b, c), 2 * _dot(a, c), 2 * _dot(a, b)
 

@@ -1,0 +1,234 @@
+"""Bases of one lattice that resemble the reduced cell of another, for many pairs at once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.intp]
+BoolArray = NDArray[np.bool_]
+
+CHUNK = 1_000_000
+"""Elements of the largest temporary arrays: some tens of MB."""
+
+
+@dataclass(frozen=True)
+class Lattices:
+    """Cells of the same volume.
+
+    matrices: lattice vectors as rows, shape (m, 3, 3). lengths, angles (degrees): shape (m, 3).
+    """
+
+    matrices: FloatArray
+    lengths: FloatArray
+    angles: FloatArray
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Lattices to compare.
+
+    sources, targets: indices, shape (p,).
+    stretch: largest ratio of lengths, shape (p,). bend: largest difference of angles, degrees,
+    shape (p,).
+    """
+
+    sources: IntArray
+    targets: IntArray
+    stretch: FloatArray
+    bend: FloatArray
+
+
+@dataclass(frozen=True)
+class Mappings:
+    """Bases of source lattices that resemble target cells.
+
+    pair: index of the pair, shape (q,). inverse: takes fractional coordinates of the source cell
+    into the basis, shape (q, 3, 3). lengths, angles (degrees): of the mean of the basis and the
+    target cell, shape (q, 3).
+    """
+
+    pair: IntArray
+    inverse: FloatArray
+    lengths: FloatArray
+    angles: FloatArray
+
+
+def make_lattices(matrices: FloatArray) -> Lattices:
+    """Return lattices with their lengths and angles; `matrices` has shape (m, 3, 3)."""
+    lengths = np.linalg.norm(matrices, axis=2)
+    a, b, c = np.moveaxis(matrices / lengths[:, :, None], 1, 0)
+    cosines = np.stack([_dot(b, c), _dot(a, c), _dot(a, b)], axis=1)
+    return Lattices(matrices, lengths, np.degrees(np.arccos(np.clip(cosines, -1, 1))))
+
+
+def find_mappings(lattices: Lattices, pairs: Pairs) -> Iterator[Mappings]:
+    """Yield all bases of each source lattice that resemble its target cell, in portions.
+
+    A basis resembles a cell if its lengths divided by the cell's lie between 1 / stretch and
+    stretch and its angles differ by at most bend, as in pymatgen's Lattice.find_all_mappings.
+    """
+    for part in _portions(lattices, pairs):
+        chosen = Pairs(
+            pairs.sources[part], pairs.targets[part], pairs.stretch[part], pairs.bend[part]
+        )
+        found = _find_mappings(lattices, chosen)
+        yield Mappings(found.pair + part.start, found.inverse, found.lengths, found.angles)
+
+
+def volume_and_areas(lengths: FloatArray, angles: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return volumes, shape (s,), and the areas |b×c|, |c×a| and |a×b|, shape (s, 3)."""
+    cosines = np.cos(np.radians(angles))
+    root = 1 - (cosines**2).sum(axis=1) + 2 * cosines.prod(axis=1)
+    product_of_lengths = lengths.prod(axis=1)
+    volume = product_of_lengths * np.sqrt(np.maximum(root, 1e-12))
+    areas = product_of_lengths[:, None] / lengths * np.sin(np.radians(angles))
+    return volume, areas
+
+
+def metrics(lengths: FloatArray, angles: FloatArray) -> FloatArray:
+    """Return metric tensors, shape (s, 3, 3)."""
+    x, y, z = np.cos(np.radians(angles)).T
+    one = np.ones_like(x)
+    cosines = np.moveaxis(np.array([[one, z, y], [z, one, x], [y, x, one]]), 2, 0)
+    return np.asarray(cosines * lengths[:, :, None] * lengths[:, None, :])
+
+
+def expand(counts: IntArray) -> tuple[IntArray, IntArray]:
+    """Return for `counts` items per row the row of each item and its number in the row."""
+    row = np.repeat(np.arange(len(counts)), counts)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _portions(lattices: Lattices, pairs: Pairs) -> Iterator[slice]:
+    """Yield slices of the pairs that need about CHUNK trials.
+
+    A half shell between l / s and l s holds about 2 pi l^3 (s^3 - 1 / s^3) / 3V lattice vectors.
+    """
+    volume = abs(np.linalg.det(lattices.matrices[0])) if len(lattices.matrices) else 1.0
+    width = (pairs.stretch**3 - pairs.stretch**-3) * 2 * np.pi / 3 / volume
+    shells = 2 + width[:, None] * lattices.lengths[pairs.targets] ** 3
+    # of the triples about one in five pairs of a and b passes the test of their angle
+    cost = np.cumsum(shells.prod(axis=1) * 4 / 5)
+    start = 0
+    while start < len(cost):
+        done = cost[start - 1] if start else 0.0
+        stop = max(start + 1, int(np.searchsorted(cost, done + CHUNK)))
+        yield slice(start, stop)
+        start = stop
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """Lattice vectors of the sources, of each v and -v only one, by source and length.
+
+    integers, units (directions): shape (t, 3). lengths: shape (t,).
+    first, count: range of the vectors with a length near each target length, shape (p, 3).
+    """
+
+    integers: FloatArray
+    units: FloatArray
+    lengths: FloatArray
+    first: IntArray
+    count: IntArray
+
+
+def _find_mappings(lattices: Lattices, pairs: Pairs) -> Mappings:
+    vectors = _vectors_near(lattices, pairs)
+    low, high = _cosine_windows(lattices.angles[pairs.targets], pairs.bend[:, None])
+    first, count = vectors.first, vectors.count
+    # a runs over one of each ±v, b and c over both
+    pair, number = expand(np.where(count.all(axis=1), count[:, 0], 0))
+    a = first[pair, 0] + number
+    row, number = expand(2 * count[pair, 1])
+    pair, a = pair[row], a[row]
+    b, sign_b = first[pair, 1] + number // 2, 1.0 - 2.0 * (number % 2)
+    gamma = sign_b * _dot(vectors.units[a], vectors.units[b])
+    ok = (gamma >= low[pair, 2]) & (gamma <= high[pair, 2])
+    pair, a, b, sign_b, gamma = pair[ok], a[ok], b[ok], sign_b[ok], gamma[ok]
+    row, number = expand(2 * count[pair, 2])
+    c, sign_c = first[pair[row], 2] + number // 2, 1.0 - 2.0 * (number % 2)
+    beta = sign_c * _dot(vectors.units[a[row]], vectors.units[c])
+    ok = (beta >= low[pair[row], 1]) & (beta <= high[pair[row], 1])
+    row, c, sign_c, beta = row[ok], c[ok], sign_c[ok], beta[ok]
+    alpha = sign_b[row] * sign_c * _dot(vectors.units[b[row]], vectors.units[c])
+    ok = (alpha >= low[pair[row], 0]) & (alpha <= high[pair[row], 0])
+    row, c, sign_c, alpha, beta = row[ok], c[ok], sign_c[ok], alpha[ok], beta[ok]
+    basis = np.stack(
+        [
+            vectors.integers[a[row]],
+            sign_b[row, None] * vectors.integers[b[row]],
+            sign_c[:, None] * vectors.integers[c],
+        ],
+        axis=1,
+    )
+    ok = np.abs(np.abs(np.linalg.det(basis)) - 1) < 0.5
+    row, c = row[ok], c[ok]
+    inverse = np.rint(np.linalg.inv(basis[ok]))
+    target = pairs.targets[pair[row]]
+    lengths = np.stack([vectors.lengths[v] for v in (a[row], b[row], c)], axis=1)
+    cosines = np.stack([alpha[ok], beta[ok], gamma[row]], axis=1)
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return Mappings(
+        pair=np.tile(pair[row], 2),
+        inverse=np.concatenate([inverse, -inverse]),
+        lengths=np.tile((lengths + lattices.lengths[target]) / 2, (2, 1)),
+        angles=np.tile((angles + lattices.angles[target]) / 2, (2, 1)),
+    )
+
+
+def _vectors_near(lattices: Lattices, pairs: Pairs) -> _Vectors:
+    distinct, which = np.unique(pairs.sources, return_inverse=True)
+    wanted = lattices.lengths[pairs.targets]
+    stretch = pairs.stretch[:, None]
+    reach = np.zeros(len(distinct))
+    np.maximum.at(reach, which, wanted.max(axis=1) * pairs.stretch)
+    lists = [_half_sphere(lattices.matrices[s], r) for s, r in zip(distinct, reach, strict=True)]
+    integers = np.concatenate([ints for ints, _ in lists])
+    carts = np.concatenate([cart for _, cart in lists])
+    lengths = np.linalg.norm(carts, axis=1)
+    owner = np.repeat(np.arange(len(lists)), [len(ints) for ints, _ in lists])
+    # one sorted array for all sources: each has its own range of keys
+    step = 2 * float(reach.max()) + 1
+    keys = owner * step + lengths
+    order = np.argsort(keys)
+    base = (which * step)[:, None]
+    first = np.searchsorted(keys[order], base + wanted / stretch, side="right")
+    last = np.searchsorted(keys[order], base + wanted * stretch, side="left")
+    return _Vectors(
+        integers=integers[order],
+        units=(carts / lengths[:, None])[order],
+        lengths=lengths[order],
+        first=first,
+        count=np.maximum(last - first, 0),
+    )
+
+
+def _half_sphere(matrix: FloatArray, radius: float) -> tuple[FloatArray, FloatArray]:
+    """Return the lattice vectors up to a length, one of each ±v: integers and Cartesian."""
+    reciprocal = np.sqrt((np.linalg.inv(matrix) ** 2).sum(axis=0))
+    x, y, z = (int(radius * r + 1e-9) for r in reciprocal.tolist())
+    integers = _half_grid(x, y, z)
+    carts = integers @ matrix
+    inside = (carts * carts).sum(axis=1) <= radius * radius
+    return integers[inside], carts[inside]
+
+
+@lru_cache(maxsize=512)
+def _half_grid(x: int, y: int, z: int) -> FloatArray:
+    grid = product(range(x + 1), range(-y, y + 1), range(-z, z + 1))
+    return np.array([v for v in grid if v > (0, 0, 0)], dtype=float).reshape(-1, 3)
+
+
+def _cosine_windows(angles: FloatArray, bend: FloatArray) -> tuple[FloatArray, FloatArray]:
+    low = np.cos(np.radians(np.minimum(angles + bend, 180)))
+    high = np.cos(np.radians(np.maximum(angles - bend, 0)))
+    return low, high
+
+
+def _dot(u: FloatArray, v: FloatArray) -> FloatArray:
+    return np.asarray(np.einsum("ij,ij->i", u, v))
