@@ -1,0 +1,161 @@
+"""`pccd campaign` against bad input and a bad database: one sentence, an exit code, no traces."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from pymongo import MongoClient
+from pymongo.uri_parser import parse_uri
+
+from pccd_workflows.cli import main
+from pccd_workflows.settings import get_settings
+
+FLOWS = Path(__file__).resolve().parents[2] / "flows"
+MINIMAL = {
+    "name": "cli",
+    "generate": {"elements": ["Mg", "Mn", "O"], "samples": 4},
+    "rungs": [{"level": "chgnet"}],
+}
+
+
+def write(tmp_path: Path, **changes) -> str:
+    path = tmp_path / "campaign.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL | changes))
+    return str(path)
+
+
+def pccd(capsys, *arguments: str) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error of a command."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def refused(capsys, code: int, *arguments: str) -> str:
+    """Run a command that must fail with `code` and one sentence; return the sentence."""
+    found, _, err = pccd(capsys, *arguments)
+    assert found == code, err
+    assert err.startswith("pccd: ")
+    assert err.count("\n") == 1, f"more than one line: {err}"
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generate": {"elements": ["Mg", "Qq"]}}, "'Qq' is not a chemical element"),
+        ({"generate": {"elments": ["Mg"]}}, "did you mean 'elements'?"),
+        ({"name": "../../etc"}, "name:"),
+        ({"name": "$gt"}, "name:"),
+        ({"rungs": [{"level": "chgnet", "keep": {"energy_above_hull": -1}}]}, "greater than"),
+        ({"generate": {"elements": ["Mg"], "model": "no-such-model"}}, "no-such-model"),
+        ({"generate": {"elements": ["Mg"], "model": "/nowhere"}}, "/nowhere"),
+        ({"references": {"source": "file", "path": "/nowhere.jsonl"}}, "/nowhere.jsonl"),
+    ],
+)
+def test_bad_campaigns_are_refused_before_anything_is_stored(
+    capsys, tmp_path, settings, changes, message
+):
+    assert message in refused(capsys, 2, "campaign", "run", write(tmp_path, **changes))
+    with MongoClient(settings.mongodb_uri.get_secret_value()) as client:
+        assert settings.database not in client.list_database_names()
+
+
+def test_too_many_elements_for_the_model_are_refused(capsys, tmp_path, settings):
+    elements = ["Li", "Mg", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "O"]
+    text = refused(
+        capsys, 2, "campaign", "submit", write(tmp_path, generate={"elements": elements})
+    )
+    assert "at most" in text
+
+
+def test_truncated_weights_are_refused(capsys, tmp_path, settings, monkeypatch):
+    import shutil
+
+    shutil.copytree(settings.model_dir / "pccd-default", tmp_path / "broken")
+    weights = tmp_path / "broken" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    generate = {"elements": ["Mg", "O"], "model": str(tmp_path / "broken"), "samples": 1}
+    text = refused(capsys, 2, "campaign", "submit", write(tmp_path, generate=generate))
+    assert "weights" in text
+
+
+def test_dry_run_prints_the_resolved_campaign_and_stores_nothing(capsys, tmp_path, settings):
+    code, out, _ = pccd(capsys, "campaign", "run", write(tmp_path), "--dry-run")
+    assert code == 0
+    resolved = json.loads(out[out.index("{") :])
+    assert resolved["screen"]["min_distance"] == 0.7
+    with MongoClient(settings.mongodb_uri.get_secret_value()) as client:
+        assert settings.database not in client.list_database_names()
+
+
+def use_database(monkeypatch, uri: str) -> None:
+    monkeypatch.setenv("PCCD_MONGODB_URI", uri)
+    monkeypatch.setenv("PCCD_DATABASE_TIMEOUT", "1")
+    get_settings.cache_clear()
+
+
+def test_a_database_that_is_down(capsys, tmp_path, monkeypatch):
+    use_database(monkeypatch, "mongodb://someone:secret-word@127.0.0.1:9/")
+    text = refused(capsys, 1, "campaign", "submit", write(tmp_path))
+    assert "127.0.0.1:9" in text
+    assert "secret-word" not in text
+
+
+def test_a_wrong_password(capsys, tmp_path, monkeypatch, mongod_uri):
+    host, port = parse_uri(mongod_uri)["nodelist"][0]
+    use_database(monkeypatch, f"mongodb://pccd:wrong-word@{host}:{port}/?authSource=admin")
+    text = refused(capsys, 1, "campaign", "list")
+    assert "password" in text
+    assert "wrong-word" not in text
+
+
+def test_a_read_only_user(capsys, tmp_path, monkeypatch, mongod_uri):
+    host, port = parse_uri(mongod_uri)["nodelist"][0]
+    with MongoClient(mongod_uri) as client:
+        role = {"role": "read", "db": "readers"}
+        client["readers"].command("createUser", "reader", pwd="look", roles=[role])
+    try:
+        use_database(monkeypatch, f"mongodb://reader:look@{host}:{port}/?authSource=readers")
+        monkeypatch.setenv("PCCD_DATABASE", "readers")
+        get_settings.cache_clear()
+        text = refused(capsys, 1, "campaign", "submit", write(tmp_path))
+        assert "readWrite" in text
+    finally:
+        with MongoClient(mongod_uri) as client:
+            client["readers"].command("dropUser", "reader")
+
+
+def test_unknown_campaigns_are_named_with_the_known_ones(capsys, tmp_path, settings):
+    assert "none was submitted yet" in refused(capsys, 2, "campaign", "status", "nothing")
+    assert pccd(capsys, "campaign", "submit", write(tmp_path))[0] == 0
+    assert "there are cli" in refused(capsys, 2, "campaign", "status", "nothing")
+    assert "no campaign name" in refused(capsys, 2, "campaign", "status", "{$gt: 1}")
+
+
+def test_submitting_twice_stores_once(capsys, tmp_path, settings):
+    for _ in range(2):
+        code, out, _ = pccd(capsys, "campaign", "submit", write(tmp_path))
+        assert code == 0
+        assert "Submitted cli-" in out
+    _, out, _ = pccd(capsys, "campaign", "list", "--json")
+    (row,) = json.loads(out)
+    assert row["name"] == "cli"
+    assert row["jobs"] == 5  # generate, screen, references, deduplicate, rung
+
+
+def test_status_of_a_submitted_campaign(capsys, tmp_path, settings):
+    pccd(capsys, "campaign", "submit", write(tmp_path))
+    code, out, _ = pccd(capsys, "campaign", "status", "cli", "--json")
+    assert code == 0
+    status = json.loads(out)
+    assert status["funnel"]["generated"] == 0
+    assert status["jobs"]["READY"] == 1
+    assert status["failures"] == []
+    code, out, _ = pccd(capsys, "campaign", "status", "cli")
+    assert "generated" in out
+    assert "ready" in out
