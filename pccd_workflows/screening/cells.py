@@ -120,9 +120,7 @@ def niggli(matrix: FloatArray) -> FloatArray:
     raise ReductionError("The cell has no Niggli form.")
 
 
-def _niggli_step(  # noqa: C901, PLR0911, PLR0912 - the published algorithm, step by step
-    a: Vector, b: Vector, c: Vector, e: float
-) -> tuple[Vector, Vector, Vector, bool]:
+def _niggli_step(a: Vector, b: Vector, c: Vector, e: float) -> tuple[Vector, Vector, Vector, bool]:
     aa, bb, cc, xi, eta, zeta = _gruber(a, b, c)
     if bb + e < aa or (abs(aa - bb) < e and abs(xi) > abs(eta) + e):
         a, b, c = _minus(b), _minus(a), _minus(c)

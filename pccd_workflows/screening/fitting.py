@@ -19,7 +19,7 @@ Stage 3 is not part of StructureMatcher; it only spares work. Lengths are in uni
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -70,12 +70,14 @@ class Stack:
 class Blur:
     """How much the crystals that a cell stands for may differ from it.
 
-    strain: largest relative change of a length, shape (m,). spread: largest difference between
-    the shifts of two sites along each lattice vector, fractional, shape (m, 3).
+    strain: largest relative change of a length, shape (m,). spread, shape (m, 3): largest
+    difference between the shifts of two sites along each lattice vector, fractional. shift: the
+    same in space, shape (m,).
     """
 
     strain: FloatArray
     spread: FloatArray
+    shift: FloatArray
 
 
 def stack(cells: Sequence[Cell]) -> Stack:
@@ -107,7 +109,8 @@ def fits(
         Tolerances.
     """
     verdicts = np.zeros(len(sources), dtype=bool)
-    sharp = Blur(np.zeros(len(cells.anchors)), np.zeros((len(cells.anchors), 3)))
+    m = len(cells.anchors)
+    sharp = Blur(np.zeros(m), np.zeros((m, 3)), np.zeros(m))
     for overlays in _overlays(cells, sources, targets, settings, sharp):
         for part in overlays.portions(cells):
             trials = _near_everywhere(cells, part, ~verdicts[part.pair])
@@ -159,7 +162,7 @@ class _Overlays:
         cost = np.cumsum(trials * largest**2)
         part = np.searchsorted(cost, np.arange(1, cost[-1] // CHUNK + 1) * CHUNK)
         bounds = np.unique([0, *part, len(cost)]).tolist()
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in pairwise(bounds):
             chosen = slice(start, stop)
             yield _Overlays(
                 self.pair[chosen],
@@ -215,7 +218,7 @@ def _overlay(cells: Stack, pairs: Pairs, maps: Mappings, stol: float, blur: Blur
     )
     spacings = volume[:, None] / areas
     reach = 2 * stol * unit * growth
-    radius = reach * (1 + 1e-9) + (spread * maps.lengths).sum(axis=1)
+    radius = (reach + blur.shift[source] + blur.shift[target]) * growth * (1 + 1e-9)
     return _Overlays(
         pair=maps.pair,
         target=target,
@@ -235,10 +238,12 @@ def _near_everywhere(cells: Stack, overlays: _Overlays, wanted: BoolArray) -> _T
     """Return the trials in which every target site is near a source site of its species."""
     trials = _all_trials(cells, overlays, wanted)
     for block in sorted(cells.blocks, key=lambda b: b.stop - b.start):
-        near = np.ones((len(trials.mapping), *[block.stop - block.start] * 2), dtype=bool)
+        size = block.stop - block.start
+        near: BoolArray = np.ones((len(trials.mapping), size, size), dtype=bool)
         for axis, gaps in enumerate(_gaps(cells, overlays, trials, block)):
             near &= np.abs(gaps) <= overlays.box[trials.mapping, axis, None, None]
-        trials = trials.of(near.any(axis=2).all(axis=1))
+        everywhere: BoolArray = near.any(axis=2).all(axis=1)
+        trials = trials.of(everywhere)
     return _Trials(trials.mapping, trials.shift, _in_spheres(cells, overlays, trials))
 
 
@@ -311,7 +316,7 @@ def _largest_displacements(cells: Stack, overlays: _Overlays, trials: _Trials) -
     After removal of the mean shift, on the mean lattice, in units of (V/n)^(1/3).
     """
     # rows of the Cholesky factor of a metric tensor are lattice vectors with that metric
-    matrices = np.linalg.cholesky(overlays.metric[trials.mapping])
+    matrices: FloatArray = np.linalg.cholesky(overlays.metric[trials.mapping])
     moves = np.empty((len(trials.mapping), cells.n_sites, 3))
     for block in cells.blocks:
         vectors, squares = _shortest(_gaps(cells, overlays, trials, block), matrices)

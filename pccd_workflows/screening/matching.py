@@ -1,81 +1,182 @@
 """Which crystals are the same: groups inside a campaign, novelty against known crystals.
 
-Two crystals match if pymatgen's StructureMatcher fits them in one direction or the other. Groups
-are the connected components of that relation, hence independent of the order of the input.
+Two crystals match if pymatgen's StructureMatcher fits the first to the second or the second to
+the first, each as its reduced cell. Groups are the connected components of that relation. They
+depend neither on the order of the input nor on that of a pair, unlike the groups of
+``StructureMatcher.group_structures``. Volumes are scaled: an isotropically scaled crystal is the
+same, and so is its mirror image. Oxidation states and magnetic moments are ignored.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from multiprocessing import get_context
+from typing import TypeVar
 
-from pymatgen.analysis.structure_matcher import StructureMatcher
+import numpy as np
 from pymatgen.core import Structure
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pccd_workflows.campaign import MatcherSettings
+from pccd_workflows.screening.cells import Cell, reduce_structure
+from pccd_workflows.screening.copies import Families, find_families
+from pccd_workflows.screening.fitting import Stack, fits, may_fit, stack
+from pccd_workflows.screening.lattices import BoolArray, IntArray, expand
 
 DEFAULT_SETTINGS = MatcherSettings()
-
-
-def _matcher(settings: MatcherSettings) -> StructureMatcher:
-    return StructureMatcher(
-        ltol=settings.ltol, stol=settings.stol, angle_tol=settings.angle_tol, primitive_cell=False
-    )
-
-
-def _reduce(structure: Structure) -> Structure:
-    """Return the Niggli-reduced primitive cell without oxidation states and properties."""
-    bare = Structure(structure.lattice, structure.species, structure.frac_coords)
-    return bare.get_reduced_structure().get_primitive_structure()
-
-
-def _match(matcher: StructureMatcher, a: Structure, b: Structure) -> bool:
-    return len(a) == len(b) and (
-        matcher.fit(a, b, skip_structure_reduction=True)
-        or matcher.fit(b, a, skip_structure_reduction=True)
-    )
+Species = tuple[tuple[str, int], ...]
+T = TypeVar("T")
+R = TypeVar("R")
+PAIRS_AT_ONCE = 20_000
+"""Pairs compared before it is looked which of the others are connected by now."""
 
 
 def group(
     structures: Sequence[Structure],
     *,
     settings: MatcherSettings = DEFAULT_SETTINGS,
-    processes: int = 1,  # noqa: ARG001
+    processes: int = 1,
 ) -> list[list[int]]:
-    """Return groups of matching structures as sorted lists of indices, by first member.
+    """Return groups of matching crystals: sorted indices, groups by their first member.
 
     Parameters
     ----------
     structures
-        Ordered crystals.
+        The crystals.
     settings
         Tolerances of the matcher.
     processes
-        Worker processes.
+        Worker processes, among which crystals and then compositions are shared out.
+
+    Raises
+    ------
+    ReductionError
+        If a structure has no atoms, infinite numbers or a flat cell.
     """
-    matcher = _matcher(settings)
-    reduced = [_reduce(s) for s in structures]
-    parent = list(range(len(structures)))
+    cells = _map(reduce_structure, structures, processes)
+    buckets: dict[Species, list[int]] = defaultdict(list)
+    for index, cell in enumerate(cells):
+        buckets[cell.species].append(index)
+    tasks = [[cells[index] for index in bucket] for bucket in buckets.values()]
+    labels = _map(partial(label_cells, settings=settings), tasks, processes)
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, (bucket, label) in enumerate(zip(buckets.values(), labels, strict=True)):
+        for index, component in zip(bucket, label.tolist(), strict=True):
+            groups[number, component].append(index)
+    return sorted(groups.values())
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
 
-    buckets: dict[tuple[str, int], list[int]] = {}
-    for index, crystal in enumerate(reduced):
-        buckets.setdefault((crystal.composition.reduced_formula, len(crystal)), []).append(index)
-    for members in buckets.values():
-        for n, j in enumerate(members):
-            for i in members[:n]:
-                if root(i) != root(j) and _match(matcher, reduced[i], reduced[j]):
-                    low, high = sorted((root(i), root(j)))
-                    parent[high] = low
-    groups: dict[int, list[int]] = {}
-    for index in range(len(structures)):
-        groups.setdefault(root(index), []).append(index)
-    return list(groups.values())
+def label_cells(cells: Sequence[Cell], settings: MatcherSettings) -> IntArray:
+    """Return the number of each cell's group, shape (m,), for cells of one composition.
+
+    Near copies are gathered in families. A pair of families whose leaders cannot fit even with
+    tolerances widened by the families' extent needs no further comparison; of the others, all
+    pairs of members that are not connected yet are compared.
+    """
+    stacked = stack(cells)
+    families = find_families(stacked)
+    graph = _Graph(stacked, settings)
+    copies = np.flatnonzero(families.leader != np.arange(len(cells)))
+    graph.compare(families.leader[copies], copies)
+    first, second = _possible_families(stacked, families, settings)
+    graph.compare(first, second)
+    for one, other in _member_pairs(families, first, second, graph):
+        graph.compare(one, other)
+    return graph.labels
+
+
+class _Graph:
+    """Cells and the matches found between them so far.
+
+    labels: number of each cell's connected component, shape (m,).
+    """
+
+    def __init__(self, cells: Stack, settings: MatcherSettings) -> None:
+        self._cells = cells
+        self._settings = settings
+        self.labels: IntArray = np.arange(len(cells.anchors))
+
+    def compare(self, one: IntArray, other: IntArray) -> None:
+        """Connect those of the pairs that match; pairs that are connected are spared."""
+        for start in range(0, len(one), PAIRS_AT_ONCE):
+            i, j = one[start : start + PAIRS_AT_ONCE], other[start : start + PAIRS_AT_ONCE]
+            apart = self.labels[i] != self.labels[j]
+            i, j = i[apart], j[apart]
+            found = match(self._cells, i, j, self._settings)
+            self._connect(i[found], j[found])
+
+    def _connect(self, one: IntArray, other: IntArray) -> None:
+        size = len(self.labels)
+        edges = coo_array(
+            (np.ones(len(one)), (self.labels[one], self.labels[other])), shape=(size, size)
+        )
+        self.labels = connected_components(edges, directed=False)[1][self.labels]
+
+
+def match(cells: Stack, one: IntArray, other: IntArray, settings: MatcherSettings) -> BoolArray:
+    """Return whether cells fit in one direction or the other, shape (p,)."""
+    found = fits(cells, one, other, settings)
+    rest = np.flatnonzero(~found)
+    found[rest] = fits(cells, other[rest], one[rest], settings)
+    return found
+
+
+def _possible_families(
+    cells: Stack, families: Families, settings: MatcherSettings
+) -> tuple[IntArray, IntArray]:
+    """Return the pairs of leaders whose families may hold a match."""
+    leaders = np.unique(families.leader)
+    blurred = replace(cells, anchors=families.anchors)
+    i, j = np.triu_indices(len(leaders), k=1)
+    one, other = leaders[i], leaders[j]
+    possible = may_fit(blurred, one, other, settings, families.blur)
+    rest = np.flatnonzero(~possible)
+    possible[rest] = may_fit(blurred, other[rest], one[rest], settings, families.blur)
+    return one[possible], other[possible]
+
+
+def _member_pairs(
+    families: Families, first: IntArray, second: IntArray, graph: _Graph
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield all pairs of cells, one of each family or both of one, that are not connected."""
+    order = np.argsort(families.leader, kind="stable")
+    leaders, starts = np.unique(families.leader[order], return_index=True)
+    members = dict(zip(leaders.tolist(), np.split(order, starts[1:]), strict=True))
+    pending: list[tuple[IntArray, IntArray]] = []
+    count = 0
+    between = zip(first.tolist(), second.tolist(), strict=True)
+    for f, g in chain(between, ((leader, leader) for leader in members)):
+        i, j = np.meshgrid(members[f], members[g], indexing="ij")
+        apart = graph.labels[i] != graph.labels[j]
+        pending.append((i[apart], j[apart]))
+        count += len(pending[-1][0])
+        if count >= PAIRS_AT_ONCE:
+            yield _concatenated(pending)
+            pending, count = [], 0
+    if pending:
+        yield _concatenated(pending)
+
+
+def _concatenated(pairs: Sequence[tuple[IntArray, IntArray]]) -> tuple[IntArray, IntArray]:
+    return np.concatenate([i for i, _ in pairs]), np.concatenate([j for _, j in pairs])
+
+
+def _map(function: Callable[[T], R], items: Sequence[T], processes: int) -> list[R]:
+    if processes == 1 or len(items) < 2:
+        return [function(item) for item in items]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(function, items, chunksize=max(1, len(items) // (8 * processes))))
 
 
 class KnownCrystals:
-    """Crystals that are known, by id; a new one is compared with those of its composition."""
+    """Crystals that are known, by id; new ones are compared with those of their composition.
+
+    Only reduced cells are kept, about 1 kB per crystal.
+    """
 
     def __init__(
         self,
@@ -83,27 +184,47 @@ class KnownCrystals:
         *,
         settings: MatcherSettings = DEFAULT_SETTINGS,
     ) -> None:
-        self._matcher = _matcher(settings)
-        self._known: dict[tuple[str, int], list[tuple[str, Structure]]] = {}
-        self._count = 0
+        self.settings = settings
+        self._known: dict[Species, list[tuple[str, Cell]]] = defaultdict(list)
         for identifier, structure in crystals:
             self.add(identifier, structure)
 
     def __len__(self) -> int:
-        return self._count
+        return sum(len(known) for known in self._known.values())
 
     def add(self, identifier: str, structure: Structure) -> None:
-        """Make a crystal known."""
-        reduced = _reduce(structure)
-        key = (reduced.composition.reduced_formula, len(reduced))
-        self._known.setdefault(key, []).append((identifier, reduced))
-        self._count += 1
+        """Make a crystal known; ReductionError if its cell is flat."""
+        cell = reduce_structure(structure)
+        self._known[cell.species].append((identifier, cell))
 
     def find(self, structure: Structure) -> str | None:
-        """Return the smallest id of the known crystals that match, None if there is none."""
-        reduced = _reduce(structure)
-        known = self._known.get((reduced.composition.reduced_formula, len(reduced)), ())
-        for identifier, other in sorted(known, key=lambda pair: pair[0]):
-            if _match(self._matcher, reduced, other):
-                return identifier
-        return None
+        """Return the smallest id of the known crystals that match, None if none does."""
+        return self.find_all([structure])[0]
+
+    def find_all(self, structures: Sequence[Structure]) -> list[str | None]:
+        """Return for each structure the smallest id of the known crystals that match, or None."""
+        found: list[str | None] = [None] * len(structures)
+        by_size: dict[tuple[int, ...], list[tuple[int, Cell]]] = defaultdict(list)
+        for index, structure in enumerate(structures):
+            cell = reduce_structure(structure)
+            if cell.species in self._known:
+                by_size[tuple(n for _, n in cell.species)].append((index, cell))
+        for cells in by_size.values():
+            for index, identifier in self._matches(cells):
+                smallest = found[index]
+                found[index] = identifier if smallest is None else min(smallest, identifier)
+        return found
+
+    def _matches(self, crystals: Sequence[tuple[int, Cell]]) -> Iterator[tuple[int, str]]:
+        """Yield (index, id) of all matches of cells that share their numbers of like sites."""
+        species = dict.fromkeys(cell.species for _, cell in crystals)
+        known = [pair for each in species for pair in self._known[each]]
+        ends = np.cumsum([len(self._known[each]) for each in species]).tolist()
+        ranges = dict(zip(species, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+        stacked = stack([cell for _, cell in known] + [cell for _, cell in crystals])
+        counts = [ranges[cell.species][1] - ranges[cell.species][0] for _, cell in crystals]
+        row, number = expand(np.array(counts))
+        first = np.array([ranges[cell.species][0] for _, cell in crystals])
+        matched = match(stacked, len(known) + row, first[row] + number, self.settings)
+        for i, j in zip(row[matched], (first[row] + number)[matched], strict=True):
+            yield crystals[i][0], known[j][0]

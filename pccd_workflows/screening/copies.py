@@ -1,0 +1,172 @@
+"""Near copies: crystals that are nearly the same in the same cell, found without full matching.
+
+They need not be compared one by one with all other crystals: what the tests of fitting.py refuse
+for one of them with tolerances widened by their differences, they refuse for all.
+"""
+
+from dataclasses import dataclass
+from itertools import permutations, product
+
+import numpy as np
+
+from pccd_workflows.screening.fitting import Blur, Stack
+from pccd_workflows.screening.lattices import BoolArray, FloatArray, IntArray, expand
+
+MAX_STRAIN = 0.02
+"""Largest relative change of a length between copies: adds 2.3° and 4 % to the tolerances."""
+MAX_SHIFT = 0.1
+"""Largest difference of the shifts of two sites between copies, in units of (volume per
+site)^(1/3): about 0.25 Å."""
+
+
+def _axes() -> FloatArray:
+    """Return the 48 ways to permute and reverse three axes, shape (48, 3, 3)."""
+    signs = product((1.0, -1.0), repeat=3)
+    return np.array([np.eye(3)[list(p)] * s for s in signs for p in permutations(range(3))])
+
+
+AXES = _axes()
+
+
+@dataclass(frozen=True)
+class Families:
+    """Cells sorted into near copies of leaders.
+
+    leader: index of each cell's leader, shape (m,). blur: how far copies are from the leader, 0
+    for cells that lead none. anchors: the leader's sites that its copies' anchors lie on,
+    shape (m, n).
+    """
+
+    leader: IntArray
+    blur: Blur
+    anchors: BoolArray
+
+
+def find_families(cells: Stack) -> Families:
+    """Return the near copies among cells of one composition.
+
+    The first cell that belongs to no family leads a new one; all later cells of the same reduced
+    lattice (up to order and direction of the axes, within MAX_STRAIN) and the same sites (up to
+    origin, within MAX_SHIFT) belong to it.
+    """
+    m = len(cells.anchors)
+    leader = np.arange(m)
+    strain, spread, shift = np.zeros(m), np.zeros((m, 3)), np.zeros(m)
+    anchors = cells.anchors.copy()
+    lone = np.ones(m, dtype=bool)
+    for first in range(m):
+        if not lone[first]:
+            continue
+        lone[first] = False
+        others = np.flatnonzero(lone)
+        copies = _copies(cells, first, others)
+        members = others[copies.member]
+        lone[members] = False
+        leader[members] = first
+        strain[first] = copies.strain.max(initial=0.0)
+        spread[first] = copies.spread.max(axis=0, initial=0.0)
+        shift[first] = copies.shift.max(initial=0.0)
+        anchors[first, copies.anchor] = True
+    return Families(leader, Blur(strain, spread, shift), anchors)
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """Near copies of a leader, one row per copy.
+
+    member: number among the cells that were tried. strain, spread, shift: as in Blur.
+    anchor: the leader's site that the copy's anchor lies on.
+    """
+
+    member: IntArray
+    strain: FloatArray
+    spread: FloatArray
+    shift: FloatArray
+    anchor: IntArray
+
+    def of(self, rows: IntArray | BoolArray) -> "_Copies":
+        return _Copies(
+            self.member[rows],
+            self.strain[rows],
+            self.spread[rows],
+            self.shift[rows],
+            self.anchor[rows],
+        )
+
+
+def _copies(cells: Stack, leader: int, others: IntArray) -> _Copies:
+    member, axes, strain = _same_lattices(cells, leader, others)
+    coords = np.einsum("isn,sij->jsn", cells.coords[:, others[member]], axes)
+    anchor = cells.anchors[others[member]].argmax(axis=1)
+    ends = np.array([block.stop for block in cells.blocks])
+    starts = np.array([block.start for block in cells.blocks])
+    block = np.searchsorted(ends, anchor, side="right")
+    row, number = expand((ends - starts)[block])
+    site = starts[block[row]] + number
+    origin = cells.coords[:, leader, site] - coords[:, row, anchor[row]]
+    spread, shift = _differences(cells, leader, coords[:, row] + origin[:, :, None])
+    found = _Copies(member[row], strain[row], spread, shift, site)
+    found = found.of(shift <= MAX_SHIFT)
+    found = found.of(np.argsort(found.shift))
+    return found.of(np.unique(found.member, return_index=True)[1])
+
+
+def _same_lattices(
+    cells: Stack, leader: int, others: IntArray
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return the ways in which other lattices are the leader's but for a small strain.
+
+    Returns
+    -------
+    member
+        Number in `others`, shape (s,).
+    axes
+        Takes fractional coordinates into the leader's axes, shape (s, 3, 3).
+    strain
+        Largest relative change of a length, shape (s,).
+    """
+    lattices = cells.lattices
+    lengths = np.sort(lattices.lengths[others], axis=1) / np.sort(lattices.lengths[leader])
+    cosines = np.abs(np.cos(np.radians(lattices.angles)))
+    angles = np.sort(cosines[others], axis=1) - np.sort(cosines[leader])
+    # a strain e changes an angle by at most 2 arcsin(e)
+    near = (np.abs(lengths - 1) <= MAX_STRAIN) & (np.abs(angles) <= 2.1 * MAX_STRAIN)
+    member = np.flatnonzero(near.all(axis=1))
+    matrices = lattices.matrices[others[member]]
+    turned = AXES @ (matrices @ matrices.transpose(0, 2, 1))[:, None] @ AXES.transpose(0, 2, 1)
+    inverse = np.linalg.inv(lattices.matrices[leader])
+    # eigenvalues: squares of the principal stretches from the leader to the other lattice
+    stretches = np.sqrt(np.linalg.eigvalsh(inverse @ turned @ inverse.T))
+    strain = np.abs(stretches - 1).max(axis=2)
+    row, way = np.nonzero(strain <= MAX_STRAIN)
+    return member[row], AXES[way].transpose(0, 2, 1), strain[row, way]
+
+
+def _differences(cells: Stack, leader: int, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return how far sites are shifted against each other relative to the leader's.
+
+    Parameters
+    ----------
+    coords
+        Fractional coordinates in the leader's cell, shape (3, s, n).
+
+    Returns
+    -------
+    spread
+        Largest difference along each lattice vector, fractional, shape (s, 3).
+    shift
+        Largest difference in space, shape (s,); infinite where the sites do not correspond.
+    """
+    matrix = cells.lattices.matrices[leader]
+    shifts = np.empty_like(coords)
+    distinct = np.ones(coords.shape[1], dtype=bool)
+    for block in cells.blocks:
+        gaps = coords[:, :, block, None] - cells.coords[:, leader, None, None, block]
+        gaps -= np.rint(gaps)
+        squares = (np.moveaxis(gaps, 0, 3) @ matrix) ** 2
+        nearest = squares.sum(axis=3).argmin(axis=2)
+        distinct &= (np.diff(np.sort(nearest, axis=1), axis=1) != 0).all(axis=1)
+        shifts[:, :, block] = np.take_along_axis(gaps, nearest[None, :, :, None], axis=3)[..., 0]
+    between = np.moveaxis(shifts[:, :, :, None] - shifts[:, :, None, :], 0, 3) @ matrix
+    shift = np.sqrt((between**2).sum(axis=3).max(axis=(1, 2)))
+    return np.ptp(shifts, axis=2).T, np.where(distinct, shift, np.inf)
