@@ -12,6 +12,9 @@ from pccd_workflows.settings import get_settings
 if TYPE_CHECKING:
     from pymongo.database import Database
 
+plain_job: Callable[..., Any] = job
+"""Decorator for functions that return anything else."""
+
 LARGE = ["records", "survivors"]
 """Fields of a StageOutput that go to the additional store: together they may exceed 16 MB."""
 

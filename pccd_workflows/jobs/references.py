@@ -3,18 +3,18 @@
 from collections.abc import Iterable, Sequence
 from functools import partial
 
-from jobflow import Flow, Response, job
+from jobflow import Flow, Response
 
 from pccd_workflows.campaign import Campaign, Rung
 from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.errors import InputError
-from pccd_workflows.jobs.common import stage_database
+from pccd_workflows.jobs.common import plain_job, stage_database
 from pccd_workflows.jobs.relax import relax_once
 from pccd_workflows.levels import get_level
 from pccd_workflows.reference import ReferenceSet
 
 
-@job
+@plain_job
 def prepare_references(
     campaign: Campaign, rung: Rung, outputs: list[StageOutput | None]
 ) -> Response[list[str]] | list[str]:
@@ -38,7 +38,7 @@ def prepare_references(
     return Response(replace=Flow(builds, output=present + [build.output for build in builds]))
 
 
-@job
+@plain_job
 def build_references(campaign: Campaign, rung: Rung, chemsys: str) -> str:
     """Compute or fetch the competing phases of `chemsys`, store them, and return `chemsys`."""
     from pccd_workflows.external.mongo import put_reference_set
@@ -49,16 +49,22 @@ def build_references(campaign: Campaign, rung: Rung, chemsys: str) -> str:
 
 def make_reference_set(campaign: Campaign, rung: Rung, chemsys: str) -> ReferenceSet:
     """Return the competing phases of `chemsys` from the campaign's source at the rung's level."""
+    from pccd_workflows.external import materials_project
     from pccd_workflows.external.prototypes import build_reference_set
     from pccd_workflows.external.reference_files import load_reference_set, shipped_reference_set
+    from pccd_workflows.external.snapshots import MongoSnapshot
 
     source, path = campaign.references.source, campaign.references.path
     if source == "file" and path is not None:
         return load_reference_set(path, chemsys, rung.level, get_level(rung.level).convention)
+    relax = partial(relax_once, level=rung.level, fmax=rung.fmax, steps=rung.steps)
+    if source == "materials_project":
+        return materials_project.build_reference_set(
+            chemsys, rung.level, relax=relax, snapshot=MongoSnapshot(stage_database())
+        )
     if source == "prototypes":
         if (shipped := shipped_reference_set(chemsys, rung.level)) is not None:
             return shipped
-        relax = partial(relax_once, level=rung.level, fmax=rung.fmax, steps=rung.steps)
         return build_reference_set(chemsys, rung.level, relax=relax)
     raise InputError(f"references.source {source!r} cannot be used at level {rung.level!r}.")
 
