@@ -25,7 +25,7 @@ from pccd_workflows.settings import Settings
 POLL_SECONDS = 2.0
 GRACE_SECONDS = 20.0
 """How long workers may take to put their jobs back after SIGTERM."""
-WORKER_COMMAND = (sys.executable, "-m", "pccd_workflows", "worker")
+WORKER_COMMAND = (sys.executable, "-m", "pccd_workflows", "worker", "--campaign")
 BAR_WIDTH = 30
 BEST = 8
 """Crystals in the closing table."""
@@ -48,7 +48,7 @@ class Workers:
             with log.open("ab") as stream:
                 self.processes.append(
                     subprocess.Popen(
-                        [*WORKER_COMMAND, "--campaign", self.campaign_id],
+                        [*WORKER_COMMAND, self.campaign_id, "--parent", str(os.getpid())],
                         stdout=stream,
                         stderr=subprocess.STDOUT,
                         env=environment,

@@ -1,20 +1,30 @@
 """`pccd worker`: run jobs in this process until none is left."""
 
+import os
+import signal
+import threading
+import time
+
 import typer
 
-app = typer.Typer(help="Run the jobs of campaigns until none is left.")
+app = typer.Typer(add_completion=False, help="Run the jobs of campaigns until none is left.")
+
+PARENT_CHECK_SECONDS = 1.0
 
 
 @app.command()
 def worker(
     campaign: str = typer.Option("", help="Only this campaign (id); all campaigns if left out."),
     category: str = typer.Option("", help="Only jobs of this category (gpu, cpu)."),
-    forever: bool = typer.Option(False, help="Wait for new jobs instead of ending."),
+    forever: bool = typer.Option(False, "--forever", help="Wait for new jobs instead of ending."),
+    parent: int = typer.Option(0, hidden=True, help="End when this process is gone."),
 ) -> None:
     """Run ready jobs one after the other. Start as many workers as there are cores to use."""
-    import os
-
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: see docs on threads
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # torch reads it once; more collapse on busy cores
+    if parent:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     from pccd_workflows.external.launchpad import run_worker
     from pccd_workflows.settings import get_settings
 
@@ -24,3 +34,10 @@ def worker(
         category=category or None,
         until_done=not forever,
     )
+
+
+def _end_with(parent: int) -> None:
+    """Stop this worker (its job goes back) when the process that started it was killed."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
