@@ -1,0 +1,88 @@
+"""A model in memory: the denoiser, the composition network and what they were trained for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pccd_workflows.diffusion.checkpoint import ModelInfo
+from pccd_workflows.diffusion.composition import CompositionModel
+from pccd_workflows.diffusion.denoiser import Denoiser, build_denoiser
+from pccd_workflows.diffusion.schedule import cosine_log_snr
+from pccd_workflows.errors import InputError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Attributes
+    ----------
+    info : ModelInfo
+    denoiser : Denoiser
+    composition : CompositionModel or None
+        None if the cloud decides how many atoms of each element there are.
+    log_snr : float32 tensor (T + 1,)
+        Noise schedule.
+    device : torch.device
+    """
+
+    info: ModelInfo
+    denoiser: Denoiser
+    composition: CompositionModel | None
+    log_snr: Tensor
+    device: torch.device
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all weights by name."""
+        parts = {"denoiser": self.denoiser, "composition": self.composition}
+        return {
+            f"{part}.{name}": tensor
+            for part, module in parts.items()
+            if module is not None
+            for name, tensor in module.state_dict().items()
+        }
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that "auto", "cpu" or "cuda" means here.
+
+    Raises
+    ------
+    InputError
+        If a GPU is asked for and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise InputError("Device 'cuda' is asked for, but torch finds no GPU; use 'auto' or 'cpu'.")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
+
+
+def assemble(info: ModelInfo, state: Mapping[str, Tensor], device: torch.device) -> Model:
+    """Return the model that `info` describes with the weights of `state`.
+
+    Raises
+    ------
+    KeyError, RuntimeError
+        If weights are missing or of another shape.
+    """
+    denoiser = build_denoiser(info.architecture)
+    denoiser.load_state_dict(_part(state, "denoiser"))
+    composition = None
+    if info.composition is not None:
+        weights = _part(state, "composition")
+        composition = CompositionModel(weights["cells"], width=info.composition.width)
+        composition.load_state_dict(weights)
+        composition.eval().to(device)
+    log_snr = cosine_log_snr(info.schedule.steps, info.schedule.shift).float()
+    return Model(info, denoiser.eval().to(device), composition, log_snr, device)
+
+
+def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Return the tensors of one network, in float32."""
+    return {
+        name.removeprefix(part + "."): t.float() if t.is_floating_point() else t
+        for name, t in state.items()
+        if name.startswith(part + ".")
+    }

@@ -1,0 +1,306 @@
+"""Noise -> point clouds. Crystal k depends on (seed, k) alone, not on the batch it is drawn in."""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pccd_workflows.campaign import Conditions, Generate, Sampler
+from pccd_workflows.diffusion.composition import MAX_ELEMENTS, electropositive_first
+from pccd_workflows.diffusion.conditions import UNKNOWN, ConditionBatch
+from pccd_workflows.diffusion.dataset import CRYSTAL_SYSTEMS, ORDERINGS
+from pccd_workflows.diffusion.model import Model
+from pccd_workflows.diffusion.process import noise_from_clean
+from pccd_workflows.diffusion.schedule import signal_and_noise
+from pccd_workflows.errors import InputError
+from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements
+from pccd_workflows.pointcloud.encode import N_POINTS, PointCloud
+
+MAX_BATCH = 256
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One crystal to draw.
+
+    Attributes
+    ----------
+    index : int
+        Number of the sample; with the seed it fixes everything random.
+    elements : tuple of str
+        Symbols that the crystal shall contain.
+    conditions : Conditions
+        What else it shall be like.
+    """
+
+    index: int
+    elements: tuple[str, ...]
+    conditions: Conditions
+
+
+def stream(seed: int, index: int, purpose: str) -> int:
+    """Return a 63-bit number that fixes one kind of randomness of one sample, on any machine."""
+    digest = hashlib.sha256(f"{seed}/{index}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def draw_elements(generate: Generate, index: int) -> tuple[str, ...]:
+    """Return the elements of sample `index`: given, in turn, or drawn."""
+    if generate.elements is not None:
+        return canonical_elements(generate.elements)
+    if generate.element_sets is not None:
+        return canonical_elements(generate.element_sets[index % len(generate.element_sets)])
+    draw = generate.draw
+    if draw is None:  # the campaign model does not let this happen
+        raise InputError("generate needs elements, element_sets or draw.")
+    rng = np.random.default_rng(stream(generate.seed, index, "elements"))
+    low, high = draw.n_elements
+    others = [e for e in draw.elements if e not in draw.always]
+    always = sorted(set(draw.always))
+    n = int(rng.integers(max(low, len(always), 1), min(high, len(always) + len(others)) + 1))
+    drawn = rng.choice(len(others), size=n - len(always), replace=False)
+    return canonical_elements([*always, *(others[i] for i in drawn)])
+
+
+def sample_clouds(
+    model: Model, requests: Sequence[SampleRequest], *, seed: int, sampler: Sampler
+) -> list[PointCloud]:
+    """Draw one point cloud per request.
+
+    Parameters
+    ----------
+    model : Model
+    requests : sequence of SampleRequest
+    seed : int
+        Of the campaign.
+    sampler : Sampler
+        Solver, number of steps, guidance.
+
+    Returns
+    -------
+    list of PointCloud
+        In the order of the requests.
+
+    Raises
+    ------
+    InputError
+        If the model cannot do what is asked: an element it never saw, too many elements or atoms,
+        a condition it was not trained on, or a composition of other elements.
+    """
+    for request in {(r.elements, r.conditions): r for r in requests}.values():
+        _check(model, request)
+    cells = [draw_cell(model, request, seed, sampler.guidance) for request in requests]
+    by_size = sorted(range(len(requests)), key=lambda i: (len(cells[i]), i))
+    clouds: dict[int, PointCloud] = {}
+    for start in range(0, len(by_size), MAX_BATCH):
+        places = by_size[start : start + MAX_BATCH]
+        chosen = [requests[i] for i in places]
+        conditions = condition_batch(chosen, [cells[i] for i in places]).to(model.device)
+        values = _sample_batch(model, conditions, [r.index for r in chosen], seed, sampler)
+        for place, request, value in zip(places, chosen, values, strict=True):
+            clouds[place] = PointCloud(value, canonical_elements(request.elements))
+    return [clouds[i] for i in range(len(requests))]
+
+
+def _check(model: Model, request: SampleRequest) -> None:
+    info = model.info
+    if not 1 <= len(request.elements) <= info.max_elements:
+        raise InputError(
+            f"Model {info.name} takes 1 to {info.max_elements} elements, "
+            f"not {len(request.elements)} ({', '.join(request.elements)})."
+        )
+    unseen = [e for e in request.elements if e not in info.elements]
+    if unseen:
+        raise InputError(f"Model {info.name} has never seen {', '.join(unseen)}.")
+    asked = {name for name, value in request.conditions.model_dump().items() if value is not None}
+    untrained = sorted(asked - set(info.conditions))
+    if untrained:
+        raise InputError(
+            f"Model {info.name} was not trained on {', '.join(untrained)}; "
+            f"it knows {', '.join(info.conditions)}."
+        )
+    n_sites = request.conditions.n_sites
+    if n_sites is not None and n_sites > info.max_sites:
+        raise InputError(f"Model {info.name} makes cells of up to {info.max_sites} atoms.")
+
+
+def draw_cell(model: Model, request: SampleRequest, seed: int, guidance: float) -> list[int]:
+    """Return the atomic numbers of the sites of one cell, electropositive elements first.
+
+    The composition asked for, or one drawn from the composition network; models without such a
+    network get one site per element, which only names the elements.
+    """
+    elements = electropositive_first([atomic_number(e) for e in request.elements])
+    if request.conditions.composition is not None:
+        return _asked_cell(model, request, elements)
+    if model.composition is None:
+        return elements
+    network = model.composition
+    padded = torch.tensor([elements + [0] * (MAX_ELEMENTS - len(elements))], device=model.device)
+    given = condition_batch([request], [elements]).to(model.device)
+    with torch.no_grad():
+        log_p = network(padded, given)
+        if guidance != 1:
+            plain = network(padded, given.unconditional())
+            log_p = torch.where(log_p.isinf(), log_p, plain + guidance * (log_p - plain))
+    counts = network.cells.cpu().numpy()
+    weights = log_p[0].softmax(-1).double().cpu().numpy()
+    n_sites = request.conditions.n_sites
+    allowed = counts.sum(1) <= model.info.max_sites if n_sites is None else counts.sum(1) == n_sites
+    weights = np.where(allowed, weights, 0.0)
+    if weights.sum() <= 0:
+        raise InputError(
+            f"Model {model.info.name} has seen no cell of {n_sites} atoms and "
+            f"{len(elements)} elements."
+        )
+    rng = np.random.default_rng(stream(seed, request.index, "composition"))
+    cell = counts[rng.choice(len(counts), p=weights / weights.sum())]
+    return [z for z, n in zip(elements, cell, strict=False) for _ in range(n)]
+
+
+def _asked_cell(model: Model, request: SampleRequest, elements: list[int]) -> list[int]:
+    """Return the sites of the composition asked for, after checking it."""
+    from pymatgen.core import Composition
+
+    text = request.conditions.composition
+    try:
+        amounts = Composition(text).get_el_amt_dict()
+    except (ValueError, KeyError):
+        raise InputError(f"Condition composition: {text!r} is not a formula.") from None
+    if set(amounts) != set(request.elements):
+        raise InputError(
+            f"Condition composition: {text!r} does not have the elements "
+            f"{', '.join(request.elements)}."
+        )
+    if any(n != int(n) for n in amounts.values()):
+        raise InputError(f"Condition composition: {text!r} has fractional amounts.")
+    total = int(sum(amounts.values()))
+    if total > model.info.max_sites:
+        raise InputError(
+            f"Condition composition: {text!r} has {total} atoms, model {model.info.name} makes "
+            f"cells of up to {model.info.max_sites}."
+        )
+    if request.conditions.n_sites not in (None, total):
+        raise InputError(
+            f"Conditions composition {text!r} ({total} atoms) and n_sites "
+            f"{request.conditions.n_sites} contradict each other."
+        )
+    by_number = {atomic_number(e): int(n) for e, n in amounts.items()}
+    return [z for z in elements for _ in range(by_number[z])]
+
+
+def condition_batch(
+    requests: Sequence[SampleRequest], cells: Sequence[Sequence[int]]
+) -> ConditionBatch:
+    """Return what requests ask for, with the cells drawn for them, as tensors."""
+    longest = max(len(cell) for cell in cells)
+
+    def numbers(name: str) -> Tensor:
+        values = [getattr(r.conditions, name) for r in requests]
+        return torch.tensor([math.nan if v is None else float(v) for v in values])
+
+    def classes(name: str, options: Sequence[str]) -> Tensor:
+        values = [getattr(r.conditions, name) for r in requests]
+        return torch.tensor([UNKNOWN if v is None else options.index(v) for v in values])
+
+    return ConditionBatch(
+        numbers=torch.tensor([[*cell, *[0] * (longest - len(cell))] for cell in cells]),
+        band_gap=numbers("band_gap"),
+        energy_above_hull=numbers("energy_above_hull"),
+        ordering=classes("magnetic_ordering", ORDERINGS),
+        crystal_system=classes("crystal_system", CRYSTAL_SYSTEMS),
+        known_elements=torch.ones(len(requests), dtype=torch.bool),
+    )
+
+
+@torch.no_grad()
+def _sample_batch(
+    model: Model,
+    conditions: ConditionBatch,
+    indices: Sequence[int],
+    seed: int,
+    sampler: Sampler,
+) -> np.ndarray:
+    """Return clouds (B, 3, 128, 3) in the units of a PointCloud."""
+    generators = [torch.Generator().manual_seed(stream(seed, i, "noise")) for i in indices]
+
+    def noise() -> Tensor:
+        drawn = [torch.randn((3, N_POINTS, 3), generator=g) for g in generators]
+        return torch.stack(drawn).to(model.device)
+
+    def predict(noisy: Tensor, log_snr: Tensor) -> Tensor:
+        return guided_prediction(model, noisy, log_snr, conditions, sampler.guidance)
+
+    steps = min(sampler.steps, model.info.schedule.steps)
+    times = torch.linspace(model.info.schedule.steps, 0, steps + 1).round().long()
+    solve = {"ddpm": ddpm, "ddim": ddim, "dpm-solver++": dpm_solver}[sampler.name]
+    clean = solve(predict, noise, model.log_snr[times])
+    return model.denoiser.decode(clean).cpu().double().numpy()
+
+
+def guided_prediction(
+    model: Model, noisy: Tensor, log_snr: Tensor, conditions: ConditionBatch, guidance: float
+) -> Tensor:
+    """Return the clean clouds that the model predicts, conditions weighted by `guidance`.
+
+    1 evaluates the network once; other weights also without conditions (classifier-free guidance).
+    """
+    levels = log_snr.to(noisy.device).expand(len(noisy))
+    conditional = model.denoiser(noisy, levels, conditions)
+    if guidance == 1:
+        return conditional
+    plain = model.denoiser(noisy, levels, conditions.unconditional())
+    return plain + guidance * (conditional - plain)
+
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(noisy clouds (B, 3, 128, 3), log_snr ()) -> predicted clean clouds."""
+
+
+def ddpm(predict: Predict, noise: Callable[[], Tensor], levels: Tensor) -> Tensor:
+    """Return clean clouds by ancestral sampling over falling noise `levels` (log_snr)."""
+    x = noise()
+    for now, then in pairwise(levels):
+        clean = predict(x, now)
+        (a, _), (a2, s2) = signal_and_noise(now), signal_and_noise(then)
+        keep = torch.exp(now - then)  # share of the noise variance that is older than this step
+        mean = a2 * (1 - keep) * clean + keep * (a2 / a) * x
+        is_last = bool(then == levels[-1])
+        x = clean if is_last else mean + s2 * (1 - keep).sqrt() * noise()
+    return x
+
+
+def ddim(predict: Predict, noise: Callable[[], Tensor], levels: Tensor) -> Tensor:
+    """Return clean clouds by the deterministic first-order solver."""
+    x = noise()
+    clean = x
+    for now, then in pairwise(levels):
+        clean = predict(x, now)
+        epsilon = noise_from_clean(x, clean, now[None])
+        a, s = signal_and_noise(then)
+        x = a * clean + s * epsilon
+    return clean
+
+
+def dpm_solver(predict: Predict, noise: Callable[[], Tensor], levels: Tensor) -> Tensor:
+    """Return clean clouds by DPM-Solver++(2M) (Lu et al. 2022), the deterministic second order."""
+    x = noise()
+    clean = x
+    previous: tuple[Tensor, Tensor] | None = None
+    for now, then in pairwise(levels):
+        clean = predict(x, now)
+        step = (then - now) / 2
+        direction = clean
+        if previous is not None and step > 0:
+            last_clean, last_step = previous
+            ratio = last_step / step
+            direction = clean + (clean - last_clean) / (2 * ratio)
+        (_, s), (a2, s2) = signal_and_noise(now), signal_and_noise(then)
+        x = (s2 / s) * x - a2 * torch.expm1(-step) * direction
+        previous = (clean, step)
+    return clean

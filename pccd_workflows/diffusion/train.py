@@ -1,0 +1,346 @@
+"""Training: one script for a laptop, a GPU or several of them; killed at any moment, it goes on."""
+
+import math
+import pickle
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pccd_workflows.diffusion.checkpoint import ModelInfo, save_model
+from pccd_workflows.diffusion.composition import MAX_ELEMENTS, train_composition_model
+from pccd_workflows.diffusion.conditions import ConditionBatch, conditions_of
+from pccd_workflows.diffusion.config import TrainConfig
+from pccd_workflows.diffusion.dataset import CrystalArrays, content_hash, read_dataset
+from pccd_workflows.diffusion.denoiser import Denoiser, build_denoiser
+from pccd_workflows.diffusion.model import Model
+from pccd_workflows.diffusion.schedule import cosine_log_snr
+from pccd_workflows.diffusion.training_index import write_training_index
+from pccd_workflows.errors import InputError
+from pccd_workflows.pointcloud.elements import symbol
+
+CHECKPOINT = "checkpoint.pt"
+REPORT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training run is."""
+
+    step: int
+    crystals: int
+    minutes: float
+    fraction: float
+    loss: float
+
+
+class Batches:
+    """An endless, reproducible sequence of batches of crystals of similar size.
+
+    Batch `step` depends only on (seed, step, rank), so that a run can go on at any step.
+    """
+
+    def __init__(self, n_sites: NDArray[np.int64], batch: int, seed: int) -> None:
+        self.n_sites, self.batch, self.seed = n_sites, batch, seed
+        self.per_epoch = max(1, len(n_sites) // batch)
+        self._epoch = -1
+        self._batches: list[NDArray[np.int64]] = []
+
+    def __call__(self, step: int) -> Tensor:
+        """Return the rows of a batch."""
+        epoch, place = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._shuffle(epoch)
+        return torch.from_numpy(self._batches[place])
+
+    def _shuffle(self, epoch: int) -> list[NDArray[np.int64]]:
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.n_sites))
+        order = order[: max(self.per_epoch * self.batch, 1)]
+        order = order[np.argsort(self.n_sites[order], kind="stable")]
+        batches = np.array_split(order, self.per_epoch)
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+@dataclass
+class Run:
+    """The state of a training run; all of it goes into a checkpoint."""
+
+    fabric: Any
+    module: Any
+    averaged: Denoiser
+    optimizer: Any
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint so that a kill leaves the old one or the new one."""
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / "checkpoint.partial"
+        state = {
+            "module": self.module,
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        self.fabric.save(partial, state)
+        if self.fabric.is_global_zero:
+            partial.replace(folder / CHECKPOINT)
+        self.fabric.barrier()
+
+    def resume(self, folder: Path) -> None:
+        """Go back to the last checkpoint, if there is one.
+
+        Raises
+        ------
+        InputError
+            If it is of another network or damaged.
+        """
+        path = folder / CHECKPOINT
+        if not path.exists():
+            return
+        try:
+            rest = self.fabric.load(path, {"module": self.module, "optimizer": self.optimizer})
+            self.averaged.load_state_dict(rest["averaged"])
+        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError):
+            raise InputError(
+                f"Checkpoint {path} is damaged or of another network; move it away to start anew."
+            ) from None
+        self.step, self.seconds = int(rest["step"]), float(rest["seconds"])
+
+
+def start_run(config: TrainConfig, folder: Path) -> Run:
+    """Return a new run, or the one that was interrupted."""
+    from lightning.fabric import Fabric
+
+    fabric = Fabric(precision=config.precision)
+    fabric.launch()
+    torch.manual_seed(config.seed)
+    denoiser = build_denoiser(config.architecture)
+    averaged = build_denoiser(config.architecture)
+    averaged.load_state_dict(denoiser.state_dict())
+    optimizer = torch.optim.AdamW(
+        denoiser.parameters(),
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=config.weight_decay,
+    )
+    module, optimizer = fabric.setup(denoiser, optimizer)
+    module.mark_forward_method("loss")
+    run = Run(fabric, module, averaged.to(fabric.device), optimizer)
+    run.resume(folder)
+    return run
+
+
+def train_denoiser(
+    config: TrainConfig,
+    arrays: CrystalArrays,
+    folder: Path,
+    *,
+    report: Callable[[Progress], None] | None = None,
+) -> tuple[Denoiser, Progress]:
+    """Train the denoiser, going on from the last checkpoint in `folder` if there is one.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    arrays : CrystalArrays
+        Training crystals.
+    folder : Path
+        Where checkpoints go.
+    report : callable
+        Called about twice a minute.
+
+    Returns
+    -------
+    denoiser : Denoiser
+        With the averaged (EMA) weights.
+    progress : Progress
+        At the end.
+    """
+    run = start_run(config, folder)
+    log_snr = cosine_log_snr(config.schedule.steps, config.schedule.shift).float()
+    known = conditions_of(arrays)
+    batches = Batches(arrays.n_sites, config.batch * run.fabric.world_size, config.seed)
+    started = time.monotonic() - run.seconds
+    saved = reported = time.monotonic()
+    losses: list[float] = []
+    while (fraction := _fraction(config, run)) < 1:
+        rate = config.learning_rate * min(1.0, (run.step + 1) / max(1, config.warmup))
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate * (1 - fraction)
+        rows = batches(run.step)[run.fabric.global_rank :: run.fabric.world_size]
+        generator = torch.Generator().manual_seed(
+            (config.seed * 1_000_003 + run.step) * 4096 + run.fabric.global_rank
+        )
+        clean = run.averaged.encode(arrays.take(rows.numpy()))
+        noise = torch.randn(clean.shape, generator=generator)
+        times = _stratified_times(len(rows), config.schedule.steps, generator)
+        conditions = known.take(rows).drop(config.drop_properties, config.drop_elements, generator)
+        losses.append(_step(run, config, (clean, noise, log_snr[times]), conditions))
+        now = time.monotonic()
+        run.seconds = now - started
+        if report is not None and now - reported > REPORT_SECONDS:
+            report(_progress(run, config, fraction, losses))
+            reported, losses = now, []
+        if now - saved > 60 * config.checkpoint_minutes:
+            run.save(folder)
+            saved = now
+    run.save(folder)
+    return run.averaged.eval().cpu(), _progress(run, config, 1.0, losses)
+
+
+def _step(
+    run: Run,
+    config: TrainConfig,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    conditions: ConditionBatch,
+) -> float:
+    """Take one step on clean clouds, noise and noise levels; return the loss."""
+    device = run.fabric.device
+    loss = run.module.loss(*(tensor.to(device) for tensor in inputs), conditions.to(device))
+    run.fabric.backward(loss)
+    run.fabric.clip_gradients(run.module, run.optimizer, max_norm=config.clip)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.step += 1
+    _average(run.averaged, run.module, min(config.ema, (1 + run.step) / (10 + run.step)))
+    return float(loss.detach())
+
+
+def _progress(run: Run, config: TrainConfig, fraction: float, losses: list[float]) -> Progress:
+    return Progress(
+        step=run.step,
+        crystals=run.step * config.batch * run.fabric.world_size,
+        minutes=run.seconds / 60,
+        fraction=fraction,
+        loss=float(np.mean(losses)) if losses else math.nan,
+    )
+
+
+def train(
+    config: TrainConfig,
+    work: Path,
+    out: Path,
+    *,
+    report: Callable[[Progress], None] | None = None,
+) -> ModelInfo:
+    """Train a model and write it as a folder that `load_model` reads.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    work : Path
+        Folder of the checkpoints; training goes on from the last one.
+    out : Path
+        Folder of the finished model.
+    report : callable
+        Called about twice a minute.
+    """
+    data = read_dataset(config.data)
+    denoiser, progress = train_denoiser(config, data.of_split("train"), work, report=report)
+    return write_model(config, data, denoiser, progress, out)
+
+
+def write_model(
+    config: TrainConfig, data: CrystalArrays, denoiser: Denoiser, progress: Progress, out: Path
+) -> ModelInfo:
+    """Fit the composition network and write weights, model.json and training index.
+
+    Parameters
+    ----------
+    data : CrystalArrays
+        The whole dataset.
+    denoiser : Denoiser
+        Trained.
+    progress : Progress
+        What the training took.
+    """
+    crystals, held_out = data.of_split("train"), data.of_split("val")
+    known = conditions_of(crystals)
+    composition, losses = None, {}
+    if config.composition is not None:
+        composition, losses = train_composition_model(
+            crystals,
+            known,
+            (held_out, conditions_of(held_out)) if len(held_out) else None,
+            width=config.composition.width,
+            epochs=config.composition.epochs,
+            seed=config.seed,
+        )
+    numbers = np.unique(crystals.numbers)
+    info = ModelInfo(
+        name=config.name,
+        description=config.description,
+        architecture=config.architecture,
+        schedule=config.schedule,
+        composition=config.composition,
+        max_elements=MAX_ELEMENTS,
+        max_sites=config.architecture.max_sites,
+        elements=[symbol(int(z)) for z in numbers if z > 0],
+        conditions=trained_conditions(crystals, with_composition=composition is not None),
+        parameters=0,
+        weights_sha256="",
+        training={
+            "crystals": len(crystals),
+            "dataset_sha256": content_hash(data),
+            "steps": progress.step,
+            "crystals_seen": progress.crystals,
+            "minutes": round(progress.minutes, 1),
+            "hardware": hardware(),
+            "loss": round(progress.loss, 4),
+            "composition_loss": {name: round(value, 4) for name, value in losses.items()},
+        },
+    )
+    log_snr = cosine_log_snr(config.schedule.steps, config.schedule.shift).float()
+    model = Model(info, denoiser, composition, log_snr, torch.device("cpu"))
+    out.mkdir(parents=True, exist_ok=True)
+    write_training_index(out, crystals.key)
+    return save_model(out, model)
+
+
+def trained_conditions(crystals: CrystalArrays, *, with_composition: bool) -> list[str]:
+    """Return the names of the conditions that at least 50 crystals have."""
+    known = {
+        "band_gap": np.isfinite(crystals.band_gap),
+        "magnetic_ordering": crystals.ordering >= 0,
+        "energy_above_hull": np.isfinite(crystals.energy_above_hull),
+        "crystal_system": crystals.crystal_system >= 0,
+    }
+    names = [name for name, has in known.items() if has.sum() >= 50]
+    return [*names, "n_sites", "composition"] if with_composition else names
+
+
+def hardware() -> str:
+    """Return the device and number of threads that a training ran on, in words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"CPU ({platform.machine()}), {torch.get_num_threads()} thread"
+
+
+def _fraction(config: TrainConfig, run: Run) -> float:
+    """Return how much of the run is done: the further of steps and time."""
+    by_steps = run.step / config.max_steps if config.max_steps else 0.0
+    by_time = run.seconds / 60 / config.max_minutes if config.max_minutes else 0.0
+    return max(by_steps, by_time)
+
+
+def _stratified_times(n: int, steps: int, generator: torch.Generator) -> Tensor:
+    """Return n times in 1..steps that cover the range evenly, in random order."""
+    places = torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)
+    return (places / n * steps).long().clamp(max=steps - 1) + 1
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, current: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(
+        list(averaged.parameters()), [p.detach() for p in current.parameters()], 1 - decay
+    )
