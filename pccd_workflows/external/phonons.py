@@ -1,13 +1,15 @@
 """Harmonic phonons with a potential: atomate2's flow around a tightly relaxed, symmetric cell."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jobflow import Flow
-from pymatgen.core import Structure
+from numpy.typing import NDArray
+from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.campaign import PhononsSection
 from pccd_workflows.candidate import Phonons, Relaxation
@@ -26,6 +28,11 @@ SYMPREC = 0.02
 """Å; a crystal relaxed to TIGHT_FMAX misses its symmetry by less."""
 POINTS_PER_SEGMENT = 51
 """q-points of one leg of the band path."""
+MAX_MULTIPLE = 8
+"""Most cells along one axis of a supercell."""
+ROUNDING = 1e-6
+ALGORITHM = 2
+"""Raised when the choice of displaced supercells changes: part of every key."""
 
 
 def phonon_flow(tight: Structure, level: str, settings: PhononsSection) -> Flow:
@@ -62,7 +69,58 @@ def phonon_flow(tight: Structure, level: str, settings: PhononsSection) -> Flow:
             "tstep": 100,
         },
     )
-    return maker.make(tight)
+    matrix = supercell_matrix(tight, settings.min_length).tolist()
+    return maker.make(tight, supercell_matrix=matrix)
+
+
+def supercell_matrix(structure: Structure, min_length: float) -> NDArray[np.int64]:
+    """Return the smallest supercell that keeps the crystal's symmetry and is long enough.
+
+    Multiples of the primitive and of the conventional axes are tried. One that breaks the symmetry
+    may have fewer atoms, but needs several times the displacements.
+
+    Parameters
+    ----------
+    structure
+        Primitive cell.
+    min_length
+        No two images of an atom are nearer than this, Å.
+
+    Returns
+    -------
+    ndarray
+        Shape (3, 3), rows are the supercell's vectors in those of `structure`.
+
+    Raises
+    ------
+    PccdError
+        If it would take more than MAX_MULTIPLE cells along an axis.
+    """
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    symmetry = SpacegroupAnalyzer(structure, symprec=SYMPREC).get_symmetry_dataset()
+    conventional = np.rint(np.linalg.inv(symmetry.transformation_matrix).T).astype(int)
+    multiples = np.array(list(itertools.product(range(1, MAX_MULTIPLE + 1), repeat=3)))
+    fits = []
+    for basis in (np.eye(3, dtype=int), conventional):
+        for multiple in multiples:
+            matrix = np.diag(multiple) @ basis
+            if _keeps_symmetry(matrix, symmetry.rotations):
+                cell = Lattice(matrix @ structure.lattice.matrix)
+                shortest = float(cell.get_niggli_reduced_lattice().a)
+                if shortest >= min_length - ROUNDING:
+                    fits.append((abs(round(float(np.linalg.det(matrix)))), -shortest, matrix))
+    if not fits:
+        raise PccdError(f"No phonons: {MAX_MULTIPLE} cells a side are shorter than {min_length} Å.")
+    best: NDArray[np.int64] = min(fits, key=lambda fit: fit[:2])[2]
+    return best
+
+
+def _keeps_symmetry(matrix: NDArray[np.int64], rotations: NDArray[np.int64]) -> bool:
+    """Return whether every rotation (of fractional coordinates) maps the supercell onto itself."""
+    vectors = matrix.T  # columns, as rotations act on columns
+    moved = np.linalg.inv(vectors) @ rotations @ vectors
+    return bool(np.allclose(moved, np.rint(moved), atol=ROUNDING))
 
 
 class Relax(Protocol):
@@ -103,7 +161,13 @@ def _refined_primitive(structure: Structure) -> Structure:
 def phonon_key(structure: Structure, level: str, settings: PhononsSection) -> str:
     """Return the content address of a phonon calculation: structure, level and settings."""
     start = relaxation_key(structure, level, fmax=TIGHT_FMAX, steps=TIGHT_STEPS)
-    numbers = [settings.min_length, settings.displacement, settings.tolerance_thz, SYMPREC]
+    numbers = [
+        settings.min_length,
+        settings.displacement,
+        settings.tolerance_thz,
+        SYMPREC,
+        ALGORITHM,
+    ]
     return hashlib.sha256(json.dumps(["phonons", start, *numbers]).encode()).hexdigest()
 
 

@@ -37,14 +37,16 @@ IONIC_DIFFERENCE = 1.0
 """Difference of Pauling electronegativities from which two elements are taken as ions."""
 LEAST_VOLUME = 5.0
 """Å^3 per atom: bonds of light elements in the packings of metals come out far too dense."""
-MAX_GUESS_ENERGY = 1.0
-"""Decorations so far above the best one of their composition are not looked at again, eV/atom."""
-REFINED = 8
-"""Decorations per composition whose volume is optimised before they are ranked."""
+REFINED = {True: 5, False: 2}
+"""Decorations per composition whose volume is optimised: charge balanced, and not."""
 RELAXED = {True: 4, False: 1}
-"""Decorations per composition that are relaxed at most: charge balanced, and not."""
+"""Decorations per composition that are relaxed at most."""
+ROUGH_MARGIN = {True: 0.6, False: 0.3}
+"""Decorations further above the subsystems' hull at their first volume are dropped, eV/atom."""
 MARGIN = {True: 0.3, False: 0.05}
-"""... as long as they are at most so far above the hull of what has been relaxed, eV/atom."""
+"""... and at their best volume, above the hull of all that has been relaxed, eV/atom."""
+RELAXED_ELEMENT = 10
+"""Crystals of an element that are refined and relaxed."""
 MAX_ENERGY_PER_ATOM = 20.0
 """eV/atom; beyond it atoms overlap."""
 STEP = 0.12
@@ -410,11 +412,11 @@ def _relaxed_system(
     lower: all phases of its subsystems.
     """
     name = "-".join(system)
-    queue = _queue(rank(decorate(name), level))
     inside = [entry for entry in lower if {e.symbol for e in entry.composition} < set(system)]
+    queue = _queue(rank(decorate(name), level, inside))
     found: list[ReferenceEntry] = []
     for done, guess in enumerate(queue):
-        if len(system) == 1 or _worth_relaxing(guess, [*inside, *found]):
+        if len(system) == 1 or _near_hull(guess, _hull([*inside, *found]), MARGIN):
             relaxation = relax(guess.structure)
             if relaxation.usable:
                 found = _with_phase(found, _entry(guess, relaxation))
@@ -425,19 +427,27 @@ def _relaxed_system(
     return found
 
 
-def rank(decorated: Sequence[tuple[str, Structure]], level: str) -> dict[str, list[Guess]]:
-    """Return the promising decorations of each composition, lowest energy first."""
+def rank(
+    decorated: Sequence[tuple[str, Structure]], level: str, lower: Sequence[ReferenceEntry]
+) -> dict[str, list[Guess]]:
+    """Return the promising decorations of each composition at their best volume, lowest first.
+
+    lower: relaxed phases of the subsystems; none for an element.
+    """
     by_formula: dict[str, list[Guess]] = defaultdict(list)
     for label, structure in decorated:
         guess = _single(label, structure, level)
         if guess is not None:
             by_formula[guess.formula].append(guess)
+    hull = _hull(lower) if lower else None
     ranked = {}
     for formula, guesses in by_formula.items():
-        lowest = _distinct(guesses)
-        limit = lowest[0].energy_per_atom + MAX_GUESS_ENERGY
-        near = [g for g in lowest[:REFINED] if g.energy_per_atom <= limit]
-        ranked[formula] = _distinct([at_best_volume(guess, level) for guess in near])
+        near = _distinct(guesses)
+        count = RELAXED_ELEMENT
+        if hull is not None:
+            count = REFINED[charge_balanced(Composition(formula))]
+            near = [guess for guess in near[:count] if _near_hull(guess, hull, ROUGH_MARGIN)]
+        ranked[formula] = _distinct([at_best_volume(guess, level) for guess in near[:count]])
     return ranked
 
 
@@ -461,7 +471,7 @@ def _distinct(guesses: Sequence[Guess]) -> list[Guess]:
     return kept
 
 
-def at_best_volume(guess: Guess, level: str, *, rounds: int = 3) -> Guess:
+def at_best_volume(guess: Guess, level: str, *, rounds: int = 2) -> Guess:
     """Return `guess` near the minimum of its energy over the volume, shape and sites kept.
 
     Parabolas in ln V through three energies, moved at most 25 % a round.
@@ -500,21 +510,26 @@ def _queue(ranked: dict[str, list[Guess]]) -> list[Guess]:
     """Return what to relax, in order: the best of every composition, then the second best, ..."""
     rows = []
     for formula, guesses in ranked.items():
-        balanced = charge_balanced(Composition(formula))
+        composition = Composition(formula)
+        balanced = charge_balanced(composition)
+        count = RELAXED[balanced] if len(composition) > 1 else RELAXED_ELEMENT
         rows += [
-            (place, not balanced, guess.energy_per_atom, guess)
-            for place, guess in enumerate(guesses[: RELAXED[balanced]])
+            (place, not balanced, round(guess.energy_per_atom, 4), guess.label, guess)
+            for place, guess in enumerate(guesses[:count])
         ]
-    return [row[-1] for row in sorted(rows, key=lambda row: row[:3])]
+    return [row[-1] for row in sorted(rows, key=lambda row: row[:4])]
 
 
-def _worth_relaxing(guess: Guess, known: Sequence[ReferenceEntry]) -> bool:
-    """Return whether an unrelaxed crystal is near enough to the hull of `known`."""
-    diagram = PhaseDiagram([PDEntry(entry.composition, entry.energy) for entry in known])
+def _hull(entries: Sequence[ReferenceEntry]) -> PhaseDiagram:
+    return PhaseDiagram([PDEntry(entry.composition, entry.energy) for entry in entries])
+
+
+def _near_hull(guess: Guess, hull: PhaseDiagram, margin: dict[bool, float]) -> bool:
+    """Return whether an unrelaxed crystal is near enough to the hull to be worth more."""
     composition = guess.structure.composition
-    energy = guess.energy_per_atom * composition.num_atoms
-    above = diagram.get_e_above_hull(PDEntry(composition, energy), allow_negative=True)
-    return above is not None and above <= MARGIN[charge_balanced(composition)]
+    entry = PDEntry(composition, guess.energy_per_atom * composition.num_atoms)
+    above = hull.get_e_above_hull(entry, allow_negative=True)
+    return above is not None and bool(above <= margin[charge_balanced(composition)])
 
 
 def _entry(guess: Guess, relaxation: Relaxation) -> ReferenceEntry:
