@@ -1,6 +1,5 @@
 """Which candidates: one validated filter, shared by every command and page, as a MongoDB query."""
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pccd_workflows.errors import InputError
 
 STATUSES: tuple[str, ...] = get_args(Status)
 MAX_LIMIT = 1_000_000
+MAX_EHULL = 10.0
+"""eV/atom; a larger number was meant in meV/atom."""
 SORT_KEYS = (
     "energy_above_hull",
     "index",
@@ -94,9 +95,10 @@ class CandidateFilter:
         _one_of("sort key", self.sort.removeprefix("-"), SORT_KEYS)
         for symbol in self.elements:
             _check_element(symbol)
-        if self.max_ehull is not None and not math.isfinite(self.max_ehull):
+        if self.max_ehull is not None and not abs(self.max_ehull) <= MAX_EHULL:
             raise InputError(
-                f"The energy above hull must be a number, not {self.max_ehull}."
+                f"The energy above hull is in eV/atom, at most {MAX_EHULL:g}, not "
+                f"{self.max_ehull:g} (80 meV/atom is 0.08)."
             )
         if self.limit is not None and not 1 <= self.limit <= MAX_LIMIT:
             raise InputError(f"The limit must be between 1 and {MAX_LIMIT}, not {self.limit}.")
@@ -149,9 +151,10 @@ class CandidateFilter:
         parts += [f"--element {symbol}" for symbol in self.elements]
         if self.reason_class is not None:
             parts.append(f"--reason {self.reason_class}")
-        for name, value in (("novel", self.novel), ("stable-phonons", self.stable_phonons)):
-            if value is not None:
-                parts.append(f"--{name}" if value else f"--no-{name}")
+        if self.novel is not None:
+            parts.append("--novel" if self.novel else "--known")
+        if self.stable_phonons is not None:
+            parts.append("--stable-phonons" if self.stable_phonons else "--unstable-phonons")
         return " ".join(parts)
 
 
@@ -264,5 +267,5 @@ def _match(pattern: re.Pattern[str], what: str, value: str | None) -> None:
 
 
 def _one_of(what: str, value: str | None, options: tuple[str, ...]) -> None:
-    if value is not None and value not in options:
+    if value is not None and not (isinstance(value, str) and value in options):
         raise InputError(f"Unknown {what} {value!r}; use one of {', '.join(options)}.")

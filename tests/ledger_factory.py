@@ -41,24 +41,24 @@ ELEMENT_ENERGY = {"Mg": -1.6, "Mn": -9.16, "O": -4.95}
 
 
 def rock_salt(cation: str = "Mg", a: float = 4.21) -> Structure:
-    return Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(a), [cation, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]
-    ).get_primitive_structure()
+    cell = [[0, a / 2, a / 2], [a / 2, 0, a / 2], [a / 2, a / 2, 0]]
+    return Structure(cell, [cation, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 
 
-def spinel(a: str = "Mg", b: str = "Mn") -> Structure:
-    return Structure.from_spacegroup(
-        "Fd-3m",
-        Lattice.cubic(8.5),
-        [a, b, "O"],
-        [[0.0] * 3, [0.625] * 3, [0.3865] * 3],
-    ).get_primitive_structure()
+def spinel(a: str = "Mg", b: str = "Mn", u: float = 0.2615) -> Structure:
+    """Primitive cell, written out: expanding Fd-3m takes seconds."""
+    v = 0.5 - 3 * u
+    oxygen = [[u, u, u], [u, u, v], [u, v, u], [v, u, u]]
+    sites = [[0.125] * 3, [0.875] * 3]
+    sites += [[0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    sites += oxygen + [[-x for x in site] for site in oxygen]
+    cell = [[0, 4.25, 4.25], [4.25, 0, 4.25], [4.25, 4.25, 0]]
+    return Structure(cell, [a] * 2 + [b] * 4 + ["O"] * 8, sites, to_unit_cell=True)
 
 
 def perovskite(a: str = "Mg", b: str = "Mn") -> Structure:
-    return Structure.from_spacegroup(
-        "Pm-3m", Lattice.cubic(3.8), [a, b, "O"], [[0, 0, 0], [0.5] * 3, [0.5, 0.5, 0]]
-    )
+    sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    return Structure(Lattice.cubic(3.8), [a, b, "O", "O", "O"], sites)
 
 
 def layered(a: str = "Mg", b: str = "Mn") -> Structure:

@@ -121,7 +121,7 @@ def _stability(record: Stability) -> StageRow:
     phases = (f"{100 * part:.0f} % {name}" for name, part in record.decomposition.items())
     facts = (
         "" if above is None else f"{millis(above)} meV/atom above the hull",
-        "" if limit is None else f"limit {millis(limit)}",
+        "" if limit is None else f"limit {millis(limit)} meV/atom",
         _number("formation energy", record.formation_energy_per_atom, "eV/atom", 3),
         f"competes with {', '.join(phases)}" if record.decomposition else "",
         f"references {record.references}" if record.references else "",
@@ -141,12 +141,17 @@ def _phonons(record: Phonons) -> StageRow:
         _number("acoustic residual at Γ", record.gamma_residual, "THz", 3),
         f"tolerance {record.tolerance:g} THz",
         f"supercell [{cells}]" if cells else "",
-        f"{record.n_displacements} displacements" if record.n_displacements else "",
-        _number("of", record.displacement, "Å", 3) if record.displacement else "",
+        _displacements(record),
         record.reason or "",
     )
     tones: dict[str, Tone] = {"stable": "good", "unstable": "bad"}
     return _row(f"phonons:{record.level}", record.verdict, tones.get(record.verdict, "open"), facts)
+
+
+def _displacements(record: Phonons) -> str:
+    count = f"{record.n_displacements} displacements" if record.n_displacements else ""
+    length = f"of {record.displacement:g} Å" if record.displacement else ""
+    return " ".join(filter(None, [count, length]))
 
 
 def _row(stage: str, verdict: str, tone: Tone, facts: tuple[str, ...] | list[str]) -> StageRow:

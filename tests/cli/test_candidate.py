@@ -1,0 +1,114 @@
+"""`pccd candidate`, on a real database."""
+
+import json
+import re
+
+import ledger_factory as factory
+import pytest
+from typer.testing import CliRunner
+
+from pccd_workflows.cli.candidate import app
+from pccd_workflows.errors import InputError
+from pccd_workflows.external import mongo
+
+ID = factory.campaign().candidate_id
+
+
+def pccd(*arguments):
+    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def candidates(settings):
+    docs = [
+        factory.judged(0, "MgMn2O4", above=0.05, phonons="stable"),
+        factory.judged(1, "MgO", above=-0.004, novel=False),
+        factory.rejected(2, "too_close"),
+    ]
+    collection = mongo.database(settings)["candidates"]
+    collection.insert_many([d.model_dump(mode="json") | {"_id": d.candidate_id} for d in docs])
+    return docs
+
+
+def test_list_is_a_table_sorted_by_energy(candidates):
+    result = pccd("list")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    rows = [line.split() for line in lines if line.startswith("mg-mn-o")]
+    assert [row[0] for row in rows] == [ID(1), ID(0), ID(2)]
+    assert rows[0] == [ID(1), "MgO", "Fm-3m", "2", "-4", "known", "passed"]
+    assert rows[1] == [ID(0), "MgMn2O4", "Fd-3m", "14", "50", "new", "stable", "passed"]
+    assert rows[2][-2:] == ["rejected:", "too_close"]
+
+
+def test_list_filters_and_prints_json(candidates):
+    result = pccd("list", "--chemsys", "O-Mn-Mg", "--max-ehull", "0.1", "--novel", "--json")
+    rows = json.loads(result.output)
+    assert [row["candidate_id"] for row in rows] == [ID(0)]
+    assert rows[0]["energy_above_hull"] == 0.05
+    assert json.loads(pccd("list", "--formula", "LiF", "--json").output) == []
+
+
+def test_a_limit_says_how_many_there_are(candidates):
+    assert "1 of 3; --limit shows more." in pccd("list", "--limit", "1").output
+
+
+def test_an_empty_result_says_what_to_try(settings, candidates):
+    result = pccd("list", "--max-ehull", "-0.5", "--campaign", "mg-mn-o")
+    assert "No candidate matches --campaign mg-mn-o --max-ehull -0.5" in result.output
+    mongo.database(settings)["candidates"].delete_many({})
+    assert "pccd campaign run" in pccd("list").output
+
+
+def test_show_tells_every_stage_with_its_job(candidates):
+    result = pccd("show", ID(0))
+    assert result.exit_code == 0, result.output
+    for text in (
+        "MgMn2O4, Fd-3m",
+        "passed",
+        "hull:chgnet",
+        "50 meV/atom above the hull",
+        "stable",
+        f"job {candidates[0].jobs['relax:chgnet']}",
+        "references: not in it",
+        "α β γ",
+    ):
+        assert text in result.output
+    assert len(re.findall(r"job (?:0000|not recorded)", result.output)) == 6
+
+
+def test_show_takes_a_unique_beginning_and_prints_json(settings, candidates):
+    mongo.database(settings)["candidates"].delete_many({"_id": {"$ne": ID(1)}})
+    document = json.loads(pccd("show", "mg-mn-o", "--json").output)
+    assert document["candidate_id"] == ID(1)
+    assert document["structure"]["@class"] == "Structure"
+
+
+def test_export_writes_what_the_filters_find(candidates, tmp_path):
+    result = pccd("export", "--format", "cif", "--out", tmp_path, "--max-ehull", "0.1", "--json")
+    files = json.loads(result.output)["files"]
+    assert files == [f"{tmp_path}/{ID(1)}_MgO.cif", f"{tmp_path}/{ID(0)}_MgMn2O4.cif"]
+    assert (
+        "Wrote 1 crystals"
+        in pccd("export", ID(0), "--format", "extxyz", "--out", tmp_path / "one.extxyz").output
+    )
+    assert "left out" in pccd("export", "--format", "poscar", "--out", tmp_path).output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "--chemsys", "Mg-Q"),
+        ("list", "--campaign", "$where"),
+        ("list", "--max-ehull", "80"),
+        ("list", "--limit", "0"),
+        ("list", "--sort", "$natural"),
+        ("show", "nobody"),
+        ("export", "--format", "pdb", "--out", "x"),
+        ("export", "mg", "--format", "cif", "--out", "x", "--novel"),
+    ],
+)
+def test_wrong_input_is_one_sentence(candidates, arguments):
+    result = pccd(*arguments)
+    assert isinstance(result.exception, InputError), result.output
+    assert len(str(result.exception).splitlines()) == 1

@@ -1,0 +1,154 @@
+"""Funnel, shares and intervals against numbers worked out by hand."""
+
+import itertools
+
+import ledger_factory as factory
+import pytest
+from scipy.stats import binomtest
+
+from pccd_workflows.report.statistics import (
+    MAX_BEST,
+    MAX_EXAMPLES,
+    Point,
+    share_below,
+    summarize,
+    wilson_share,
+)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    [
+        # (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959964
+        (5, 10, 0.236593, 0.763407),
+        (0, 20, 0.0, 0.161125),
+        (20, 20, 0.838875, 1.0),
+        (1, 1, 0.206549, 1.0),
+    ],
+)
+def test_wilson_interval_matches_hand_calculation(count, total, low, high):
+    share = wilson_share(count, total)
+    assert share.value == count / total
+    assert share.low == pytest.approx(low, abs=2e-6)
+    assert share.high == pytest.approx(high, abs=2e-6)
+
+
+@pytest.mark.parametrize(("count", "total"), [(160, 1809), (41, 120), (1, 1000), (999, 1000)])
+def test_wilson_interval_matches_scipy(count, total):
+    share = wilson_share(count, total)
+    expected = binomtest(count, total).proportion_ci(0.95, method="wilson")
+    assert (share.low, share.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_nothing_of_nothing_has_no_share():
+    share = wilson_share(0, 0)
+    assert (share.value, share.low, share.high) == (None, None, None)
+
+
+@pytest.mark.parametrize(("count", "total"), [(3, 2), (-1, 2)])
+def test_impossible_shares_are_refused(count, total):
+    with pytest.raises(ValueError, match="must be between"):
+        wilson_share(count, total)
+
+
+def point(energy, *, novel=True):
+    return Point("x", "MgO", energy, -1.0, "set", novel, "Fm-3m", "")
+
+
+def test_shares_state_every_denominator():
+    points = [point(-0.01), point(0.0), point(0.08, novel=False), point(0.081), point(0.3)]
+    row = share_below(points, 0.08, unique=8, screened=10, raw=20)
+    assert (row.count, row.new) == (3, 2)
+    assert (row.of_unique.value, row.of_screened.value, row.of_raw.value) == (0.375, 0.3, 0.15)
+
+
+def demo_like():
+    return [
+        factory.undecoded(0),
+        factory.undecoded(1, "volume"),
+        factory.rejected(2, "too_close"),
+        factory.rejected(3, "too_close"),
+        factory.duplicate(4, of=6),
+        factory.generated(5),
+        factory.judged(6, "MgO", above=0.0, novel=False),
+        factory.judged(7, "MgMn2O4", above=0.3),
+        factory.judged(8, "MgMnO3", above=0.05, phonons="unstable"),
+        factory.judged(9, "MgMnO2", above=0.02, phonons="stable"),
+        factory.judged(10, "MgMnO2", above=0.2),
+    ]
+
+
+def test_the_funnel_counts_every_crystal_once():
+    summary = summarize(demo_like(), factory.campaign())
+    assert [(step.key, step.count) for step in summary.steps] == [
+        ("generated", 11),
+        ("decoded", 9),
+        ("screened", 6),
+        ("unique", 5),
+        ("relaxed:chgnet", 5),
+        ("within:chgnet", 4),
+        ("phonons", 2),
+        ("stable", 1),
+    ]
+    counts = [step.count for step in summary.steps]
+    assert [step.n_lost for step in summary.steps] == [
+        0,
+        *(before - after for before, after in itertools.pairwise(counts)),
+    ]
+
+
+def test_losses_keep_class_reason_and_status():
+    summary = summarize(demo_like(), factory.campaign())
+    lost = {
+        step.key: [(loss.status, loss.reason_class, loss.count) for loss in step.lost]
+        for step in summary.steps
+    }
+    assert lost["decoded"] == [("rejected", "no_cluster", 1), ("rejected", "volume", 1)]
+    assert lost["screened"] == [("rejected", "too_close", 2), ("pending", "waiting", 1)]
+    assert lost["unique"] == [("rejected", "duplicate", 1)]
+    assert lost["within:chgnet"] == [("rejected", "unstable", 1)]
+    assert lost["phonons"] == [("passed", "not_selected", 2)]
+    assert lost["stable"] == [("rejected", "phonons", 1)]
+    example = summary.steps[2].lost[0].examples[0]
+    assert example.candidate_id == factory.campaign().candidate_id(2)
+    assert example.reason == "It was rejected: too close."
+
+
+def test_examples_are_capped_and_counts_are_not():
+    docs = [factory.undecoded(i) for i in range(MAX_EXAMPLES + 5)]
+    loss = summarize(docs, factory.campaign()).steps[1].lost[0]
+    assert (loss.count, len(loss.examples)) == (MAX_EXAMPLES + 5, MAX_EXAMPLES)
+
+
+def test_best_are_new_then_phonon_stable_then_lowest():
+    summary = summarize(demo_like(), factory.campaign())
+    assert [doc.index for doc in summary.best] == [9, 10, 7, 8, 6]
+
+
+def test_best_keeps_only_the_best_of_many():
+    template = factory.judged(0)
+    docs = [
+        template.model_copy(update={"index": i, "energy_above_hull": ((i * 37) % 150) / 1000})
+        for i in range(150)
+    ]
+    best = summarize(iter(docs), factory.campaign()).best
+    assert [doc.energy_above_hull for doc in best] == [i / 1000 for i in range(MAX_BEST)]
+
+
+def test_thresholds_of_a_level():
+    rows = summarize(demo_like(), factory.campaign()).thresholds("chgnet")
+    assert [(row.count, row.new) for row in rows] == [(1, 0), (3, 2), (4, 3)]
+    assert rows[1].of_raw.value == pytest.approx(3 / 11)
+    assert rows[1].of_screened.value == pytest.approx(3 / 6)
+    assert rows[1].of_unique.value == pytest.approx(3 / 5)
+
+
+def test_levels_are_never_mixed():
+    which = factory.campaign(rungs=[{"level": "chgnet"}, {"level": "7net-0"}], phonons=None)
+    doc = factory.judged(0, "MgMn2O4", above=0.2)
+    second = doc.stabilities[0].model_copy(update={"level": "7net-0", "energy_above_hull": 0.01})
+    doc = doc.model_copy(update={"stabilities": [*doc.stabilities, second]})
+    summary = summarize([doc, factory.judged(1, "MgO", above=0.0)], which)
+    assert [p.energy_above_hull for p in summary.points["chgnet"]] == [0.2, 0.0]
+    assert [p.energy_above_hull for p in summary.points["7net-0"]] == [0.01]
+    assert [step.key for step in summary.steps][-2:] == ["relaxed:7net-0", "within:7net-0"]
