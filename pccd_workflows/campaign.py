@@ -24,6 +24,8 @@ from pccd_workflows.levels import get_level
 
 NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 MAX_SAMPLES = 10_000_000
+RESERVED_SETS = ("references", "training", "history")
+"""What novelty is measured against without importing anything; no set has such a name."""
 
 
 def _element(symbol: str) -> str:
@@ -179,12 +181,24 @@ class NoveltySection(Section):
         "training",
         "history",
     )
+    sets: tuple[str, ...] = Field(
+        (), description="Imported sets of known crystals (see `pccd reference known`)"
+    )
     keep_known: bool = Field(
         True,
         description="Known crystals go on through the funnel, marked as known (seed Fig. 4 shows "
         "both); false rejects them before any energy is computed",
     )
     matcher: MatcherSettings = MatcherSettings()
+
+    @field_validator("sets")
+    @classmethod
+    def _set_names_are_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len({*names, *RESERVED_SETS}) < len(names) + len(RESERVED_SETS):
+            raise ValueError(
+                f"{list(names)} must name each set once, and none of {', '.join(RESERVED_SETS)}"
+            )
+        return names
 
 
 class References(Section):

@@ -79,7 +79,7 @@ class Novelty(Record):
 
     duplicate_of: str | None = Field(None, description="candidate_id of the crystal kept instead")
     sets: dict[str, SetNovelty] = Field(
-        default_factory=dict, description="By set: references, training, history"
+        default_factory=dict, description="By set: references, training, history, or imported"
     )
 
     @property

@@ -25,6 +25,10 @@ FIELDS = [
     "energy_above_hull",
     "entries",
 ]
+NO_KEY = (
+    "The Materials Project needs an API key: get one at https://next-gen.materialsproject.org/api "
+    "and set MP_API_KEY to it."
+)
 PAGE = 1000
 """Documents per answer: the most the server gives."""
 
@@ -128,10 +132,7 @@ class Client:
     def _rester(self) -> Any:
         """The client's thermo route, its session made patient."""
         if not has_api_key():
-            raise InputError(
-                "The Materials Project needs an API key: get one at "
-                "https://next-gen.materialsproject.org/api and set MP_API_KEY to it."
-            )
+            raise InputError(NO_KEY)
         self.version()  # mp-api asks too, but would wait for ever
         from mp_api.client.core.exceptions import MPRestError
         from mp_api.client.routes.materials.thermo import ThermoRester

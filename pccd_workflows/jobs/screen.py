@@ -112,7 +112,7 @@ def _known_sets(
         if name == "references":
             found = match_known(
                 crystals,
-                _reference_structures(database, campaign, reference_systems),
+                _reference_structures(database, campaign, crystals, reference_systems),
                 campaign.novelty.matcher,
             )
         elif name == "history":
@@ -123,14 +123,46 @@ def _known_sets(
             found = _in_training(campaign, crystals)
         for candidate_id, verdict in found.items():
             verdicts[candidate_id][name] = verdict
+    for imported in campaign.novelty.sets:
+        found = _in_known_set(database, imported, campaign, crystals)
+        for candidate_id, verdict in found.items():
+            verdicts[candidate_id][imported] = verdict
     return verdicts
 
 
+def _in_known_set(
+    database: "Database[dict[str, Any]]",
+    name: str,
+    campaign: Campaign,
+    crystals: Sequence[Crystal],
+) -> dict[str, SetNovelty]:
+    from pccd_workflows.external.known_sets import find_known_set, known_structures
+
+    known_set = find_known_set(database, name)
+    if known_set is None or not known_set.complete:
+        note = f"there is no complete set {name!r} in the database any more"
+        unknown = SetNovelty(known=None, method="not compared", note=note)
+        return {crystal.candidate_id: unknown for crystal in crystals}
+    formulas = {c.structure.composition.reduced_formula for c in crystals}
+    known = known_structures(database, name, formulas)
+    found = match_known(crystals, known, campaign.novelty.matcher)
+    return {key: v.model_copy(update={"note": known_set.note}) for key, v in found.items()}
+
+
 def _reference_structures(
-    database: "Database[dict[str, Any]]", campaign: Campaign, systems: Sequence[str]
+    database: "Database[dict[str, Any]]",
+    campaign: Campaign,
+    crystals: Sequence[Crystal],
+    systems: Sequence[str],
 ) -> Iterable[tuple[str, Structure]]:
     from pccd_workflows.external.mongo import find_reference_set
 
+    if campaign.references.source == "materials_project":
+        # MP knows also the phases that lie too high to be recomputed for a rung's hull
+        kept = _materials_project_structures(database, crystals)
+        if kept is not None:
+            yield from kept
+            return
     for chemsys in systems:
         references = find_reference_set(
             database, campaign.references.source, chemsys, campaign.rungs[0].level
@@ -138,6 +170,21 @@ def _reference_structures(
         for entry in references.entries if references else []:
             if entry.structure is not None:
                 yield entry.entry_id, entry.structure
+
+
+def _materials_project_structures(
+    database: "Database[dict[str, Any]]", crystals: Sequence[Crystal]
+) -> list[tuple[str, Structure]] | None:
+    """Return all that MP has of the crystals' systems; None if they are not in the snapshot."""
+    from pccd_workflows.external.snapshots import MongoSnapshot
+
+    snapshot = MongoSnapshot(database)
+    systems = sorted({crystal.structure.chemical_system for crystal in crystals})
+    version = snapshot.complete_version(systems)
+    if version is None:
+        return None
+    entries = snapshot.entries(version, systems)
+    return [(e.entry_id, e.structure) for e in entries if e.structure is not None]
 
 
 def _history(
