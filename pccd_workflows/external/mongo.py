@@ -44,6 +44,11 @@ NOT_WRITABLE = (10107, 13435, 11602, 189, 91)
 OUT_OF_DISK = (14031, 28)
 
 
+BAD_URI = (
+    "PCCD_MONGODB_URI is not a usable MongoDB address: write it as "
+    "mongodb://user:password@host:port/ with special characters percent-encoded."
+)
+
 _patience: float | None = None
 """Seconds that this process's clients wait for a server, if not settings.database_timeout."""
 
@@ -81,9 +86,19 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 
 def client(settings: Settings) -> MongoClient[Document]:
-    """Return this process's client; a forked child gets its own (MongoClient is not fork-safe)."""
+    """Return this process's client; a forked child gets its own (MongoClient is not fork-safe).
+
+    Raises
+    ------
+    DatabaseError
+        The configured URI is none.
+    """
     options = tuple(client_options(settings).items())
-    return _client(os.getpid(), mongodb_uri(settings), options)
+    try:
+        return _client(os.getpid(), mongodb_uri(settings), options)
+    except (InvalidURI, ConfigurationError, ValueError):
+        # "from None": pymongo's own text may quote parts of the URI
+        raise DatabaseError(BAD_URI) from None
 
 
 @lru_cache(maxsize=16)
@@ -154,10 +169,7 @@ def explained(settings: Settings) -> Iterator[None]:
 def explain_error(error: Exception, settings: Settings) -> str | None:  # noqa: PLR0911
     """Return what a pymongo error means to the user and what to do; None if nothing is known."""
     if isinstance(error, InvalidURI | ConfigurationError):
-        return (
-            "PCCD_MONGODB_URI is not a usable MongoDB address: write it as "
-            "mongodb://user:password@host:port/ with special characters percent-encoded."
-        )
+        return BAD_URI
     where = hosts(settings)
     mine = settings.mongodb_uri is not None
     code = getattr(error, "code", None)

@@ -32,7 +32,10 @@ USER = "pccd"
 START_SECONDS = 300.0
 """A start after a crash replays the journal, which may take minutes on a slow disk."""
 STOP_SECONDS = 60.0
+PORT_SECONDS = 3.0
 PRIMARY_SECONDS = 60.0
+NEEDED_BYTES = 10_000_000
+"""With less free space than this, a start fails for lack of it."""
 LOG_BYTES = 10_000_000
 """A longer log is set aside (one old one is kept) when the server starts."""
 
@@ -108,13 +111,7 @@ def start(settings: Settings) -> str:
             port = settings.mongod_port
             _launch(find_mongod(settings), base, port)
         uri = _uri(password, port)
-        try:
-            _set_up(uri, port, password)
-        except PyMongoError as error:
-            raise DatabaseError(
-                f"The embedded mongod in {base} started but did not become ready: "
-                f"{_last_problem(base / 'mongod.log') or type(error).__name__}."
-            ) from None
+        _complete_set_up(base, uri, port, password)
     return uri
 
 
@@ -144,6 +141,8 @@ def stop(settings: Settings) -> bool:
                     f"see {base / 'mongod.log'}."
                 )
             time.sleep(0.05)
+        if now.port is not None:
+            _wait_for_port(now.port)
     return True
 
 
@@ -252,7 +251,8 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def _launch(binary: Path, base: Path, port: int) -> None:
     """Start mongod in the background and return when it listens."""
-    _refuse_taken_port(port)
+    if not _wait_for_port(port):
+        raise DatabaseError(_port_in_use(port))
     data, log = base / "data", base / "mongod.log"
     data.mkdir(mode=0o700, exist_ok=True)
     if log.is_file() and log.stat().st_size > LOG_BYTES:
@@ -290,13 +290,24 @@ def _launch(binary: Path, base: Path, port: int) -> None:
         raise DatabaseError(_explain_failed_start(binary, port, base, problem))
 
 
-def _refuse_taken_port(port: int) -> None:
+def _wait_for_port(port: int) -> bool:
+    """Return whether the port is free; a server that just ended may hold it a moment longer."""
+    deadline = time.monotonic() + PORT_SECONDS
+    while not _is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:
-            raise DatabaseError(_port_in_use(port)) from None
+            return False
+    return True
 
 
 def _port_in_use(port: int) -> str:
@@ -309,7 +320,8 @@ def _port_in_use(port: int) -> str:
 def _explain_failed_start(binary: Path, port: int, base: Path, problem: str) -> str:
     if "Address already in use" in problem:
         return _port_in_use(port)
-    if "No space left" in problem:
+    # on a full disk there may be no room for the log line that says so
+    if "No space left" in problem or shutil.disk_usage(base).free < NEEDED_BYTES:
         return f"The disk of {base} is full: free some space or change PCCD_DATA_DIR."
     return f"{binary} did not start: {problem.rstrip('.')} (log: {base / 'mongod.log'})."
 
@@ -328,23 +340,42 @@ def _last_problem(log: Path, offset: int = 0) -> str | None:
             entry = json.loads(line)
         except ValueError:
             continue
-        attributes = entry.get("attr", {})
-        # "aborting after fassert()" and back traces only say that there was a problem
-        if entry.get("s") in ("E", "F") and attributes.keys() & {"error", "message", "reason"}:
-            found = f"{entry.get('msg')}: {_detail(attributes)}"
+        if entry.get("s") in ("E", "F") and (detail := _detail(entry.get("attr", {}))):
+            found = f"{entry.get('msg')}: {detail}"
     return found
 
 
-def _detail(attributes: dict[str, Any]) -> str:
-    detail = next(attributes[k] for k in ("error", "message", "reason") if k in attributes)
-    if isinstance(detail, dict):
-        detail = detail.get("errmsg") or detail.get("msg") or detail
-    return " ".join(str(detail).split())
+def _detail(attributes: dict[str, Any]) -> str | None:
+    """Return what went wrong; None for lines that only say that something did."""
+    for key in ("error", "message", "reason"):
+        value = attributes.get(key)
+        if isinstance(value, dict):
+            value = value.get("errmsg") or value.get("error_str") or value.get("msg")
+        if isinstance(value, str) and not value.startswith("Got signal"):
+            return " ".join(value.split())
+    return None
+
+
+def _complete_set_up(base: Path, uri: str, port: int, password: str) -> None:
+    """Do `_set_up`, again if the server was just changing its state."""
+    deadline = time.monotonic() + PRIMARY_SECONDS
+    while True:
+        try:
+            return _set_up(uri, port, password)
+        except PyMongoError as error:
+            if time.monotonic() > deadline:
+                raise DatabaseError(
+                    f"The embedded mongod in {base} runs but does not become ready: "
+                    f"{' '.join(str(error).split())[:200]}."
+                ) from None
+        time.sleep(0.2)
 
 
 def _set_up(uri: str, port: int, password: str) -> None:
     """Bring a listening server to a primary that knows our user, from whatever state it is in."""
-    direct = f"mongodb://{HOST}:{port}/?directConnection=true&serverSelectionTimeoutMS=30000"
+    # heartbeat: after a refused password pymongo waits for the next one, ten seconds by default
+    options = "directConnection=true&serverSelectionTimeoutMS=30000&heartbeatFrequencyMS=500"
+    direct = f"mongodb://{HOST}:{port}/?{options}"
     with MongoClient[dict[str, Any]](direct) as anonymous:
         member = {"_id": 0, "host": f"{HOST}:{port}"}
         # Without a user, mongod lets this machine do exactly these two things.

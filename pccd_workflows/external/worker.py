@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import unquote_plus
 
 from fireworks.core import rocket
 from fireworks.core.fworker import FWorker
@@ -101,9 +102,7 @@ class _WorkerLaunchPad(AtomicLaunchPad):
     def __init__(self, settings: Settings, stop: _Stop) -> None:
         super().__init__(settings)
         self._stop = stop
-        self._secret = (
-            mongodb_uri(settings).partition("://")[2].rpartition("@")[0].partition(":")[2]
-        )
+        self.secrets = _secrets_of(mongodb_uri(settings))
         self.outcomes: dict[str, list[int]] = {"COMPLETED": [], "FIZZLED": [], STOPPED: []}
 
     def ping_launch(self, *args: Any, **kwargs: Any) -> None:
@@ -123,17 +122,24 @@ class _WorkerLaunchPad(AtomicLaunchPad):
             fw_id = release(self, launch_id, STOPPED)
             self.outcomes[STOPPED] += filter(None, [fw_id])
             return {}
-        if action is not None and len(self._secret) >= SHORTEST_SECRET:
-            _redact(action.stored_data, self._secret)
+        if action is not None and "_exception" in action.stored_data:
+            exception = action.stored_data["_exception"]
+            exception["_stacktrace"] = _redacted(str(exception.get("_stacktrace")), self.secrets)
         launch = super().complete_launch(launch_id, action, state)
         self.outcomes[state].append(launch["fw_id"])
         return launch
 
 
-def _redact(stored: dict[str, Any], secret: str) -> None:
-    exception = stored.get("_exception")
-    if exception and secret in str(exception.get("_stacktrace")):
-        exception["_stacktrace"] = exception["_stacktrace"].replace(secret, "***")
+def _secrets_of(uri: str) -> list[str]:
+    """Return the password of a MongoDB URI, as it is and percent-encoded."""
+    encoded = uri.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    return [text for text in (encoded, unquote_plus(encoded)) if len(text) >= SHORTEST_SECRET]
+
+
+def _redacted(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 def run_worker(
@@ -199,7 +205,9 @@ class _Worker:
     ) -> None:
         self.launchpad = opened
         self.campaign_id = campaign_id
-        self.fworker = FWorker(worker_name(), category or "", of_campaign(campaign_id))
+        # jobs without category run anywhere
+        categories = [category, None] if category else ""
+        self.fworker = FWorker(worker_name(), categories, of_campaign(campaign_id))
         self.runs = settings.data_dir.expanduser().absolute() / "runs"
         self._next_release = 0.0
         self._choices = 1
@@ -210,7 +218,7 @@ class _Worker:
         if firework is None:
             return bool(self._release_dead())
         try:
-            with _run_folder(self.runs, firework):
+            with _run_folder(self.runs, firework, self.launchpad.secrets):
                 # FireWorks claims exactly this one, unless another worker was faster.
                 ran = launch_rocket(
                     self.launchpad, self.fworker, firework["fw_id"], strm_lvl="INFO"
@@ -274,7 +282,7 @@ def _fail(opened: AtomicLaunchPad, fw_id: int) -> None:
 
 
 @contextlib.contextmanager
-def _run_folder(runs: Path, firework: dict[str, Any]) -> Iterator[Path]:
+def _run_folder(runs: Path, firework: dict[str, Any], secrets: list[str]) -> Iterator[Path]:
     """Make a job's folder, work in it and send what is printed to ``job.out``; drop an empty one.
 
     Raises
@@ -302,9 +310,18 @@ def _run_folder(runs: Path, firework: dict[str, Any]) -> Iterator[Path]:
             finally:
                 os.chdir(here)
     finally:
-        if not (folder / "FW.json").exists() and not (folder / "job.out").stat().st_size:
-            (folder / "job.out").unlink()
-            folder.rmdir()
+        _tidy(folder, secrets)
+
+
+def _tidy(folder: Path, secrets: list[str]) -> None:
+    """Drop a folder in which nothing ran; blot out a password that a job printed."""
+    printed = folder / "job.out"
+    text = printed.read_text(errors="replace")
+    if not text and not (folder / "FW.json").exists():
+        printed.unlink()
+        folder.rmdir()
+    elif text != (clean := _redacted(text, secrets)):
+        printed.write_text(clean)
 
 
 def _new_folder(base: Path, name: str) -> Path:
