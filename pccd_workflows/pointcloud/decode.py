@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
-from scipy.sparse.csgraph import connected_components
 
 from pccd_workflows.errors import PccdError
 from pccd_workflows.pointcloud.encode import (
@@ -29,7 +28,6 @@ from pccd_workflows.pointcloud.sites import (
     dbscan_labels,
     find_sites,
     fit_sites,
-    in_order,
 )
 
 MAX_SCATTER = 0.1
@@ -38,8 +36,6 @@ MAX_STRAYS = 0.5
 """Largest share of points that belong to no site."""
 MIN_LIKELIHOOD = 0.2
 """A site needs this mean likelihood for its element; undecided between three is 1/3."""
-MERGE_DISTANCE = 0.4
-"""Sites of one element nearer than this, Å, are one site (H2, the shortest bond, has 0.74 Å)."""
 LENGTHS = (0.5, 150.0)
 """Shortest and longest lattice vector, Å."""
 VOLUMES = (2.0, 5000.0)
@@ -70,6 +66,8 @@ def decode(
     max_sites: int = 32,
 ) -> Structure:
     """Return the crystal that a point cloud describes; sites in the order of their first points.
+
+    Nothing is repaired: sites on top of each other stay two sites, for the screening to judge.
 
     Parameters
     ----------
@@ -104,7 +102,6 @@ def decode(
             f"The points do not gather in sites: at best they scatter by {sites.scatter:.2f} "
             f"(fractional) around {len(sites.centres)} centres, {sites.strays:.0%} not at all.",
         )
-    sites = _merged(sites, lattice, coordinates, likelihoods)
     _check_sites(sites, lattice)
     species = [cloud.elements[column] for column in sites.columns]
     return Structure(lattice, species, wrap(sites.centres))
@@ -157,22 +154,6 @@ def _dbscan_sites(coordinates: NDArray[np.floating], likelihoods: NDArray[np.flo
     labels = dbscan_labels(coordinates, likelihoods)
     if not len(labels):
         raise DecodeError("no_cluster", "DBSCAN finds no points near each other.")
-    return fit_sites(coordinates, likelihoods, labels[None])
-
-
-def _merged(
-    sites: Sites,
-    lattice: Lattice,
-    coordinates: NDArray[np.floating],
-    likelihoods: NDArray[np.floating],
-) -> Sites:
-    """Return the sites with coinciding ones of the same element made one."""
-    near = lattice.get_all_distances(sites.centres, sites.centres) < MERGE_DISTANCE
-    same = sites.columns[:, None] == sites.columns[None]
-    n_groups, group = connected_components(near & same, directed=False)
-    if n_groups == len(sites.centres):
-        return sites
-    labels = in_order(group[sites.labels])
     return fit_sites(coordinates, likelihoods, labels[None])
 
 

@@ -145,18 +145,11 @@ def test_close_sites_of_a_long_cell_stay_apart() -> None:
     assert StructureMatcher().fit(crystal, decoded)
 
 
-def test_elements_on_top_of_each_other_stay_apart() -> None:
-    """Position alone would merge them; what is too close is the screening's business."""
-    crystal = Structure(Lattice.cubic(4), ["Mg", "O"], [[0, 0, 0], [0.02, 0, 0]])
+@pytest.mark.parametrize("elements", [["Mg", "O"], ["O", "O"]])
+def test_sites_on_top_of_each_other_stay_two(elements: list[str]) -> None:
+    """The composition asked of the model is kept; too close is the screening's verdict."""
+    crystal = Structure(Lattice.cubic(4), elements, [[0, 0, 0], [0.06, 0, 0]])
     assert decode(noisy(encode(crystal), NOISE, 0)).composition == crystal.composition
-
-
-def test_copies_of_one_site_in_two_places_are_merged() -> None:
-    crystal = Structure(Lattice.cubic(4), ["O", "O", "Mg"], [[0, 0, 0], [0.5, 0.5, 0.5], [0, 0, 0]])
-    cloud = encode(crystal)
-    values = cloud.values.copy()
-    values[1] = np.eye(3)[0]
-    assert len(decode(PointCloud(values, cloud.elements))) == 2
 
 
 def test_strays_and_soft_likelihoods_change_nothing() -> None:
