@@ -14,7 +14,7 @@ LAYERS = [
     {"external"},
     {"jobs"},
     {"makers"},
-    {"collect", "report", "explorer", "export", "query", "operations"},
+    {"collect", "report", "explorer", "export", "query", "operations", "rescore"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
