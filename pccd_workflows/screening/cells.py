@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Structure
 
 from pccd_workflows.errors import PccdError
+from pccd_workflows.screening.primitive import find_smaller_cell
 
 FloatArray = NDArray[np.float64]
 Vector = tuple[float, float, float]
 
 NIGGLI_TOLERANCE = 1e-5
 """As in pymatgen: in units of volume^(1/3)."""
-PRIMITIVE_TOLERANCE = 0.25
-"""Å; pymatgen's default for a translation that maps a crystal onto itself."""
 MAX_STEPS = 1000
 """Reductions of cells with edges up to 1e6 times too long end within some tens of steps."""
 
@@ -71,18 +70,16 @@ def reduce_structure(structure: Structure) -> Cell:
     if abs(np.linalg.det(matrix)) < 1e-3:
         raise ReductionError("A structure with a flat cell cannot be compared.")
     matrix, coords = _into_niggli_cell(matrix, coords)
-    if _may_have_translation(matrix, coords, labels):
-        bare = Structure(Lattice(matrix), [site.species for site in structure], coords)
-        bare.remove_oxidation_states()
-        primitive = bare.get_primitive_structure(tolerance=PRIMITIVE_TOLERANCE)
-        labels = [_label(site) for site in primitive]
-        matrix, coords = primitive.lattice.matrix, primitive.frac_coords
+    while smaller := find_smaller_cell(matrix, coords, labels):
+        matrix, coords, labels = smaller
+        matrix, coords = _into_niggli_cell(matrix, coords)
     return _cell(matrix, coords, labels)
 
 
 def _label(site: Any) -> str:
-    if site.is_ordered:
-        return str(site.specie.symbol)
+    species = list(site.species.items())
+    if len(species) == 1 and species[0][1] == 1:
+        return str(species[0][0].symbol)
     return str(site.species.element_composition.formula)
 
 
@@ -195,28 +192,3 @@ def _minus(u: Vector) -> Vector:
 
 def _times(sign: int, u: Vector) -> Vector:
     return u if sign == 1 else _minus(u)
-
-
-def _may_have_translation(matrix: FloatArray, coords: FloatArray, labels: list[str]) -> bool:
-    """Return False if no translation but the lattice's own maps every site near a like site.
-
-    The test is the first one of pymatgen's get_primitive_structure, which finds no smaller cell
-    where it fails: a translation would carry the first site of the rarest species to another one
-    and every site to within twice the tolerance, along each lattice vector, of a like site.
-    """
-    counts = Counter(labels)
-    if math.gcd(*counts.values()) == 1:
-        return False
-    names = np.array(labels)
-    rarest = coords[names == min(counts, key=lambda label: counts[label])]
-    tolerance = 2 * PRIMITIVE_TOLERANCE / np.linalg.norm(matrix, axis=1)
-    shifts = rarest[1:] - rarest[0]
-    for label in counts:
-        sites = coords[names == label]
-        gaps = sites[:, None] - sites
-        offsets = gaps - shifts[:, None, None]
-        near = (np.abs(offsets - np.round(offsets)) <= tolerance).all(axis=-1)
-        shifts = shifts[near.any(axis=-1).all(axis=-1)]
-        if not len(shifts):
-            return False
-    return True

@@ -242,8 +242,7 @@ def _near_everywhere(cells: Stack, overlays: _Overlays, wanted: BoolArray) -> _T
         near: BoolArray = np.ones((len(trials.mapping), size, size), dtype=bool)
         for axis, gaps in enumerate(_gaps(cells, overlays, trials, block)):
             near &= np.abs(gaps) <= overlays.box[trials.mapping, axis, None, None]
-        everywhere: BoolArray = near.any(axis=2).all(axis=1)
-        trials = trials.of(everywhere)
+        trials = trials.of(np.asarray(np.any(near, axis=2).all(axis=1)))
     return _Trials(trials.mapping, trials.shift, _in_spheres(cells, overlays, trials))
 
 
@@ -316,7 +315,7 @@ def _largest_displacements(cells: Stack, overlays: _Overlays, trials: _Trials) -
     After removal of the mean shift, on the mean lattice, in units of (V/n)^(1/3).
     """
     # rows of the Cholesky factor of a metric tensor are lattice vectors with that metric
-    matrices: FloatArray = np.linalg.cholesky(overlays.metric[trials.mapping])
+    matrices = np.asarray(np.linalg.cholesky(overlays.metric[trials.mapping]), dtype=float)
     moves = np.empty((len(trials.mapping), cells.n_sites, 3))
     for block in cells.blocks:
         vectors, squares = _shortest(_gaps(cells, overlays, trials, block), matrices)
