@@ -182,7 +182,7 @@ class NoveltySection(Section):
         "history",
     )
     sets: tuple[str, ...] = Field(
-        (), description="Imported sets of known crystals (see `pccd reference known`)"
+        (), description="Imported sets of known crystals (see `pccd known list`)"
     )
     keep_known: bool = Field(
         True,

@@ -132,7 +132,7 @@ def check_known_sets(db: "Database[Document]", names: Sequence[str]) -> None:
     sets = {known.name: known for known in list_known_sets(db)}
     for name in names:
         if name not in sets:
-            there = ", ".join(sets) or "none; `pccd reference import-known` makes one"
+            there = ", ".join(sets) or "none; `pccd known import` makes one"
             raise InputError(f"novelty.sets: there is no set {name!r} (there are: {there}).")
         if not sets[name].complete:
             raise InputError(

@@ -251,7 +251,14 @@ def fetch_everything(
     A fetch that was cut off goes on where it stopped.
     """
     client = client or Client()
-    return fetch_systems(client.all_systems(), snapshot, client, progress)
+    version = client.version()
+    if fetch_systems(client.all_systems(), snapshot, client, progress) != version:
+        raise PccdError(
+            "The Materials Project released a new version during the fetch: run it again to get "
+            "the new one."
+        )
+    snapshot.mark_whole(version)
+    return version
 
 
 def fetch_systems(
@@ -271,8 +278,8 @@ def fetch_systems(
         found = client.entries(batch)
         if client.version() != version:
             raise PccdError(
-                f"The Materials Project moved from version {version} to {client.version()} during "
-                "the fetch: run it again to get the new one."
+                f"The Materials Project released a version after {version} during the fetch: run "
+                "it again to get the new one."
             )
         for system in batch:
             snapshot.put(version, system, found[system])

@@ -1,17 +1,24 @@
 """Snapshots of the Materials Project: what was fetched, by database version and chemical system."""
 
+import gzip
 import hashlib
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
 from pccd_workflows.candidate import SCHEMA_VERSION
+from pccd_workflows.errors import InputError
 from pccd_workflows.reference import ReferenceEntry
 
 if TYPE_CHECKING:
     from pymongo.database import Database
+
+FORMAT = "pccd snapshot of the Materials Project"
 
 
 class Snapshot(Protocol):
@@ -26,6 +33,9 @@ class Snapshot(Protocol):
     def put(self, version: str, system: str, entries: Sequence[ReferenceEntry]) -> None:
         """Keep all phases of exactly these elements."""
 
+    def mark_whole(self, version: str) -> None:
+        """Note that all of MP is kept of `version`: a system without entries has no phases."""
+
     def entries(self, version: str, systems: Sequence[str]) -> list[ReferenceEntry]:
         """Return the kept phases of `systems`, by id."""
 
@@ -35,6 +45,7 @@ class MemorySnapshot:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], list[ReferenceEntry]] = {}
+        self._whole: set[str] = set()
 
     def complete_version(self, systems: Sequence[str]) -> str | None:
         """See Snapshot."""
@@ -44,15 +55,21 @@ class MemorySnapshot:
 
     def missing(self, version: str, systems: Sequence[str]) -> list[str]:
         """See Snapshot."""
+        if version in self._whole:
+            return []
         return [system for system in systems if (version, system) not in self._kept]
 
     def put(self, version: str, system: str, entries: Sequence[ReferenceEntry]) -> None:
         """See Snapshot."""
         self._kept[version, system] = list(entries)
 
+    def mark_whole(self, version: str) -> None:
+        """See Snapshot."""
+        self._whole.add(version)
+
     def entries(self, version: str, systems: Sequence[str]) -> list[ReferenceEntry]:
         """See Snapshot."""
-        found = [entry for system in systems for entry in self._kept[version, system]]
+        found = [entry for system in systems for entry in self._kept.get((version, system), [])]
         return sorted(found, key=lambda e: e.entry_id)
 
 
@@ -68,7 +85,8 @@ class MongoSnapshot:
 
     def versions(self) -> dict[str, int]:
         """Return the number of complete systems by version, the latest first."""
-        rows = self._systems.aggregate([{"$group": {"_id": "$version", "n": {"$sum": 1}}}])
+        kept = {"$match": {"system": {"$exists": True}}}
+        rows = self._systems.aggregate([kept, {"$group": {"_id": "$version", "n": {"$sum": 1}}}])
         counts = {row["_id"]: row["n"] for row in rows}
         return dict(sorted(counts.items(), key=lambda item: version_key(item[0]), reverse=True))
 
@@ -78,6 +96,8 @@ class MongoSnapshot:
 
     def missing(self, version: str, systems: Sequence[str]) -> list[str]:
         """See Snapshot."""
+        if self.is_whole(version):
+            return []
         kept: set[str] = set()
         for start in range(0, len(systems), 10_000):
             ids = [f"{version}/{system}" for system in systems[start : start + 10_000]]
@@ -104,6 +124,20 @@ class MongoSnapshot:
         marker = {**fields, "n_entries": len(entries), "stored_at": datetime.now(UTC)}
         self._systems.replace_one({"_id": f"{version}/{system}"}, marker, upsert=True)
 
+    def mark_whole(self, version: str) -> None:
+        """See Snapshot."""
+        marker = {"version": version, "schema_version": SCHEMA_VERSION, "whole": True}
+        self._systems.replace_one({"_id": version}, marker, upsert=True)
+
+    def is_whole(self, version: str) -> bool:
+        """Return whether all of MP is kept of `version`."""
+        return self._systems.find_one({"_id": version}) is not None
+
+    def systems(self, version: str) -> list[str]:
+        """Return the kept chemical systems of a version, sorted."""
+        query = {"version": version, "system": {"$exists": True}}
+        return sorted(row["system"] for row in self._systems.find(query, {"system": 1}))
+
     def entries(self, version: str, systems: Sequence[str]) -> list[ReferenceEntry]:
         """See Snapshot."""
         query = {"version": version, "system": {"$in": list(systems)}}
@@ -124,3 +158,105 @@ def content_hash(entries: Iterable[ReferenceEntry]) -> str:
         for entry in entries
     )
     return hashlib.sha256(b"\n".join(rows)).hexdigest()
+
+
+# --- portable files --------------------------------------------------------------------------
+
+
+def export_snapshot(snapshot: MongoSnapshot, version: str, path: Path) -> int:
+    """Write what is kept of a version as gzipped JSON lines; return the number of systems.
+
+    The first line says what it is, then comes a line for each chemical system, and the last one
+    has the sha256 of all before: the same content gives the same bytes.
+
+    Raises
+    ------
+    InputError
+        Nothing is kept of `version`, or the file cannot be written.
+    """
+    systems = snapshot.systems(version)
+    if not systems:
+        there = ", ".join(snapshot.versions()) or "none"
+        raise InputError(f"Nothing is kept of version {version!r} (there are: {there}).")
+    header = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "version": version,
+        "whole": snapshot.is_whole(version),
+        "systems": len(systems),
+    }
+    digest = hashlib.sha256()
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        with scratch.open("wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as file:
+            for row in chain([header], _system_rows(snapshot, version, systems)):
+                line = orjson.dumps(row, option=orjson.OPT_SORT_KEYS) + b"\n"
+                digest.update(line)
+                file.write(line)
+            file.write(orjson.dumps({"sha256": digest.hexdigest()}) + b"\n")
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+    return len(systems)
+
+
+def _system_rows(
+    snapshot: MongoSnapshot, version: str, systems: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    for system in systems:
+        entries = snapshot.entries(version, [system])
+        yield {"system": system, "entries": [entry.model_dump(mode="json") for entry in entries]}
+
+
+def import_snapshot(
+    snapshot: Snapshot,
+    path: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
+) -> str:
+    """Keep what a file from `export_snapshot` holds; return its version.
+
+    The whole file is checked before anything is kept; what is kept already is left as it is.
+
+    Raises
+    ------
+    InputError
+        It is no such file, was written by a newer version, is damaged or cut off.
+    """
+    header = _verified(path)
+    version: str = header["version"]
+    with gzip.open(path) as file:
+        next(file)
+        for done, line in enumerate(file, start=1):
+            row = orjson.loads(line)
+            if "system" in row and snapshot.missing(version, [row["system"]]):
+                entries = [ReferenceEntry.model_validate(entry) for entry in row["entries"]]
+                snapshot.put(version, row["system"], entries)
+            progress(min(done, header["systems"]), header["systems"])
+    if header["whole"]:
+        snapshot.mark_whole(version)
+    return version
+
+
+def _verified(path: Path) -> dict[str, Any]:
+    """Return the header of a snapshot file after reading it to its end."""
+    digest, held = hashlib.sha256(), b""
+    try:
+        with gzip.open(path) as file:
+            first = next(file, b"")
+            digest.update(first)
+            for line in file:
+                digest.update(held)
+                held = line
+        header, trailer = orjson.loads(first), orjson.loads(held)
+        is_snapshot = header["format"] == FORMAT
+        whole = trailer["sha256"] == digest.hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
+    except (OSError, EOFError, zlib.error, orjson.JSONDecodeError, KeyError, TypeError):
+        is_snapshot, whole, header = True, False, {}
+    if not is_snapshot or not whole:
+        raise InputError(f"{path} is no snapshot of the Materials Project, or damaged or cut off.")
+    if header["schema_version"] > SCHEMA_VERSION:
+        raise InputError(f"{path} was written by a newer version: update pccd-workflows.")
+    return dict(header)

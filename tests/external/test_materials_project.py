@@ -1,5 +1,6 @@
 """The Materials Project: what is asked for, what is kept, and what a bad server does to us."""
 
+import gzip
 import json
 import logging
 from collections.abc import Iterator
@@ -23,7 +24,13 @@ from pccd_workflows.external.materials_project import (
     subsystems,
 )
 from pccd_workflows.external.mp_client import Client
-from pccd_workflows.external.snapshots import MemorySnapshot, MongoSnapshot, version_key
+from pccd_workflows.external.snapshots import (
+    MemorySnapshot,
+    MongoSnapshot,
+    export_snapshot,
+    import_snapshot,
+    version_key,
+)
 
 PATIENCE = Patience(timeout=0.4, attempts=4, first_wait=0.01, longest_wait=0.05)
 
@@ -165,7 +172,7 @@ def test_a_release_during_the_fetch_stops_it(server, client, monkeypatch):
     def release(done, total):
         server.heartbeat["db_version"] = "2025.11.1"
 
-    with pytest.raises(PccdError, match=r"from version 2025.9.25 to 2025.11.1"):
+    with pytest.raises(PccdError, match=r"a version after 2025.9.25"):
         fetch_reference_set("Mg-O", client=client, progress=release)
 
 
@@ -189,6 +196,57 @@ def test_a_fetch_that_was_cut_off_goes_on_where_it_stopped(server, client, setti
     assert before == ["*", *everything[:4]]
     assert server.asked_for()[len(before) :] == ["*", *everything[4:]]
     assert len(snapshot.entries("2025.9.25", everything)) == len(thermo_documents())
+    # now that all is there, a system without phases is known to have none
+    assert snapshot.missing("2025.9.25", ["Mg-Mn-O"]) == []
+    assert snapshot.complete_version(subsystems("Mg-Mn-O")) == "2025.9.25"
+
+
+def test_a_snapshot_goes_out_to_a_file_and_back(client, settings, tmp_path, mongod_uri):
+    database = mongo.database(settings)
+    snapshot = MongoSnapshot(database)
+    references = fetch_reference_set("Mg-O", snapshot=snapshot, client=client)
+    path, again = tmp_path / "mp.jsonl.gz", tmp_path / "again.jsonl.gz"
+    assert export_snapshot(snapshot, "2025.9.25", path) == 3
+    export_snapshot(snapshot, "2025.9.25", again)
+    assert path.read_bytes() == again.read_bytes()
+    copy = MemorySnapshot()
+    assert import_snapshot(copy, path) == "2025.9.25"
+    nowhere = Client(endpoint="http://127.0.0.1:9/", patience=PATIENCE)
+    imported = fetch_reference_set("Mg-O", snapshot=copy, client=nowhere)
+    assert imported.reference_id == references.reference_id
+    assert imported.settings == references.settings
+    assert copy.missing("2025.9.25", ["Mg-Mn-O"]) == ["Mg-Mn-O"]
+    snapshot.mark_whole("2025.9.25")
+    export_snapshot(snapshot, "2025.9.25", path)
+    import_snapshot(copy, path)
+    assert copy.missing("2025.9.25", ["Mg-Mn-O"]) == []
+    with pytest.raises(InputError, match=r"'2020' \(there are: 2025.9.25\)"):
+        export_snapshot(snapshot, "2020", path)
+
+
+def test_a_damaged_snapshot_file_leaves_nothing(client, settings, tmp_path):
+    snapshot = MongoSnapshot(mongo.database(settings))
+    fetch_reference_set("Mg-O", snapshot=snapshot, client=client)
+    path = tmp_path / "mp.jsonl.gz"
+    export_snapshot(snapshot, "2025.9.25", path)
+    whole = path.read_bytes()
+    lines = gzip.decompress(whole).splitlines(keepends=True)
+    changed = [line.replace(b"mp-153", b"mp-154") for line in lines]
+    damaged = {
+        "cut": whole[: len(whole) // 2],
+        "a line short": gzip.compress(b"".join(lines[:-1])),
+        "changed": gzip.compress(b"".join(changed)),
+        "another kind": gzip.compress(b'{"id": 1}\n'),
+        "empty": b"",
+    }
+    for name, content in damaged.items():
+        path.write_bytes(content)
+        copy = MemorySnapshot()
+        with pytest.raises(InputError, match="no snapshot of the Materials Project, or damaged"):
+            import_snapshot(copy, path)
+        assert copy.missing("2025.9.25", ["Mg"]) == ["Mg"], name
+    with pytest.raises(InputError, match="There is no file"):
+        import_snapshot(MemorySnapshot(), tmp_path / "absent")
 
 
 # --- recomputed at a rung's level --------------------------------------------------------------
