@@ -3,7 +3,7 @@
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,12 @@ def own_environment(
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
+
+
+@pytest.fixture
+def free_tcp_port_factory() -> Callable[[], int]:
+    """A function that returns a port that nobody listens on."""
+    return free_port
 
 
 @pytest.fixture

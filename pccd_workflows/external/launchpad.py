@@ -202,22 +202,32 @@ def release_dead(
 
     (A worker between two jobs runs nothing: what the database says it runs was lost.)
     """
+    released: list[int] = []
+    for launch_id in find_dead(opened, campaign_id, also=also):
+        released += filter(None, [release(opened, launch_id, DIED)])
+    return released
+
+
+def find_dead(
+    opened: AtomicLaunchPad, campaign_id: str | None, *, also: str | None = None
+) -> list[int]:
+    """Return the launches of jobs that are said to run, but whose workers are dead."""
     query = of_campaign(campaign_id) | {"state": {"$in": ACTIVE}}
-    launch_ids = [
+    latest = [
         launch_id
         for row in opened.fireworks.find(query, {"launches": 1})
         for launch_id in row["launches"][-1:]
     ]
-    fields = {"launch_id": 1, "fworker.name": 1, "state_history": 1, "state": 1}
-    released: list[int] = []
-    for launch in opened.launches.find({"launch_id": {"$in": launch_ids}}, fields):
-        # A job that waits in the queue of a cluster is RESERVED and has no worker yet.
-        if launch["state"] != "RUNNING":
-            continue
-        name = launch["fworker"]["name"]
-        if name == also or is_dead(name, _last_sign(launch)):
-            released += filter(None, [release(opened, launch["launch_id"], DIED)])
-    return released
+    # RESERVED launches wait in the queue of a cluster and have no worker yet.
+    running = opened.launches.find(
+        {"launch_id": {"$in": latest}, "state": "RUNNING"},
+        {"launch_id": 1, "fworker.name": 1, "state_history": 1},
+    )
+    return [
+        launch["launch_id"]
+        for launch in running
+        if (name := launch["fworker"]["name"]) == also or is_dead(name, _last_sign(launch))
+    ]
 
 
 def _last_sign(launch: Document) -> datetime:

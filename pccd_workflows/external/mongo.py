@@ -17,6 +17,7 @@ from pymongo.errors import (
     ConnectionFailure,
     DuplicateKeyError,
     InvalidURI,
+    OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
 )
@@ -41,6 +42,7 @@ OUTAGE_SECONDS = 600.0
 UNAUTHORIZED = 13
 AUTHENTICATION_FAILED = 18
 NOT_WRITABLE = (10107, 13435, 11602, 189, 91)
+INDEX_HAS_ANOTHER_NAME = 85
 OUT_OF_DISK = (14031, 28)
 
 
@@ -237,30 +239,39 @@ def survive_outage(
 # --- collections -----------------------------------------------------------------------------
 
 
+INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
+    "campaigns": {("name",): False, ("submitted_at",): False},
+    "candidates": {
+        ("campaign_id", "index"): True,
+        ("chemsys",): False,
+        ("formula_pretty",): False,
+        ("energy_above_hull",): False,
+        ("status",): False,
+        ("novel",): False,
+    },
+    "samples": {("campaign_id", "index"): True},
+    "results": {("kind",): False},
+    "references": {("source", "chemsys", "level"): False},
+    "reference_entries": {("reference_id", "index"): True},
+    "job_outputs": {("uuid", "index"): True, ("metadata.campaign_id",): False},
+    "job_data.files": {
+        ("metadata.job_uuid", "metadata.job_index"): False,
+        ("metadata.blob_uuid",): False,
+    },
+}
+"""Indexed fields by collection, and whether they are unique together."""
+
+
 def ensure_indexes(db: Database[Document]) -> None:
     """Create what is missing of the indexes that queries and uniqueness rest on."""
-    db.campaigns.create_index("name")
-    db.campaigns.create_index("submitted_at")
-    db.candidates.create_index(
-        [("campaign_id", ASCENDING), ("index", ASCENDING)], unique=True, name="one_per_sample"
-    )
-    for field in ("chemsys", "formula_pretty", "energy_above_hull", "status", "novel"):
-        db.candidates.create_index(field)
-    db.samples.create_index(
-        [("campaign_id", ASCENDING), ("index", ASCENDING)], unique=True, name="one_per_sample"
-    )
-    db.results.create_index("kind")
-    db.references.create_index(
-        [("source", ASCENDING), ("chemsys", ASCENDING), ("level", ASCENDING)]
-    )
-    db.reference_entries.create_index(
-        [("reference_id", ASCENDING), ("index", ASCENDING)], unique=True
-    )
-    db.job_outputs.create_index([("uuid", ASCENDING), ("index", ASCENDING)], unique=True)
-    db.job_outputs.create_index("metadata.campaign_id")
-    data = db["job_data.files"]
-    data.create_index([("metadata.job_uuid", ASCENDING), ("metadata.job_index", ASCENDING)])
-    data.create_index("metadata.blob_uuid")
+    for collection, indexes in INDEXED.items():
+        for fields, unique in indexes.items():
+            keys = [(field, ASCENDING) for field in fields]
+            try:
+                db[collection].create_index(keys, unique=unique)
+            except OperationFailure as error:
+                if error.code != INDEX_HAS_ANOTHER_NAME:
+                    raise
 
 
 def check_schema_version(doc: Document, what: str) -> None:

@@ -153,6 +153,7 @@ def test_jobs_run_in_folders_of_their_own_and_print_there(settings, capsys):
 
 def test_a_worker_takes_only_its_campaign_and_category(settings):
     mine, gpu, foreign = jobs.add(1, 1), jobs.add(2, 2), jobs.add(3, 3)
+    mine.update_config(JobConfig(manager_config={"_category": "cpu"}))
     gpu.update_config(JobConfig(manager_config={"_category": "gpu"}))
     submit(settings, mine, gpu)
     submit(settings, foreign, campaign_id="another")
@@ -162,6 +163,14 @@ def test_a_worker_takes_only_its_campaign_and_category(settings):
     run(settings)
     assert states(settings) == {"COMPLETED": 2}
     assert outputs_stored(settings, foreign) == 0
+
+
+def test_a_job_without_category_runs_anywhere(settings):
+    anywhere, cpu = jobs.add(1, 1), jobs.add(2, 2)
+    cpu.update_config(JobConfig(manager_config={"_category": "cpu"}))
+    submit(settings, anywhere, cpu)
+    assert len(run(settings, category="gpu").completed) == 1
+    assert outputs_stored(settings, anywhere) == 1
 
 
 def test_a_job_goes_on_without_lost_parents_if_it_may(settings):
@@ -195,7 +204,7 @@ def test_kill_9_in_a_job(settings, files):
     slow = jobs.wait_for(str(started), str(go), 41)
     child = jobs.add(slow.output, 1)
     (_, slow_id) = sorted(submit(settings, slow, child))
-    here = str(Path(__file__).parent)
+    here = str(Path(jobs.__file__).parent)
     command = [sys.executable, "-m", "pccd_workflows", "worker", "--campaign", CAMPAIGN]
     first = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": here})
     wait_until(started.exists)

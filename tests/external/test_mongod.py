@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import free_port
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
@@ -110,7 +109,7 @@ def test_concurrent_starts_start_one(embedded):
     assert len(servers) == 1
 
 
-def test_the_port_may_change_between_runs(embedded, tmp_path):
+def test_the_port_may_change_between_runs(embedded, free_tcp_port_factory):
     with MongoClient(mongod.start(embedded)) as client:
         client.test.things.insert_one({})
     mongod.stop(embedded)
@@ -120,7 +119,7 @@ def test_the_port_may_change_between_runs(embedded, tmp_path):
         other.listen()
         with pytest.raises(DatabaseError, match="in use by another program: set PCCD_MONGOD_PORT"):
             mongod.start(embedded)
-    moved = embedded.model_copy(update={"mongod_port": free_port()})
+    moved = embedded.model_copy(update={"mongod_port": free_tcp_port_factory()})
     uri = mongod.start(moved)
     assert f":{moved.mongod_port}/" in uri
     assert count(uri) == 1
