@@ -79,7 +79,7 @@ def cumulative_share(points: Sequence[Point], n_unique: int, level: str) -> Mark
         wilson_share(int(np.searchsorted(energies, x + 1e-9, side="right")), n_unique) for x in grid
     ]
     highest = max(100 * (share.high or 0) for share in shares)
-    plot = Plot.make(HALF, (low, float(top)), (0, min(100.0, highest * 1.08)))
+    plot = Plot.make(HALF, (low, float(top)), (0, max(1.0, highest * 1.08)))
     upper = [(plot.x(x), plot.y(100 * (s.high or 0))) for x, s in zip(grid, shares, strict=True)]
     lower = [(plot.x(x), plot.y(100 * (s.low or 0))) for x, s in zip(grid, shares, strict=True)]
     curve = [(plot.x(x), plot.y(100 * (s.value or 0))) for x, s in zip(grid, shares, strict=True)]

@@ -18,6 +18,9 @@ from pccd_workflows.units import EV_TO_MEV
 ON_HULL = 1e-6
 """eV/atom; a reference this near to its own hull is one of its corners."""
 WIDTH, HEIGHT = 700.0, 560.0
+RIGHT, LEFT = ("start", 9.0, 4.0), ("end", -9.0, 4.0)
+ABOVE, BELOW = ("middle", 0.0, -11.0), ("middle", 0.0, 20.0)
+"""Where a label goes: its anchor and its distance from the mark, pixels."""
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -177,7 +180,7 @@ def _draw_binary(diagram: Diagram) -> Markup:
     left, right = diagram.elements
     phases = [*diagram.references, *diagram.candidates]
     near = [p for p in phases if p.energy_above_hull <= REACHABLE]
-    y_range = padded([*(phase.formation_energy for phase in near), 0.0], least=0.1)
+    y_range = padded([*(phase.formation_energy for phase in near), 0.0], 0.09, least=0.1)
     plot = Plot.make((WIDTH, 400.0), (0.0, 1.0), y_range, margins=(16, 20, 44, 60))
     parts: list[Markup] = plot.frame(
         f"Atomic fraction of {right} in {left}-{right}", "Formation energy (eV/atom)"
@@ -187,14 +190,13 @@ def _draw_binary(diagram: Diagram) -> Markup:
         ends = [(plot.x(x[1]), plot.y(corner[x])) for x in (a, b)]
         parts.append(line(*ends[0], *ends[1], class_="tie"))
     at = {id(phase): (plot.x(phase.fractions[1]), plot.y(phase.formation_energy)) for phase in near}
-    shown = [phase for phase in near if id(phase) in at]
-    parts += _marks(shown, at)
+    parts += _marks(near, at)
+    taken = [(x - 6, 12.0, y + 5) for x, y in at.values()]
     for phase in diagram.stable:
-        x, y = at[id(phase)]
-        down = 16 if phase.formation_energy < 0 else -9
-        anchor = {0.0: "start", 1.0: "end"}.get(phase.fractions[1], "middle")
-        label = pretty(phase.formula)
-        parts.append(text(x, y + down, label, class_="phase", text_anchor=anchor))
+        sides = [BELOW, LEFT, RIGHT, ABOVE]
+        if max(phase.fractions) == 1:
+            sides = [LEFT] if phase.fractions[1] else [RIGHT]
+        parts += _free_label(phase, at[id(phase)], taken, sides)
     return plot.draw(f"Convex hull of {left}-{right}", parts, class_="diagram")
 
 
@@ -217,28 +219,36 @@ def _draw_ternary(diagram: Diagram) -> Markup:
         for phase in [*diagram.references, *diagram.candidates]
         if phase.energy_above_hull <= REACHABLE or len(set(phase.fractions)) == 2
     ]
-    parts += _marks(phases, {id(phase): place(phase.fractions) for phase in phases})
+    at = {id(phase): place(phase.fractions) for phase in phases}
+    parts += _marks(phases, at)
     for symbol, corner, (dx, dy) in zip(
         diagram.elements, corners, ((-14, 22), (14, 22), (0, -14)), strict=True
     ):
         x, y = place(corner)
         parts.append(text(x + dx, y + dy, symbol, class_="corner", text_anchor="middle"))
-    taken: list[tuple[float, float, float]] = []
+    taken = [(x - 6, 12.0, y + 5) for x, y in at.values()]
     for phase in sorted(diagram.stable, key=lambda p: len(p.formula)):
         if max(phase.fractions) < 1:
-            parts += _free_label(phase, place(phase.fractions), taken)
+            sides = (RIGHT, LEFT, ABOVE, BELOW)
+            parts += _free_label(phase, at[id(phase)], taken, sides)
     title = f"Phase diagram of {'-'.join(diagram.elements)}"
     return figure(WIDTH, HEIGHT, title, *parts, class_="diagram")
 
 
 def _free_label(
-    phase: Phase, at: tuple[float, float], taken: list[tuple[float, float, float]]
+    phase: Phase,
+    at: tuple[float, float],
+    taken: list[tuple[float, float, float]],
+    sides: Sequence[tuple[str, float, float]],
 ) -> list[Markup]:
-    """Return the label of a stable phase on the first side where no label is yet."""
+    """Return the label of a stable phase on the first side where nothing is yet.
+
+    taken: left end, width and base line of labels and marks; the new label is added.
+    """
     x, y = at
     label = pretty(phase.formula)
     width = 7.2 * len(label)
-    for anchor, dx, dy in (("start", 9, 4), ("end", -9, 4), ("middle", 0, -11), ("middle", 0, 20)):
+    for anchor, dx, dy in sides:
         left = x + dx - {"start": 0.0, "end": width, "middle": width / 2}[anchor]
         if not any(
             left < other + size and other < left + width and abs(y + dy - base) < 13
