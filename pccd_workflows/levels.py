@@ -60,6 +60,14 @@ LEVELS: dict[str, Level] = {
             {"model": "7net-l3i5", "device": "cpu"},
             "pccd-workflows[sevenn]",
         ),
+        # PBE(+U), ENCUT 520: the settings the Materials Project's GGA(+U) hull belongs to
+        Level(
+            "vasp/mp-gga",
+            "dft",
+            "uncorrected",
+            "atomate2.vasp.flows.mp:MPGGADoubleRelaxStaticMaker",
+            package="atomate2",
+        ),
     )
 }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jobflow import Flow, Job, Maker
 
 from pccd_workflows.campaign import Campaign, Rung
-from pccd_workflows.jobs.common import TOLERATE_LOST_PARENTS
+from pccd_workflows.jobs.common import GPU, TOLERATE_LOST_PARENTS, assign
 from pccd_workflows.jobs.generate import generate
 from pccd_workflows.jobs.phonons import start_phonons
 from pccd_workflows.jobs.references import prepare_references
@@ -47,7 +47,7 @@ class DiscoveryMaker(Maker):
             judged.name = f"rung {rung.level}"
             jobs.append(judged)
         if campaign.phonons is not None:
-            jobs.append(start_phonons(campaign, judged.output, unique.output))
+            jobs.append(assign(start_phonons(campaign, judged.output, unique.output), GPU))
         flow = Flow(jobs, name=f"{self.name} {campaign.campaign_id}")
         flow.update_metadata({"campaign_id": campaign.campaign_id})
         return flow
@@ -59,7 +59,7 @@ class DiscoveryMaker(Maker):
         shards = []
         for number, start in enumerate(starts, start=1):
             stop = min(start + request.shard, request.samples)
-            shard = generate(campaign, start, stop, weights_sha256)
+            shard = assign(generate(campaign, start, stop, weights_sha256), GPU)
             shard.name = f"generate {number}/{len(starts)}"
             shards.append(shard)
         return shards

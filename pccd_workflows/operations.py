@@ -67,21 +67,63 @@ def preflight(campaign: Campaign, settings: Settings) -> "ModelInfo":
                 f"Level {name!r} needs a package that is not installed: "
                 f"pip install {level.package!r}."
             )
+    _check_dft(campaign, settings)
     path = campaign.references.path
     if path is not None and not path.exists():
         raise InputError(f"references.path: there is no file or folder {path}.")
+    check_known_materials(campaign, settings)
     return info
+
+
+def check_known_materials(campaign: Campaign, settings: Settings) -> None:
+    """See that imported sets are there, and that MP can be asked or was asked before."""
+    if campaign.novelty.sets:
+        from pccd_workflows.external.known_sets import check_known_sets
+
+        check_known_sets(mongo.database(settings), campaign.novelty.sets)
+    if campaign.references.source == "materials_project":
+        from pccd_workflows.external.mp_client import NO_KEY, has_api_key
+        from pccd_workflows.external.snapshots import MongoSnapshot
+
+        if not has_api_key() and not MongoSnapshot(mongo.database(settings)).versions():
+            raise InputError(NO_KEY)
+
+
+def _check_dft(campaign: Campaign, settings: Settings) -> None:
+    """See that DFT rungs have VASP, POTCARs and competing phases of their level."""
+    section = campaign.phonons
+    for level in filter(None, [section.level, section.confirm] if section else []):
+        if get_level(level).kind == "dft":
+            raise InputError(f"phonons: level {level!r} is not available; use a potential.")
+    for rung in campaign.rungs:
+        if get_level(rung.level).kind != "dft":
+            continue
+        if campaign.references.source == "prototypes":
+            raise InputError(
+                f"references.source: a rung at {rung.level!r} needs 'materials_project' or 'file'; "
+                "prototypes are relaxed with potentials only."
+            )
+        from pccd_workflows.external.vasp import check_ready
+
+        check_ready(rung.level, sorted(_elements(campaign)), settings)
+
+
+def _elements(campaign: Campaign) -> set[str]:
+    """Return every element that a campaign's crystals may hold."""
+    request = campaign.generate
+    if request.draw is not None:
+        return {*request.draw.elements, *request.draw.always}
+    sets = request.element_sets or [request.elements or []]
+    return {symbol for elements in sets for symbol in elements}
 
 
 def _check_elements(campaign: Campaign, info: "ModelInfo") -> None:
     request = campaign.generate
+    symbols = _elements(campaign)
     if request.draw is not None:
         largest = request.draw.n_elements[1]
-        symbols = {*request.draw.elements, *request.draw.always}
     else:
-        sets = request.element_sets or [request.elements or []]
-        largest = max(len(elements) for elements in sets)
-        symbols = {symbol for elements in sets for symbol in elements}
+        largest = max(len(s) for s in request.element_sets or [request.elements or []])
     if largest > info.max_elements:
         raise InputError(
             f"generate: model {info.name!r} handles at most {info.max_elements} elements in one "

@@ -53,6 +53,24 @@ class Settings(BaseSettings):
         le=256,
         description="Local worker processes of `pccd campaign run`",
     )
+    vasp_command: str = Field(
+        "vasp_std", description="Runs VASP on a node, e.g. `srun vasp_std`; $VARIABLES are expanded"
+    )
+    vasp_gamma_command: str = Field("vasp_gam", description="The same for Γ-point-only meshes")
+    vasp_walltime: float | None = Field(
+        None, gt=0, description="Seconds a queue job lasts: VASP is stopped before its end"
+    )
+    vasp_walltime_buffer: float = Field(
+        300.0, gt=0, description="Seconds before the end at which VASP is told to stop"
+    )
+    vasp_frozen_seconds: float = Field(
+        21600.0, gt=0, description="VASP that writes nothing for so long is stopped"
+    )
+    vasp_continuations: int = Field(
+        5, ge=0, description="How often a run goes on by itself after reaching the walltime"
+    )
+    custodian_polling: float = Field(10.0, gt=0, description="Seconds between looks at VASP")
+    custodian_check: float = Field(300.0, gt=0, description="Seconds between looks for errors")
 
     @field_validator("database")
     @classmethod

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobflow import JobConfig, OnMissing, job
+from jobflow import Job, JobConfig, OnMissing, job
 
 from pccd_workflows.candidate import StageOutput
 from pccd_workflows.settings import get_settings
@@ -26,6 +26,21 @@ branching_job: Callable[..., Any] = partial(job, data=LARGE)
 
 No schema: jobflow would check it against the reference to the flow's output.
 """
+
+task_job: Callable[..., Any] = partial(job, data=[*LARGE, "vasp_objects", "calcs_reversed"])
+"""Decorator for functions that return atomate2's TaskDoc or, in the end, a StageOutput."""
+
+GPU = "gpu"
+"""Category of jobs that a GPU speeds up: sampling, ML potentials."""
+CPU = "cpu"
+"""Category of jobs for CPU nodes: DFT. Jobs without category run on any worker."""
+
+
+def assign(assigned: Job, category: str) -> Job:
+    """Return the job, to be run (and what it branches into) by workers of a category."""
+    assigned.update_config({"manager_config": {"_category": category}}, dynamic=False)
+    return assigned
+
 
 TOLERATE_LOST_PARENTS = JobConfig(on_missing_references=OnMissing.NONE)
 """For jobs that gather many others: one lost job must not hold back its siblings' results."""

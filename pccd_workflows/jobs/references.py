@@ -8,7 +8,7 @@ from jobflow import Flow, Response
 from pccd_workflows.campaign import Campaign, Rung
 from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.errors import InputError
-from pccd_workflows.jobs.common import plain_job, stage_database
+from pccd_workflows.jobs.common import GPU, assign, plain_job, stage_database
 from pccd_workflows.jobs.relax import relax_once
 from pccd_workflows.levels import get_level
 from pccd_workflows.reference import ReferenceSet
@@ -31,7 +31,7 @@ def prepare_references(
     missing = [s for s in systems if find_reference_set(database, source, s, rung.level) is None]
     if not missing:
         return systems
-    builds = [build_references(campaign, rung, system) for system in missing]
+    builds = [assign(build_references(campaign, rung, system), GPU) for system in missing]
     for system, build in zip(missing, builds, strict=True):
         build.name = f"references {system} {rung.level}"
     present = [system for system in systems if system not in missing]

@@ -1,22 +1,35 @@
-"""One rung: relax the survivors in batches, place them on the hull, keep the best."""
+"""One rung: relax the survivors, place them on the hull, keep the best.
+
+ML potentials relax them in batches, DFT one by one: a failing crystal holds back no other.
+"""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
-from jobflow import Flow, Response
+from jobflow import Flow, Job, Response
 
 from pccd_workflows.campaign import Campaign, Rung
 from pccd_workflows.candidate import Crystal, Relaxation, Stability, StageOutput
+from pccd_workflows.errors import InputError
 from pccd_workflows.jobs.common import (
+    GPU,
     TOLERATE_LOST_PARENTS,
+    assign,
     branching_job,
     stage_database,
     stage_job,
 )
 from pccd_workflows.jobs.references import covering_system
 from pccd_workflows.jobs.relax import relax
+from pccd_workflows.levels import get_level
 from pccd_workflows.reference import ReferenceSet
-from pccd_workflows.screening.hull import Hull, HullQuery, HullResult
+from pccd_workflows.screening.hull import (
+    Hull,
+    HullQuery,
+    HullResult,
+    correct_mp2020,
+    correct_references,
+)
 
 
 @branching_job
@@ -26,14 +39,12 @@ def climb(
     """Relax what the budget allows of `crystals`, best first, and judge it."""
     budget = rung.budget.candidates or len(crystals)
     chosen, skipped = crystals[:budget], crystals[budget:]
-    batches = [
-        relax(chosen[first : first + rung.batch], rung)
-        for first in range(0, len(chosen), rung.batch)
-    ]
-    for number, batch in enumerate(batches, start=1):
-        batch.name = f"relax {rung.level} {number}/{len(batches)}"
-        members = chosen[(number - 1) * rung.batch : number * rung.batch]
-        batch.update_metadata({"candidates": [crystal.candidate_id for crystal in members]})
+    if get_level(rung.level).kind == "dft":
+        from pccd_workflows.jobs.dft import dft_job
+
+        batches = [dft_job(campaign, rung, crystal) for crystal in chosen]
+    else:
+        batches = _batches(rung, chosen)
     verdict = judge(
         campaign,
         rung,
@@ -46,20 +57,37 @@ def climb(
     return Response(replace=Flow([*batches, verdict], output=verdict.output))
 
 
+def _batches(rung: Rung, chosen: list[Crystal]) -> list[Job]:
+    """Return one job for every `rung.batch` crystals."""
+    starts = range(0, len(chosen), rung.batch)
+    jobs = []
+    for number, first in enumerate(starts, start=1):
+        members = chosen[first : first + rung.batch]
+        batch = assign(relax(members, rung), GPU)
+        batch.name = f"relax {rung.level} {number}/{len(starts)}"
+        batch.update_metadata({"candidates": [crystal.candidate_id for crystal in members]})
+        jobs.append(batch)
+    return jobs
+
+
 @stage_job
 def judge(
     campaign: Campaign,
     rung: Rung,
-    relaxed: list[StageOutput | None],
+    relaxed: list[Any],
     reference_systems: list[str],
     over_budget: list[str],
 ) -> StageOutput:
-    """Place relaxed crystals on the hull of their chemical system; keep those near it."""
+    """Place relaxed crystals on the hull of their chemical system; keep those near it.
+
+    relaxed: StageOutputs; None, or the output of an earlier run, where a job was lost.
+    """
     relaxations = {
-        key: cast(Relaxation, record)
+        key: record
         for output in relaxed
-        if output is not None
+        if isinstance(output, StageOutput)
         for key, record in output.records.items()
+        if isinstance(record, Relaxation)
     }
     records = judge_stability(relaxations, rung, _references(campaign, rung, reference_systems))
     for candidate_id in over_budget:
@@ -83,8 +111,11 @@ def judge(
 def judge_stability(
     relaxations: dict[str, Relaxation], rung: Rung, references: Sequence[ReferenceSet]
 ) -> dict[str, Stability]:
-    """Return a verdict for every relaxed crystal, against the set that covers its elements."""
-    sets = {reference_set.chemsys: reference_set for reference_set in references}
+    """Return a verdict for every relaxed crystal, against the set that covers its elements.
+
+    Uncorrected energies, of crystals and references alike, get the MP2020 corrections here, once.
+    """
+    sets = {found.chemsys: found for found in references}
     records: dict[str, Stability] = {}
     queries: dict[str, list[HullQuery]] = {}
     for candidate_id, relaxation in relaxations.items():
@@ -102,17 +133,24 @@ def judge_stability(
                 reason=f"No reference set holds the elements of {structure.chemical_system}.",
             )
             continue
+        try:
+            corrected = correct_mp2020(structure, energy, convention=convention)
+        except InputError as error:
+            records[candidate_id] = Stability(
+                level=rung.level, passed=False, reason_class="no_correction", reason=str(error)
+            )
+            continue
         queries.setdefault(system, []).append(
             HullQuery(
                 id=candidate_id,
                 composition=structure.composition,
-                energy=energy,
-                convention=convention,
+                energy=corrected,
+                convention="mp2020",
                 level=relaxation.level,
             )
         )
     for system, system_queries in queries.items():
-        results = Hull(sets[system]).place(system_queries)
+        results = Hull(correct_references(sets[system])).place(system_queries)
         for query, result in zip(system_queries, results, strict=True):
             records[query.id] = _placed(result, rung, sets[system])
     return records
@@ -140,7 +178,7 @@ def _placed(result: HullResult, rung: Rung, references: ReferenceSet) -> Stabili
         formation_energy_per_atom=result.formation_energy_per_atom,
         decomposition=result.decomposition,
         references=references.reference_id,
-        convention=references.convention,
+        convention="mp2020",
         threshold=limit,
     )
 

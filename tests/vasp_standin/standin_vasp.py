@@ -14,7 +14,7 @@ from vasp_files import Inputs, Step, Writer, read_inputs
 
 LARGEST_STEP = 0.15
 """Å; of one atom (or cell vector) in one ionic step."""
-PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 120.0
 """How long a hanging run stays."""
 Energy = Callable[[np.ndarray, np.ndarray], Result]
 
@@ -30,9 +30,7 @@ def main() -> None:
         time.sleep(PATIENCE_SECONDS)
     inputs = read_inputs(folder)
     writer = Writer(folder, inputs)
-    print(
-        f" running on    1 total cores\n distrk:  each k-point on    1 cores\n vasp.6.4.2 stand-in"
-    )
+    say(" running on    1 total cores\n distrk:  each k-point on    1 cores\n vasp.6.4.2 stand-in")
     run(inputs, writer, fault)
     finish(folder, writer, fault)
 

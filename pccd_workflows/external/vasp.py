@@ -1,0 +1,480 @@
+"""VASP through atomate2 and custodian: one run at a time, and what a crystal's runs amount to.
+
+The only module that knows either. A level's runs (relax, relax, static) are atomate2's makers with
+the Materials Project's input sets; each is done by one job, so that a queue's walltime limits one
+run and not three.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from pydantic import BaseModel, ConfigDict, Field
+from pymatgen.core import Structure
+
+from pccd_workflows.candidate import Relaxation, StoredStructure
+from pccd_workflows.errors import InputError, MissingDependencyError, PccdError
+from pccd_workflows.levels import get_level
+from pccd_workflows.screening.magnetism import MagneticOrdering, ordering_of, starting_moments
+from pccd_workflows.settings import Settings
+from pccd_workflows.units import KBAR_TO_GPA
+
+ALGORITHM = 1
+"""Raised when the runs of a level change in a way that changes results: part of every key."""
+VOLUME_RANGE = (0.25, 4.0)
+"""V / V_start outside of it is a collapse or an explosion."""
+EVIDENCE_LINES = 12
+"""Last lines of a file that are kept of a failed run."""
+GRACE_SECONDS = 5.0
+"""How long VASP may take to end after SIGTERM."""
+WALLTIME_REACHED = "Walltime reached"
+RUNS = {"vasp/mp-gga": ("relax 1", "relax 2", "static")}
+"""Names of a level's runs, in order; the last one's energy counts."""
+FILES_AS_EVIDENCE = ("custodian.json", "vasp.out", "std_err.txt", "OUTCAR")
+
+
+class VaspFailed(PccdError):  # noqa: N818
+    """A run that left no result. The message holds the evidence; its last line sums up."""
+
+
+class WalltimeReached(VaspFailed):
+    """VASP was stopped in time, with a usable CONTCAR."""
+
+
+@dataclass(frozen=True)
+class Restart:
+    """How a run differs from a plain first one.
+
+    structure: geometry to start from instead (of an earlier attempt).
+    incar: INCAR tags set by hand, e.g. {"ALGO": "All"}.
+    """
+
+    structure: Structure | None = None
+    incar: dict[str, Any] = field(default_factory=dict)
+
+
+class VaspRun(BaseModel):
+    """What one VASP run ended with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="One of RUNS")
+    structure: StoredStructure
+    energy: float = Field(description="eV, of the cell; uncorrected")
+    energies: list[float] = Field(description="After each ionic step, eV/atom")
+    max_force: float | None = Field(None, description="eV/Å")
+    max_stress: float | None = Field(None, description="GPa")
+    converged: bool = Field(description="Electronic and ionic, and not stopped at walltime")
+    stopped: bool = Field(False, description="Ended by STOPCAR at walltime")
+    moments: list[float] = Field(default_factory=list, description="μB per site")
+    corrections: list[str] = Field(default_factory=list, description="Errors custodian mended")
+    incar: dict[str, Any] = Field(default_factory=dict, description="INCAR tags set by hand")
+    continued: bool = Field(False, description="Started from an earlier attempt's CONTCAR")
+    run_type: str | None = Field(None, description="GGA or GGA+U")
+    hubbards: dict[str, float] = Field(default_factory=dict, description="eV")
+    potcars: list[str] = Field(default_factory=list, description="TITEL of each")
+    vasp_version: str | None = None
+    folder: str = Field("", description="host:path of the run")
+    seconds: float = 0.0
+
+
+# --- keys ------------------------------------------------------------------------------------
+
+
+def relaxation_key(structure: Structure, level: str, ordering: MagneticOrdering | None) -> str:
+    """Return the content address of a crystal's relaxation at a VASP level."""
+    content = {
+        "lattice": (np.round(structure.lattice.matrix, 6) + 0.0).tolist(),
+        "species": [site.species_string for site in structure],
+        "frac_coords": (np.mod(np.round(structure.frac_coords, 6), 1) + 0.0).tolist(),
+        "level": [level, ALGORITHM],
+        "magnetic_ordering": ordering,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def run_key(key: str, number: int) -> str:
+    """Return the content address of run `number` of the relaxation `key`."""
+    return hashlib.sha256(f"{key}:{number}".encode()).hexdigest()
+
+
+# --- before anything is submitted --------------------------------------------------------------
+
+
+def check_ready(level: str, elements: Sequence[str], settings: Settings) -> None:
+    """See that VASP and a POTCAR for each element are there.
+
+    Raises
+    ------
+    InputError, MissingDependencyError
+        One sentence that names the element and the expected path, or the command.
+    """
+    for command in (settings.vasp_command, settings.vasp_gamma_command):
+        check_command(command)
+    from pymatgen.core import SETTINGS
+    from pymatgen.io.vasp.inputs import POTCAR_FUNCTIONAL_MAP
+
+    input_set = _maker(level, 0).input_set_generator
+    folder = POTCAR_FUNCTIONAL_MAP[input_set.user_potcar_functional]
+    root = os.environ.get("PMG_VASP_PSP_DIR") or SETTINGS.get("PMG_VASP_PSP_DIR")
+    if not root:
+        raise InputError(
+            f"Level {level!r} needs POTCARs: set PMG_VASP_PSP_DIR to the folder that holds "
+            f"{folder}/."
+        )
+    pseudopotentials = Path(root).expanduser() / folder
+    if not pseudopotentials.is_dir():
+        raise InputError(
+            f"PMG_VASP_PSP_DIR has no folder {pseudopotentials}: make it with "
+            "`pmg config -p <VASP's folders> <PMG_VASP_PSP_DIR>`."
+        )
+    for element in elements:
+        symbol = input_set.CONFIG["POTCAR"].get(element)
+        if symbol is None:
+            raise InputError(f"Level {level!r} has no POTCAR for {element} in its input set.")
+        paths = (pseudopotentials / symbol / "POTCAR", pseudopotentials / f"POTCAR.{symbol}")
+        if not any(p.with_name(p.name + end).is_file() for p in paths for end in ("", ".gz")):
+            raise InputError(
+                f"There is no POTCAR for {element} ({symbol}): expected {paths[0]} (or .gz)."
+            )
+
+
+def check_command(command: str) -> None:
+    """Refuse a VASP command whose program is not on this machine."""
+    try:
+        words = shlex.split(os.path.expandvars(command))
+    except ValueError:
+        words = []
+    missing = [word for word in words[:1] + words[-1:] if shutil.which(word) is None]
+    if missing or not words:
+        raise MissingDependencyError(
+            f"VASP command {command!r}: {missing[0] if missing else 'it'} is not on PATH; set "
+            "PCCD_VASP_COMMAND and PCCD_VASP_GAMMA_COMMAND (on the nodes, in the queue's env file)."
+        )
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+def run(
+    structure: Structure,
+    level: str,
+    number: int,
+    *,
+    settings: Settings,
+    restart: Restart,
+    previous: str | None = None,
+) -> tuple[VaspRun, Any]:
+    """Run VASP in the current folder; return the result and atomate2's TaskDoc.
+
+    Parameters
+    ----------
+    structure
+        The start, with ``magmom`` as site property where moments are wanted.
+    number
+        Which of the level's runs.
+    previous
+        host:path of the run before this one, whose WAVECAR and CHGCAR are used if they are
+        on this machine.
+
+    Raises
+    ------
+    VaspFailed
+        The run left no result; WalltimeReached if it was stopped in time and can go on.
+    MissingDependencyError
+        VASP is not on this node.
+    """
+    check_command(settings.vasp_command)
+    maker = _maker(level, number)
+    maker.run_vasp_kwargs = _run_options(settings)
+    maker.stop_children_kwargs = {"handle_unsuccessful": False}
+    incar = maker.input_set_generator.user_incar_settings or {}
+    maker.input_set_generator.user_incar_settings = {**incar, **restart.incar}
+    start = restart.structure if restart.structure is not None else structure
+    began = time.perf_counter()
+    try:
+        with _no_orphans():
+            response = type(maker).make.original(maker, start, prev_dir=_here(previous))
+    except PccdError:
+        raise
+    except Exception as error:
+        raise VaspFailed(_explain(error, Path.cwd())) from error
+    document = response.output
+    result = read_run(
+        document,
+        RUNS[level][number],
+        incar=restart.incar,
+        continued=restart.structure is not None,
+        seconds=round(time.perf_counter() - began, 3),
+    )
+    if result.stopped:
+        steps = len(result.energies)
+        raise WalltimeReached(
+            f"WalltimeReached: VASP was stopped at the walltime after {steps} ionic steps; "
+            "it can go on from its CONTCAR."
+        )
+    return result, document
+
+
+def _maker(level: str, number: int) -> Any:
+    """Return atomate2's maker of a run."""
+    from atomate2.vasp.flows.mp import MPGGADoubleRelaxStaticMaker
+
+    if level not in RUNS:
+        raise InputError(f"Level {level!r} is not one of {sorted(RUNS)}.")
+    whole = MPGGADoubleRelaxStaticMaker()
+    relax = whole.relax_maker
+    return (relax.relax_maker1, relax.relax_maker2, whole.static_maker)[number]
+
+
+def _run_options(settings: Settings) -> dict[str, Any]:
+    from atomate2.vasp.run import DEFAULT_HANDLERS
+    from custodian.vasp.handlers import FrozenJobErrorHandler, WalltimeHandler
+
+    handlers = [h for h in DEFAULT_HANDLERS if not isinstance(h, FrozenJobErrorHandler)]
+    handlers.append(FrozenJobErrorHandler(timeout=settings.vasp_frozen_seconds))
+    if settings.vasp_walltime is not None:
+        os.environ.pop("CUSTODIAN_WALLTIME_START", None)
+        left = settings.vasp_walltime - (time.time() - psutil.Process().create_time())
+        buffer = min(settings.vasp_walltime_buffer, settings.vasp_walltime / 2)
+        handlers.append(WalltimeHandler(wall_time=max(left, 1.0), buffer_time=buffer))
+    return {
+        "vasp_cmd": settings.vasp_command,
+        "vasp_gamma_cmd": settings.vasp_gamma_command,
+        "handlers": handlers,
+        "custodian_kwargs": {
+            "polling_time_step": settings.custodian_polling,
+            "monitor_freq": max(1, round(settings.custodian_check / settings.custodian_polling)),
+        },
+    }
+
+
+def _here(folder: str | None) -> str | None:
+    """Return the path of a run's folder if it can be read on this machine."""
+    path = None if folder is None else folder.rpartition(":")[2]
+    return path if path is not None and Path(path).is_dir() else None
+
+
+@contextmanager
+def _no_orphans() -> Iterator[None]:
+    """End VASP when this process is told to stop: custodian runs it in a session of its own."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    try:
+        yield
+    except BaseException:
+        started = [c for c in psutil.Process().children(recursive=True) if c.pid not in before]
+        for child in started:
+            _quietly(child.terminate)
+        _, alive = psutil.wait_procs(started, timeout=GRACE_SECONDS)
+        for child in alive:
+            _quietly(child.kill)
+        raise
+
+
+def _quietly(action: Any) -> None:
+    try:
+        action()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _explain(error: Exception, folder: Path) -> str:
+    """Return the last lines of what a failed run wrote, and one line that sums up."""
+    parts = []
+    for name in FILES_AS_EVIDENCE:
+        path = folder / name
+        if not path.is_file():
+            continue
+        if name == "custodian.json":
+            lines = [f"custodian saw: {', '.join(seen)}"] if (seen := _corrections(path)) else []
+        else:
+            lines = path.read_text(errors="replace").splitlines()[-EVIDENCE_LINES:]
+        parts += [f"[{name}] {line.strip()}" for line in lines if line.strip()]
+    text = (str(error).strip().splitlines() or ["no message"])[0][:300]
+    return "\n".join([*parts, f"VaspFailed: {type(error).__name__}: {text}"])
+
+
+def _corrections(path: Path) -> list[str]:
+    """Return the errors in a custodian.json."""
+    try:
+        jobs = json.loads(path.read_text())
+    except ValueError:
+        return []
+    return [str(e) for job in jobs for c in job["corrections"] for e in c["errors"]]
+
+
+def last_geometry(folder: str, like: Structure) -> Structure | None:
+    """Return the CONTCAR of an earlier attempt, None unless it is a sane state of `like`.
+
+    folder: host:path or path.
+    """
+    from monty.os.path import zpath
+
+    path = Path(zpath(str(Path(folder.rpartition(":")[2]) / "CONTCAR")))
+    if not path.is_file():
+        return None
+    try:
+        found = Structure.from_file(path)
+    except (ValueError, IndexError, OSError, EOFError):
+        return None
+    same = [s.specie for s in found] == [s.specie for s in like]
+    finite = np.isfinite(found.lattice.matrix).all() and np.isfinite(found.frac_coords).all()
+    low, high = VOLUME_RANGE
+    if not (same and finite and low <= found.volume / like.volume <= high):
+        return None
+    if "magmom" in like.site_properties:
+        found.add_site_property("magmom", like.site_properties["magmom"])
+    return found
+
+
+# --- results -----------------------------------------------------------------------------------
+
+
+def read_run(
+    document: Any,
+    name: str,
+    *,
+    incar: dict[str, Any],
+    continued: bool = False,
+    seconds: float = 0.0,
+) -> VaspRun:
+    """Return what counts of an emmet TaskDoc (or of its dictionary)."""
+    data = document if isinstance(document, dict) else document.model_dump()
+    output, calculation = data["output"], data["calcs_reversed"][0]
+    structure = _structure(output["structure"])
+    steps = calculation["output"]["ionic_steps"] or []
+    corrections = [
+        str(error)
+        for job in data.get("custodian") or []
+        for correction in job["corrections"] or []
+        for error in correction["errors"]
+    ]
+    stopped = WALLTIME_REACHED in corrections
+    moments = structure.site_properties.get("magmom") or []
+    specs = data["input"]["potcar_spec"] or []
+    return VaspRun(
+        name=name,
+        structure=_plain(structure),
+        energy=output["energy"],
+        energies=[round(step["e_0_energy"] / len(structure), 6) for step in steps],
+        max_force=_largest(output["forces"], rows=True),
+        max_stress=_largest(output["stress"], scale=KBAR_TO_GPA),
+        converged=str(getattr(data["state"], "value", data["state"])) == "successful"
+        and not stopped,
+        stopped=stopped,
+        moments=[round(float(m), 3) for m in moments],
+        corrections=corrections,
+        incar=incar,
+        continued=continued,
+        run_type=str(getattr(data["run_type"], "value", data["run_type"])),
+        hubbards=data["input"].get("hubbards") or {},
+        potcars=[spec["titel"] for spec in specs],
+        vasp_version=calculation.get("vasp_version"),
+        folder=data["dir_name"] or "",
+        seconds=seconds,
+    )
+
+
+def _structure(value: Any) -> Structure:
+    return value if isinstance(value, Structure) else Structure.from_dict(value)
+
+
+def _plain(structure: Structure) -> Structure:
+    """Return a structure without site properties, whose kinds vary from run to run."""
+    species = [site.specie.symbol for site in structure]
+    return Structure(structure.lattice, species, structure.frac_coords)
+
+
+def _largest(values: Any, *, rows: bool = False, scale: float = 1.0) -> float | None:
+    if values is None:
+        return None
+    array = np.asarray(values, dtype=float)
+    sizes = np.linalg.norm(array, axis=1) if rows else np.abs(array)
+    return float(sizes.max()) * scale
+
+
+def diverged(start: Structure, result: VaspRun) -> str | None:
+    """Say how a run left the realm of crystals; None if it did not."""
+    ratio = result.structure.volume / start.volume
+    low, high = VOLUME_RANGE
+    if low <= ratio <= high:
+        return None
+    word = "collapsed" if ratio < 1 else "exploded"
+    return f"The cell {word} to {ratio:.2f} of its first volume in {result.name}."
+
+
+def with_moments(structure: Structure, ordering: MagneticOrdering | None) -> Structure:
+    """Return a structure that VASP starts with the moments of `ordering`; as it is for None."""
+    if ordering is None:
+        return structure
+    return structure.copy(site_properties={"magmom": starting_moments(structure, ordering)})
+
+
+def relaxation(
+    start: Structure, level: str, runs: Sequence[VaspRun], ordering: MagneticOrdering | None
+) -> Relaxation:
+    """Return the record that a crystal's runs, in order, amount to.
+
+    One that was stopped at walltime, or ran out of steps, is unconverged; a collapsed or exploded
+    cell is diverged and has no structure.
+    """
+    last = runs[-1]
+    reason = diverged(start, last)
+    record: dict[str, Any] = {
+        "level": level,
+        "key": relaxation_key(start, level, ordering),
+        "convention": get_level(level).convention,
+        "n_steps": sum(max(len(r.energies) - 1, 0) for r in runs),
+        "energies": [energy for r in runs for energy in r.energies],
+        "software": {
+            "vasp": last.vasp_version or "unknown",
+            **{name: version(name) for name in ("atomate2", "pymatgen", "custodian")},
+        },
+        "settings": {
+            "runs": [
+                r.model_dump(include={"name", "corrections", "incar", "continued", "folder"})
+                for r in runs
+            ],
+            "run_type": last.run_type,
+            "hubbards": last.hubbards,
+            "potcars": last.potcars,
+            "magnetic_ordering": ordering,
+            "moments": last.moments,
+            "algorithm": ALGORITHM,
+        },
+        "seconds": sum(r.seconds for r in runs),
+    }
+    if reason is not None:
+        return Relaxation(**record, verdict="diverged", reason=reason)
+    unfinished = [r.name for r in runs if not r.converged]
+    if len(runs) < len(RUNS[level]):
+        unfinished.append(f"{RUNS[level][len(runs)]} (not run)")
+    end, n_sites = last.structure, len(start)
+    forces = [r.max_force for r in runs if r.max_force is not None]
+    moved = end.frac_coords - start.frac_coords
+    moved -= np.round(moved)
+    moved = (moved - moved.mean(axis=0)) @ start.lattice.matrix
+    return Relaxation(
+        **record,
+        verdict="unconverged" if unfinished else "converged",
+        reason=f"Not converged: {', '.join(unfinished)}." if unfinished else None,
+        structure=end,
+        energy=last.energy,
+        energy_per_atom=last.energy / n_sites,
+        max_force=forces[-1] if forces else None,
+        max_stress=last.max_stress,
+        volume_change=end.volume / start.volume - 1,
+        rms_displacement=float(np.sqrt((moved**2).sum(axis=1).mean())),
+        magnetic_ordering=ordering_of(last.moments) if last.moments else None,
+    )
