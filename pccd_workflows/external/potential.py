@@ -103,18 +103,21 @@ def supported_elements(level: Level) -> frozenset[str] | None:
 
 def software(level: Level) -> dict[str, str]:
     """Return the versions that fix a result: the potential's package, its model, ase and torch."""
-    package = level.calculator.partition(":")[0].partition(".")[0]
-    if package == "pccd_workflows":
-        package = level.package
-    found = {name: _version(name) for name in (package, "ase", "torch")}
+    found = {name: _version(name) for name in (_package(level), "ase", "torch")}
     model = level.options.get("model") or getattr(calculator(level), "model_name", level.name)
     return {**found, "model": str(model)}
+
+
+def _package(level: Level) -> str:
+    """Return the distribution that holds a potential's model."""
+    package = level.calculator.partition(":")[0].partition(".")[0]
+    return level.package if package == __name__.partition(".")[0] else package
 
 
 def _version(package: str) -> str:
     try:
         return version(package)
-    except PackageNotFoundError:
+    except (PackageNotFoundError, ValueError):
         return "unknown"
 
 
@@ -124,12 +127,11 @@ def relaxation_key(structure: Structure, level: str, *, fmax: float, steps: int)
     Lattice and fractional coordinates count to 1e-6; loads no potential.
     """
     of = get_level(level)
-    package = of.package.partition("[")[2].rstrip("]") or of.package
     content = {
         "lattice": (np.round(structure.lattice.matrix, 6) + 0.0).tolist(),
         "species": [site.species_string for site in structure],
         "frac_coords": (np.mod(np.round(structure.frac_coords, 6), 1) + 0.0).tolist(),
-        "level": [of.name, of.calculator, of.options, _version(package)],
+        "level": [of.name, of.calculator, of.options, _version(_package(of))],
         "settings": {"fmax": fmax, "steps": steps, "algorithm": ALGORITHM},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

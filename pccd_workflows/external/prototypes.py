@@ -28,22 +28,28 @@ from pccd_workflows.reference import ReferenceEntry, ReferenceSet
 TABLE_VERSION = 1
 """Raised when the choice of phases changes."""
 MAX_SITES = 44
-"""Largest primitive cell that is decorated."""
-MAX_SITES_UNBALANCED = 20
+"""Largest primitive cell that is decorated: bixbyite has 40 atoms."""
+MAX_SITES_USUAL = 24
+"""The same for formulas that are not simple; ..."""
+SIMPLE_FORMULA = 7
+"""... simple ones have at most as many atoms as spinel's."""
+MAX_SITES_PLAIN = 16
 """The same for compounds whose oxidation states do not balance, and for alloys."""
+MAX_FORMULA = 15
+"""Most atoms of a reduced formula: Mg6MnO8 has as many."""
 MAX_SPLIT_ORBITS = 4
 """Prototypes with at most so many Wyckoff orbits are also decorated orbit by orbit."""
 IONIC_DIFFERENCE = 1.0
 """Difference of Pauling electronegativities from which two elements are taken as ions."""
 LEAST_VOLUME = 5.0
 """Å^3 per atom: bonds of light elements in the packings of metals come out far too dense."""
-REFINED = {True: 5, False: 2}
+REFINED = {True: 4, False: 1}
 """Decorations per composition whose volume is optimised: charge balanced, and not."""
-RELAXED = {True: 4, False: 1}
+RELAXED = {True: 3, False: 1}
 """Decorations per composition that are relaxed at most."""
-ROUGH_MARGIN = {True: 0.6, False: 0.3}
-"""Decorations further above the subsystems' hull at their first volume are dropped, eV/atom."""
-MARGIN = {True: 0.3, False: 0.05}
+ROUGH_MARGIN = {True: 0.5, False: 0.3}
+"""Decorations further above the hull of all, at their first volumes, are dropped, eV/atom."""
+MARGIN = {True: 0.25, False: 0.05}
 """... and at their best volume, above the hull of all that has been relaxed, eV/atom."""
 RELAXED_ELEMENT = 10
 """Crystals of an element that are refined and relaxed."""
@@ -211,17 +217,26 @@ def _decorated(elements: Sequence[str]) -> Iterator[tuple[str, Structure]]:
         for colours, split in _colourings(prototype, len(elements)):
             for symbols in _surjections(elements, max(colours) + 1):
                 species = [symbols[colour] for colour in colours]
-                composition = Composition.from_dict(_counts(species))
-                salt = _is_ionic(composition) and charge_balanced(composition)
                 plain = not split and len(symbols) == len(elements)
-                if salt or (plain and len(species) <= _largest_plain(len(elements))):
+                if len(species) <= _largest_cell(species, plain=plain):
                     label = f"{prototype.label}:{'.'.join(symbols)}"
                     yield label, _scaled(prototype.structure, species)
 
 
-def _largest_plain(n_elements: int) -> int:
-    """Return the largest cell worth trying where oxidation states say nothing."""
-    return MAX_SITES if n_elements == 1 else MAX_SITES_UNBALANCED
+def _largest_cell(species: Sequence[str], *, plain: bool) -> int:
+    """Return the largest cell worth trying for a composition, in atoms; 0 if none is.
+
+    plain: one element for each of the namesake's.
+    """
+    composition = Composition.from_dict(_counts(species))
+    if len(composition) == 1:
+        return MAX_SITES
+    n_atoms = composition.reduced_composition.num_atoms
+    if n_atoms > MAX_FORMULA:
+        return 0
+    if _is_ionic(composition) and charge_balanced(composition):
+        return MAX_SITES if n_atoms <= SIMPLE_FORMULA else MAX_SITES_USUAL
+    return MAX_SITES_PLAIN if plain else 0
 
 
 def _colourings(prototype: Prototype, n: int) -> list[tuple[tuple[int, ...], bool]]:
@@ -341,9 +356,14 @@ class Guess:
     energy_per_atom: float
 
     @property
+    def composition(self) -> Composition:
+        """Composition of the cell."""
+        return self.structure.composition
+
+    @property
     def formula(self) -> str:
         """Reduced formula."""
-        return str(self.structure.composition.reduced_formula)
+        return str(self.composition.reduced_formula)
 
 
 def build_reference_set(
@@ -416,7 +436,7 @@ def _relaxed_system(
     queue = _queue(rank(decorate(name), level, inside))
     found: list[ReferenceEntry] = []
     for done, guess in enumerate(queue):
-        if len(system) == 1 or _near_hull(guess, _hull([*inside, *found]), MARGIN):
+        if len(system) == 1 or _near(guess, _hull([*inside, *found]), MARGIN):
             relaxation = relax(guess.structure)
             if relaxation.usable:
                 found = _with_phase(found, _entry(guess, relaxation))
@@ -439,16 +459,27 @@ def rank(
         guess = _single(label, structure, level)
         if guess is not None:
             by_formula[guess.formula].append(guess)
-    hull = _hull(lower) if lower else None
-    ranked = {}
-    for formula, guesses in by_formula.items():
-        near = _distinct(guesses)
-        count = RELAXED_ELEMENT
-        if hull is not None:
-            count = REFINED[charge_balanced(Composition(formula))]
-            near = [guess for guess in near[:count] if _near_hull(guess, hull, ROUGH_MARGIN)]
-        ranked[formula] = _distinct([at_best_volume(guess, level) for guess in near[:count]])
-    return ranked
+    near = {formula: _distinct(guesses) for formula, guesses in by_formula.items()}
+    if not lower:  # an element
+        chosen = {formula: guesses[:RELAXED_ELEMENT] for formula, guesses in near.items()}
+    else:
+        hull = _hull([*lower, *(guesses[0] for guesses in near.values())])
+        chosen = {
+            formula: [
+                g for g in guesses[: _allowed(formula, REFINED)] if _near(g, hull, ROUGH_MARGIN)
+            ]
+            for formula, guesses in near.items()
+        }
+    return {
+        formula: _distinct([at_best_volume(guess, level) for guess in guesses])
+        for formula, guesses in chosen.items()
+    }
+
+
+def _allowed(formula: str, numbers: dict[bool, int]) -> int:
+    """Return how many decorations of a composition may be looked at."""
+    composition = Composition(formula)
+    return RELAXED_ELEMENT if len(composition) == 1 else numbers[charge_balanced(composition)]
 
 
 def _single(label: str, structure: Structure, level: str) -> Guess | None:
@@ -474,7 +505,7 @@ def _distinct(guesses: Sequence[Guess]) -> list[Guess]:
 def at_best_volume(guess: Guess, level: str, *, rounds: int = 2) -> Guess:
     """Return `guess` near the minimum of its energy over the volume, shape and sites kept.
 
-    Parabolas in ln V through three energies, moved at most 25 % a round.
+    A parabola in ln V through three energies; once more if its minimum lies outside of them.
     """
     best = guess
     for _ in range(rounds):
@@ -510,26 +541,27 @@ def _queue(ranked: dict[str, list[Guess]]) -> list[Guess]:
     """Return what to relax, in order: the best of every composition, then the second best, ..."""
     rows = []
     for formula, guesses in ranked.items():
-        composition = Composition(formula)
-        balanced = charge_balanced(composition)
-        count = RELAXED[balanced] if len(composition) > 1 else RELAXED_ELEMENT
+        balanced = charge_balanced(Composition(formula))
         rows += [
             (place, not balanced, round(guess.energy_per_atom, 4), guess.label, guess)
-            for place, guess in enumerate(guesses[:count])
+            for place, guess in enumerate(guesses[: _allowed(formula, RELAXED)])
         ]
     return [row[-1] for row in sorted(rows, key=lambda row: row[:4])]
 
 
-def _hull(entries: Sequence[ReferenceEntry]) -> PhaseDiagram:
-    return PhaseDiagram([PDEntry(entry.composition, entry.energy) for entry in entries])
+def _hull(phases: Sequence[ReferenceEntry | Guess]) -> PhaseDiagram:
+    return PhaseDiagram([_pd_entry(phase) for phase in phases])
 
 
-def _near_hull(guess: Guess, hull: PhaseDiagram, margin: dict[bool, float]) -> bool:
+def _pd_entry(phase: ReferenceEntry | Guess) -> PDEntry:
+    composition = phase.composition
+    return PDEntry(composition, phase.energy_per_atom * composition.num_atoms)
+
+
+def _near(guess: Guess, hull: PhaseDiagram, margin: dict[bool, float]) -> bool:
     """Return whether an unrelaxed crystal is near enough to the hull to be worth more."""
-    composition = guess.structure.composition
-    entry = PDEntry(composition, guess.energy_per_atom * composition.num_atoms)
-    above = hull.get_e_above_hull(entry, allow_negative=True)
-    return above is not None and bool(above <= margin[charge_balanced(composition)])
+    above = hull.get_e_above_hull(_pd_entry(guess), allow_negative=True)
+    return above is not None and bool(above <= margin[charge_balanced(guess.composition)])
 
 
 def _entry(guess: Guess, relaxation: Relaxation) -> ReferenceEntry:

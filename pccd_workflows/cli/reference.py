@@ -1,0 +1,199 @@
+"""`pccd reference`: build and list the competing phases of chemical systems."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pccd_workflows.errors import DatabaseError, InputError
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from pccd_workflows.candidate import Relaxation
+    from pccd_workflows.reference import ReferenceSet
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Build and list competing phases."
+)
+
+FMAX = 0.05
+STEPS = 300
+"""The defaults of a campaign's rung, so that both share relaxations."""
+
+
+@app.command()
+def build(
+    chemsys: Annotated[str, typer.Argument(metavar="CHEMSYS", help="e.g. Mg-Mn-O")],
+    level: Annotated[str, typer.Option(help="Potential that relaxes the phases")] = "chgnet",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write a file (.json.gz) and use no database; else store in it"),
+    ] = None,
+    *,
+    fmax: Annotated[float, typer.Option(min=1e-5, max=1, help="Largest force, eV/Å")] = FMAX,
+    steps: Annotated[int, typer.Option(min=1, help="Most steps of a relaxation")] = STEPS,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON")] = False,
+) -> None:
+    """Decorate known structure types for a chemical system, relax the best, keep them as a set."""
+    from pccd_workflows.external.prototypes import build_reference_set
+    from pccd_workflows.external.reference_files import SET_SUFFIX, write_reference_set
+
+    system = checked_chemsys(chemsys)
+    if out is not None:
+        _check_target(out, SET_SUFFIX, force=force)
+    relax = _relaxer(level, fmax=fmax, steps=steps, stored=out is None)
+    with _Bar(quiet=as_json) as bar:
+        reference_set = build_reference_set(system, level, relax=relax, progress=bar.update)
+    if out is not None:
+        write_reference_set(out, reference_set)
+        place = str(out)
+    else:
+        place = _store(reference_set)
+    summary = {**summarize(reference_set), "stored": place}
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        typer.echo(
+            f"{summary['phases']} phases of {system} at {level}, {summary['on_hull']} of them on "
+            f"the hull: {place}"
+        )
+
+
+@app.command("list")
+def list_sets(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")] = False,
+) -> None:
+    """List the sets that come with the project and those in the database."""
+    from pccd_workflows.external.reference_files import read_reference_set, shipped_paths
+
+    rows = [{**summarize(read_reference_set(p)), "stored": p.name} for p in shipped_paths()]
+    try:
+        rows += _stored_rows()
+    except DatabaseError as error:
+        typer.echo(f"Only the shipped sets: {error}", err=True)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif rows:
+        _print_table(rows)
+    else:
+        typer.echo("There are no reference sets; `pccd reference build` makes one.")
+
+
+def checked_chemsys(text: str) -> str:
+    """Return a chemical system with its symbols sorted; InputError if one is no element."""
+    from pymatgen.core import Element
+
+    symbols = [symbol.strip() for symbol in text.split("-")]
+    for symbol in symbols:
+        if symbol not in Element.__members__ or symbol in ("D", "T"):
+            raise InputError(f"{symbol!r} in {text!r} is not an element; write e.g. Mg-Mn-O.")
+    return "-".join(sorted(set(symbols)))
+
+
+def summarize(reference_set: "ReferenceSet") -> dict[str, Any]:
+    """Return what a list shows of a set."""
+    from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+
+    entries = [PDEntry(entry.composition, entry.energy) for entry in reference_set.entries]
+    return {
+        "id": reference_set.reference_id,
+        "chemsys": reference_set.chemsys,
+        "level": reference_set.level,
+        "convention": reference_set.convention,
+        "source": reference_set.source,
+        "phases": len(entries),
+        "on_hull": len(PhaseDiagram(entries).stable_entries),
+    }
+
+
+def _check_target(out: Path, suffix: str, *, force: bool) -> None:
+    if not out.name.endswith(suffix):
+        raise InputError(f"{out} must end in {suffix}.")
+    if not out.parent.is_dir():
+        raise InputError(f"There is no folder {out.parent}.")
+    if out.exists() and not force:
+        raise InputError(f"{out} exists; --force replaces it.")
+
+
+def _relaxer(
+    level: str, *, fmax: float, steps: int, stored: bool
+) -> "Callable[[Structure], Relaxation]":
+    """Return the function that relaxes at `level`; stored results are looked up and kept."""
+    if stored:
+        from pccd_workflows.jobs.relax import relax_once
+
+        return partial(relax_once, level=level, fmax=fmax, steps=steps)
+    from pccd_workflows.external.potential import relax
+
+    return partial(relax, level=level, fmax=fmax, steps=steps)
+
+
+def _store(reference_set: "ReferenceSet") -> str:
+    from pccd_workflows.external.mongo import database, put_reference_set
+    from pccd_workflows.settings import get_settings
+
+    return put_reference_set(database(get_settings()), reference_set)
+
+
+def _stored_rows() -> list[dict[str, Any]]:
+    """Return the headers of the sets in the database."""
+    from pccd_workflows.external.mongo import database
+    from pccd_workflows.settings import get_settings
+
+    fields = ("chemsys", "level", "convention", "source")
+    return [
+        {
+            "id": header["_id"],
+            **{name: header.get(name) for name in fields},
+            "phases": header.get("n_entries"),
+            "on_hull": None,
+            "stored": "database",
+        }
+        for header in database(get_settings()).references.find().sort("_id", 1)
+    ]
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    columns = ("chemsys", "level", "source", "phases", "on_hull", "stored", "id")
+    for name in columns:
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
+    Console().print(table)
+
+
+class _Bar:
+    """A progress bar per subsystem, on a terminal only."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn())
+        self.progress = Progress(
+            *columns, console=console, disable=quiet or not console.is_terminal
+        )
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "_Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def update(self, system: str, done: int, total: int) -> None:
+        """Show that `done` of at most `total` crystals of `system` are through."""
+        if system not in self.tasks:
+            self.tasks[system] = self.progress.add_task(system, total=total)
+        self.progress.update(self.tasks[system], completed=done)
