@@ -142,8 +142,8 @@ class _Overlays:
     source: fractional coordinates of the source's sites in the target's basis, shape (3, q, n).
     metric: of the mean lattice, shape (q, 3, 3). unit: its (V/n)^(1/3), shape (q,).
     box: tolerance of stage 2, fractional, shape (q, 3). radius: tolerance of stage 3, shape (q,).
-    round: whether the sphere fits into half the cell, so that the displacement of smallest
-    fractional coordinates is the shortest one within it, shape (q,).
+    short: the axes along which the sphere reaches beyond half the cell, shape (q, 3). Along the
+    others the displacements within the sphere have fractional coordinates in [-1/2, 1/2].
     """
 
     pair: IntArray
@@ -153,7 +153,7 @@ class _Overlays:
     unit: FloatArray
     box: FloatArray
     radius: FloatArray
-    round: BoolArray
+    short: BoolArray
 
     def portions(self, cells: Stack) -> Iterator["_Overlays"]:
         """Yield overlays whose trials fit into memory."""
@@ -172,7 +172,7 @@ class _Overlays:
                 self.unit[chosen],
                 self.box[chosen],
                 self.radius[chosen],
-                self.round[chosen],
+                self.short[chosen],
             )
 
 
@@ -227,7 +227,7 @@ def _overlay(cells: Stack, pairs: Pairs, maps: Mappings, stol: float, blur: Blur
         unit=unit,
         box=reach[:, None] / spacings + spread,
         radius=radius,
-        round=np.asarray(2 * radius <= spacings.min(axis=1)),
+        short=np.asarray(2 * radius[:, None] > spacings),
     )
 
 
@@ -270,16 +270,37 @@ def _gaps(cells: Stack, overlays: _Overlays, trials: _Trials, block: slice) -> F
 def _in_spheres(cells: Stack, overlays: _Overlays, trials: _Trials) -> BoolArray:
     """Return whether every target site has a source site of its species within the radius."""
     inside = np.ones(len(trials.mapping), dtype=bool)
-    for block in sorted(cells.blocks, key=lambda b: b.stop - b.start):
-        open_ones = np.flatnonzero(inside & overlays.round[trials.mapping])
-        some = trials.of(open_ones)
-        metric = overlays.metric[some.mapping][:, :, :, None, None]
-        x, y, z = _gaps(cells, overlays, some, block)
-        squares = x * (metric[:, 0, 0] * x + 2 * (metric[:, 0, 1] * y + metric[:, 0, 2] * z))
-        squares += y * (metric[:, 1, 1] * y + 2 * metric[:, 1, 2] * z) + metric[:, 2, 2] * z * z
-        nearest = squares.min(axis=2).max(axis=1)
-        inside[open_ones] = nearest <= overlays.radius[some.mapping] ** 2
+    short = overlays.short[trials.mapping]
+    for axes in np.unique(short, axis=0):
+        rows = np.flatnonzero((short == axes).all(axis=1))
+        # beyond half the cell the next image may be nearer
+        images = np.array(list(product(*((-1, 0, 1) if axis else (0,) for axis in axes))))
+        for block in sorted(cells.blocks, key=lambda b: b.stop - b.start):
+            some = trials.of(rows)
+            squares = _least_squares(
+                _gaps(cells, overlays, some, block), overlays.metric[some.mapping], images
+            )
+            near = squares.min(axis=2).max(axis=1) <= overlays.radius[some.mapping] ** 2
+            inside[rows[~near]] = False
+            rows = rows[near]
     return inside
+
+
+def _least_squares(gaps: FloatArray, metric: FloatArray, images: IntArray) -> FloatArray:
+    """Return the least squared length of vectors moved by `images`, shape (s, k, k).
+
+    gaps: fractional, shape (3, s, k, k). metric: shape (s, 3, 3). images: shape (i, 3), sorted,
+    with each vector its negative and in the middle the null vector.
+    """
+    products = [sum(metric[:, i, j, None, None] * gaps[j] for j in range(3)) for i in range(3)]
+    least = sum(gaps[i] * products[i] for i in range(3))
+    change = np.zeros_like(least)
+    for image in images[len(images) // 2 + 1 :]:
+        # |v ± t|^2 - |v|^2 is least for the sign that makes v·t negative
+        along = sum(t * products[i] for i, t in enumerate(image) if t)
+        length = (image @ metric @ image)[:, None, None]
+        np.minimum(change, length - 2 * np.abs(along), out=change)
+    return np.asarray(least + change)
 
 
 # stage 4 -----------------------------------------------------------------------------------------
@@ -293,7 +314,7 @@ def _fitting_pairs(cells: Stack, overlays: _Overlays, trials: _Trials, stol: flo
     """
     found: list[int] = []
     take = 1
-    size = max(1, CHUNK // (len(IMAGES) * cells.n_sites**2))
+    size = max(1, CHUNK // cells.n_sites**2)
     while len(trials.mapping):
         trials = trials.of(np.lexsort((~trials.close, overlays.pair[trials.mapping])))
         pair = overlays.pair[trials.mapping]
@@ -316,38 +337,55 @@ def _largest_displacements(cells: Stack, overlays: _Overlays, trials: _Trials) -
     """
     # rows of the Cholesky factor of a metric tensor are lattice vectors with that metric
     matrices = np.asarray(np.linalg.cholesky(overlays.metric[trials.mapping]), dtype=float)
+    limits = np.where(overlays.short.any(axis=1), 0.0, overlays.radius**2)[trials.mapping]
     moves = np.empty((len(trials.mapping), cells.n_sites, 3))
     for block in cells.blocks:
-        vectors, squares = _shortest(_gaps(cells, overlays, trials, block), matrices)
-        chosen = _assign(squares)
-        moves[:, block] = np.take_along_axis(vectors, chosen[:, :, None, None], axis=2)[:, :, 0]
+        gaps = np.moveaxis(_gaps(cells, overlays, trials, block), 0, 3)
+        moves[:, block] = _best_moves(gaps, matrices, limits)
     moves -= moves.mean(axis=1, keepdims=True)
     largest = np.sqrt((moves**2).sum(axis=2).max(axis=1))
     return np.asarray(largest / overlays.unit[trials.mapping])
 
 
-def _shortest(gaps: FloatArray, matrices: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the shortest images of vectors, shape (s, k, k, 3), and their squared lengths.
+def _best_moves(gaps: FloatArray, matrices: FloatArray, limits: FloatArray) -> FloatArray:
+    """Return the vectors of the assignment with the least sum of squares, shape (s, k, 3).
 
-    gaps: fractional, shape (3, s, k, k). matrices: shape (s, 3, 3).
+    gaps: fractional vectors from target to source sites, each component in [-1/2, 1/2], shape
+    (s, k, k, 3). matrices: shape (s, 3, 3). limits: squared length up to which such a vector is
+    the shortest one of its images, shape (s,).
     """
-    _, n_trials, k, _ = gaps.shape
-    carts = np.moveaxis(gaps.reshape(3, n_trials, k * k), 0, 2) @ matrices
+    vectors, squares, nearest = _nearest(gaps @ matrices[:, None])
+    # where every target site has a nearest source site of its own, that is the assignment
+    clear = _distinct(nearest) & (squares.min(axis=2).max(axis=1) <= limits)
+    for start in range(0, len(gaps), size := max(1, CHUNK // (27 * gaps[0].size))):
+        rest = start + np.flatnonzero(~clear[start : start + size])
+        vectors[rest], squares, nearest[rest] = _nearest(
+            _shortest_images(vectors[rest], matrices[rest])
+        )
+        for row in np.flatnonzero(~_distinct(nearest[rest])):
+            nearest[rest[row]] = linear_sum_assignment(squares[row])[1]
+    return np.take_along_axis(vectors, nearest[:, :, None, None], axis=2)[:, :, 0]
+
+
+def _nearest(vectors: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Return the vectors, their squared lengths and the nearest source of each target site."""
+    squares = (vectors**2).sum(axis=3)
+    return vectors, squares, squares.argmin(axis=2)
+
+
+def _distinct(chosen: IntArray) -> BoolArray:
+    """Return whether all numbers in a row differ, shape (s,)."""
+    return np.asarray((np.diff(np.sort(chosen, axis=1), axis=1) != 0).all(axis=1))
+
+
+def _shortest_images(vectors: FloatArray, matrices: FloatArray) -> FloatArray:
+    """Return the shortest of the 27 nearest images of vectors, shape (s, k, k, 3)."""
+    n_trials, k = vectors.shape[:2]
+    flat = vectors.reshape(n_trials, k * k, 3)
     translations = IMAGES @ matrices
-    # |v + t|^2 = |v|^2 + 2 v·t + |t|^2, least over the 27 nearest translations t
-    changes = 2 * (carts @ translations.transpose(0, 2, 1))
+    # |v + t|^2 = |v|^2 + 2 v·t + |t|^2
+    changes = 2 * (flat @ translations.transpose(0, 2, 1))
     changes += (translations**2).sum(axis=2)[:, None]
     image = changes.argmin(axis=2)
-    vectors = carts + translations[np.arange(n_trials)[:, None], image]
-    vectors = vectors.reshape(n_trials, k, k, 3)
-    return vectors, (vectors**2).sum(axis=3)
-
-
-def _assign(squares: FloatArray) -> IntArray:
-    """Return the source site of each target site in the assignment of least sum, shape (s, k)."""
-    chosen = squares.argmin(axis=2)
-    # where every target site has a nearest source site of its own, that is the assignment
-    clash = (np.diff(np.sort(chosen, axis=1), axis=1) == 0).any(axis=1)
-    for trial in np.flatnonzero(clash):
-        chosen[trial] = linear_sum_assignment(squares[trial])[1]
-    return np.asarray(chosen)
+    shortest = flat + translations[np.arange(n_trials)[:, None], image]
+    return np.asarray(shortest.reshape(vectors.shape))

@@ -12,8 +12,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 
-CHUNK = 1_000_000
-"""Elements of the largest temporary arrays: some tens of MB."""
+CHUNK = 200_000
+"""Elements of the largest temporary arrays: a few MB, near what processors cache."""
 
 
 @dataclass(frozen=True)
