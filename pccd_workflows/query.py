@@ -21,10 +21,9 @@ SORT_KEYS = (
     "nsites",
     "spacegroup",
     "status",
-    "stage",
     "updated_at",
 )
-"""Fields a list can be sorted by; a leading '-' turns the order round."""
+"""Fields a list can be sorted by, all indexed; a leading '-' turns the order round."""
 
 SUMMARY_FIELDS = (
     "candidate_id",
@@ -139,7 +138,9 @@ class CandidateFilter:
         query = self.to_mongo()
         with_value = {"$and": [query, {field: {"$ne": None}}]}
         without_value = {"$and": [query, {field: None}]}
-        return [(with_value, [(field, direction), ("_id", 1)]), (without_value, [("_id", 1)])]
+        # ties in the same direction as the field, so that one index serves both orders
+        order = [(field, direction), ("_id", direction)]
+        return [(with_value, order), (without_value, [("_id", 1)])]
 
     def describe(self) -> str:
         """Return the filter as the options that would repeat it; empty if it lets all pass."""

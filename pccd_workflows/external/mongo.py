@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 OUTAGE_SECONDS = 600.0
 """How long a worker waits for a database that went away while a job ran."""
+BRIEF_OUTAGE_SECONDS = 60.0
+"""How long any other command does."""
 
 # https://www.mongodb.com/docs/manual/reference/error-codes/
 UNAUTHORIZED = 13
@@ -221,9 +223,11 @@ def survive_outage(
 ) -> T:
     """Return `operation()`, repeated while the database is away (at most `patience` seconds).
 
+    If not given, `patience` is that of a worker or, in other processes, of a person.
     Only for operations that may be done twice: reads, upserts, whole transactions.
     """
-    patience = OUTAGE_SECONDS if patience is None else patience
+    if patience is None:
+        patience = _patience or BRIEF_OUTAGE_SECONDS
     deadline = time.monotonic() + patience
     delay = 0.1
     while True:
@@ -244,10 +248,15 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     "candidates": {
         ("campaign_id", "index"): True,
         ("chemsys",): False,
-        ("formula_pretty",): False,
-        ("energy_above_hull",): False,
-        ("status",): False,
         ("novel",): False,
+        # lists are sorted by one of these, ties by _id
+        ("energy_above_hull", "_id"): False,
+        ("formula_pretty", "_id"): False,
+        ("index", "_id"): False,
+        ("nsites", "_id"): False,
+        ("spacegroup", "_id"): False,
+        ("status", "_id"): False,
+        ("updated_at", "_id"): False,
     },
     "samples": {("campaign_id", "index"): True},
     "results": {("kind",): False},
