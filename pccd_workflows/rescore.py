@@ -22,6 +22,8 @@ Verdict = Literal["below the hull", "kept", "rejected"]
 
 NOTHING = 1e-6
 """eV/atom; smaller differences of energy are rounding."""
+REPEATABLE = 1e-4
+"""eV/atom; a stored energy above hull that is further off was not computed from what it names."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,18 @@ class Cause:
 
 @dataclass(frozen=True)
 class Rejudged:
-    """One candidate before and after. causes: why the hull below it moved, if it did."""
+    """One candidate before and after.
+
+    causes: why the hull below it moved, if it did.
+    repeated: energy above hull from the old snapshot, computed again, eV/atom.
+    """
 
     candidate_id: str
     formula: str
     before: Stability
     after: Stability
     causes: tuple[Cause, ...]
+    repeated: float
 
     @property
     def verdicts(self) -> tuple[Verdict, Verdict]:
@@ -75,6 +82,8 @@ class Rejudged:
         reasons = [str(cause) for cause in self.causes]
         if self.before.threshold != self.after.threshold:
             reasons.append(f"the limit is {self.after.threshold}, not {self.before.threshold}")
+        if abs(self.repeated - (self.before.energy_above_hull or 0.0)) > REPEATABLE:
+            reasons.append(f"the stored verdict is not repeatable: {self.repeated:.3f} eV/atom")
         return "; ".join(reasons) or "the hull did not move"
 
 
@@ -131,10 +140,11 @@ def rejudge(
         if before is not None and relaxation is not None and elements >= set(candidate.elements):
             judged.append((candidate, before, relaxation))
     old, new = correct_references(old_set), correct_references(new_set)
-    results = Hull(new).place([_query(c.candidate_id, r) for c, _, r in judged])
+    queries = [_query(candidate.candidate_id, relaxation) for candidate, _, relaxation in judged]
+    results, repeated = Hull(new).place(queries), Hull(old).place(queries)
     lowest_before, lowest_now = _lowest(old.entries), _lowest(new.entries)
     rejudged = []
-    for (candidate, before, _), result in zip(judged, results, strict=True):
+    for (candidate, before, _), result, again in zip(judged, results, repeated, strict=True):
         above = result.energy_above_hull
         threshold = before.threshold if limit is None else limit
         passed = threshold is None or above <= threshold
@@ -161,6 +171,7 @@ def rejudge(
                 before=before,
                 after=after,
                 causes=_causes(sorted(formulas), lowest_before, lowest_now),
+                repeated=again.energy_above_hull,
             )
         )
     return rejudged

@@ -126,6 +126,14 @@ def test_another_limit_flips_too_and_says_so():
     assert rescore([near], OLD, OLD, {"7net-0": 0.0}) == []
 
 
+def test_a_stored_verdict_that_cannot_be_repeated_is_called_so():
+    near = candidate(1, "MgO", -6.25, OLD)
+    odd = near.stabilities[0].model_copy(update={"energy_above_hull": -0.2})
+    (flip,) = rescore([near.model_copy(update={"stabilities": [odd]})], OLD, OLD)
+    assert flip.verdicts == ("below the hull", "kept")
+    assert flip.reason == "the stored verdict is not repeatable: 0.050 eV/atom"
+
+
 def test_the_largest_moves_come_first():
     new = snapshot(*ELEMENTS, ("MgO", "mgo", -6.5), ("MgO2", "mgo2", -6.3))
     candidates = [candidate(1, "MgO", -6.21, OLD), candidate(2, "MgO2", -5.8, OLD)]

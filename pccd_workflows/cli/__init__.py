@@ -12,11 +12,14 @@ from pccd_workflows.errors import PccdError
 
 NOUNS = {
     "campaign": "Run, submit, watch and report discovery campaigns.",
+    "job": "List jobs, explain failures and run them again.",
     "candidate": "List, show and export the crystals that were found.",
     "db": "Start, stop and check the database.",
     "model": "Train, sample and inspect generative models.",
     "dataset": "Build and describe training sets.",
     "reference": "Build and list the competing phases of chemical systems.",
+    "snapshot": "Fetch, export and import what the Materials Project says.",
+    "known": "Import and list the sets of known crystals that novelty is measured against.",
     "explore": "Browse candidates in a web page on this machine.",
     "doctor": "Check what is installed and say what each missing thing would cost you.",
     "worker": "Run the jobs of campaigns until none is left.",

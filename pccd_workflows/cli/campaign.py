@@ -131,6 +131,29 @@ def report(
     typer.echo(f"Wrote {_write_report(document, settings, out)}")
 
 
+@app.command()
+def rescore(
+    name: str = NAME,
+    references: list[str] = typer.Option(
+        ..., help="Reference id (see `pccd reference list`) or a file; may be repeated"
+    ),
+    level: str | None = typer.Option(None, help="Rung of a file of JSON lines or CIFs; the last"),
+    dry_run: bool = typer.Option(False, "--dry-run", help="List the flips, store nothing"),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Judge a campaign's relaxed crystals against another snapshot; list what flips, and why.
+
+    The new verdicts are stored beside the old ones.
+    """
+    from pccd_workflows import operations
+    from pccd_workflows.cli import rescoring
+
+    settings = _settings()
+    document = operations.campaign_document(operations.check_reference(name), settings)
+    campaign = operations.stored_campaign(document)
+    rescoring.run(campaign, settings, references, level=level, dry_run=dry_run, as_json=as_json)
+
+
 @app.command("list")
 def list_campaigns(as_json: bool = AS_JSON) -> None:
     """List the campaigns in the database, the latest first."""

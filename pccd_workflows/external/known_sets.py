@@ -93,18 +93,15 @@ def import_known_set(
     if known is not None and known.complete:
         return known
     db["known_structures"].create_index([("set", 1), ("formula", 1)])
-    header = {"schema_version": SCHEMA_VERSION, "source": source, "complete": False}
-    started = {**header, "started_at": datetime.now(UTC)}
-    survive_outage(
-        lambda: db["known_sets"].update_one({"_id": name}, {"$setOnInsert": started}, upsert=True)
-    )
     unreadable: Counter[str] = Counter()
     read = 0
     iterator = iter(rows)
     while batch := list(islice(iterator, BATCH)):
         read += len(batch)
         good = {i: crystal for i, crystal in batch if isinstance(crystal, Structure)}
-        _store(db, name, good)
+        if good:  # a source that cannot be read leaves no set behind
+            _begin(db, name, source)
+            _store(db, name, good)
         unreadable.update(c.reason for _, c in batch if isinstance(c, Unreadable))
         progress(read)
     return _finish(db, name, read, unreadable)
@@ -173,6 +170,18 @@ def unpack(packed: Document) -> Structure:
     lattice = packed["lattice"]
     rows = [lattice[i : i + 3] for i in range(0, 9, 3)]
     return Structure(rows, packed["species"], sites)
+
+
+def _begin(db: "Database[Document]", name: str, source: str) -> None:
+    header = {
+        "schema_version": SCHEMA_VERSION,
+        "source": source,
+        "complete": False,
+        "started_at": datetime.now(UTC),
+    }
+    survive_outage(
+        lambda: db["known_sets"].update_one({"_id": name}, {"$setOnInsert": header}, upsert=True)
+    )
 
 
 def _store(db: "Database[Document]", name: str, crystals: dict[str, Structure]) -> None:
