@@ -9,7 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pccd_workflows"
 LAYERS = [
-    {"errors", "units", "levels", "settings", "campaign", "candidate", "reference", "files"},
+    {
+        *("errors", "units", "levels", "settings", "campaign", "candidate", "reference", "files"),
+        "failures",
+    },
     {"screening", "evaluation", "diffusion", "pointcloud"},
     {"external"},
     {"jobs"},

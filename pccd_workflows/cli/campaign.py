@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
+    from pccd_workflows.external.queue import Template
     from pccd_workflows.settings import Settings
 
 app = typer.Typer(
@@ -45,10 +46,16 @@ def run(
 @app.command()
 def submit(
     file: Path = FILE,
+    queue: list[Path] = typer.Option(
+        [], "--queue", help="Queue template, e.g. db_config/slurm_cpu.yaml (repeatable)"
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Check everything, store nothing"),
 ) -> None:
     """Store a campaign and its jobs; workers (here or on a cluster) will run it."""
+    from pccd_workflows.external.queue import read_template
+
     campaign, settings = _read(file)
+    templates = [read_template(path) for path in queue]
     if dry_run:
         _describe(campaign, settings)
         return
@@ -58,6 +65,7 @@ def submit(
     typer.echo(f"Submitted {document['_id']}.")
     typer.echo(f"Run it here:  pccd campaign resume {document['_id']}")
     typer.echo(f"or on a node: pccd worker --campaign {document['_id']}")
+    _print_queue_lines(templates)
 
 
 @app.command()
@@ -187,6 +195,27 @@ def list_campaigns(as_json: bool = AS_JSON) -> None:
         done = f"{row['completed']}/{row['jobs']}"
         table.add_row(row["campaign_id"], row["submitted_at"], done, str(row["failed"]))
     Console().print(table)
+
+
+def _print_queue_lines(templates: "list[Template]") -> None:
+    """Say how to keep workers coming on a cluster."""
+    from pccd_workflows.external.queue import launch_lines
+    from pccd_workflows.settings import REPOSITORY
+
+    launchpad = Path("~/.fireworks/my_launchpad.yaml").expanduser()
+    for template in templates:
+        category = template.category or "any"
+        fworker = REPOSITORY / "db_config" / f"my_fworker_{category}.yaml"
+        now, crontab = launch_lines(template, launchpad, fworker)
+        typer.echo(f"{template.kind} workers ({category}), now:\n  {now}")
+        typer.echo(f"and from now on, in your crontab:\n  {crontab}")
+    categories = {template.category for template in templates}
+    if templates and None not in categories:
+        for missing in sorted({"cpu", "gpu"} - categories):  # type: ignore[type-var]
+            typer.echo(
+                f"No template runs jobs of the category {missing}: add --queue for them, or run "
+                f"`pccd worker --category {missing}` somewhere."
+            )
 
 
 def _settings() -> "Settings":

@@ -15,7 +15,10 @@ PARENT_CHECK_SECONDS = 1.0
 @app.command()
 def worker(
     campaign: str = typer.Option("", help="Only this campaign (id); all campaigns if left out."),
-    category: str = typer.Option("", help="Only jobs of this category (gpu, cpu)."),
+    category: str = typer.Option("", help="Only jobs of this category (gpu, cpu), or of none."),
+    minutes: float = typer.Option(
+        0.0, min=0.0, help="Start no job later than this (a queue's walltime less one job's time)."
+    ),
     forever: bool = typer.Option(False, "--forever", help="Wait for new jobs instead of ending."),
     parent: int = typer.Option(0, hidden=True, help="End when this process is gone."),
 ) -> None:
@@ -33,6 +36,7 @@ def worker(
         campaign_id=campaign or None,
         category=category or None,
         until_done=not forever,
+        seconds=60 * minutes or None,
     )
 
 

@@ -63,6 +63,11 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
         for name in ("fireworks", "launches", "workflows", "offline_runs"):
             setattr(self, name, _JoiningCollection(self.db[name], self._thread))
 
+    @property
+    def session(self) -> ClientSession | None:
+        """Session of this thread's transaction, for collections of our own; None outside one."""
+        return getattr(self._thread, "session", None)
+
     def atomically(self, step: Callable[[], T]) -> T:
         """Return `step()`, done in one transaction; it may be called several times."""
         if getattr(self._thread, "session", None) is not None:

@@ -282,10 +282,16 @@ def run_worker(
     category: str | None = None,
     until_done: bool = True,
     poll: float = 0.5,
+    seconds: float | None = None,
 ) -> Any:
     """Run ready jobs in this process; see `worker.run_worker`."""
     from pccd_workflows.external import worker
 
     return worker.run_worker(
-        settings, campaign_id=campaign_id, category=category, until_done=until_done, poll=poll
+        settings,
+        campaign_id=campaign_id,
+        category=category,
+        until_done=until_done,
+        poll=poll,
+        seconds=seconds,
     )

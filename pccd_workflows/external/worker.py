@@ -41,6 +41,7 @@ from pccd_workflows.external.mongo import (
     patient,
     survive_outage,
 )
+from pccd_workflows.external.reruns import note_failure
 from pccd_workflows.settings import Settings
 
 SHORTEST_SECRET = 5
@@ -126,6 +127,8 @@ class _WorkerLaunchPad(AtomicLaunchPad):
             exception = action.stored_data["_exception"]
             exception["_stacktrace"] = _redacted(str(exception.get("_stacktrace")), self.secrets)
         launch = super().complete_launch(launch_id, action, state)
+        if state == "FIZZLED":
+            note_failure(self, launch_id)
         self.outcomes[state].append(launch["fw_id"])
         return launch
 
@@ -149,6 +152,7 @@ def run_worker(
     category: str | None = None,
     until_done: bool = True,
     poll: float = 0.5,
+    seconds: float | None = None,
 ) -> WorkerSummary:
     """Run ready jobs one after the other in this process.
 
@@ -161,12 +165,15 @@ def run_worker(
     campaign_id
         Only jobs of this campaign.
     category
-        Only jobs of this category (``manager_config={"_category": ...}``); None takes any.
+        Only jobs of this category (``manager_config={"_category": ...}``) and those of none;
+        None takes any.
     until_done
         End when no job is left that this worker could run or that others are running; else wait
         for new ones.
     poll
         Seconds between looks at the database when idle.
+    seconds
+        Start no job later than so many seconds from now; None sets no limit.
 
     Raises
     ------
@@ -179,7 +186,8 @@ def run_worker(
         opened = _WorkerLaunchPad(settings, stop)
         prepare(opened)
         worker = _Worker(opened, settings, campaign_id, category)
-        while stop.requested is None:
+        end = time.monotonic() + (float("inf") if seconds is None else seconds)
+        while stop.requested is None and time.monotonic() < end:
             if worker.run_one():
                 continue
             if until_done and not worker.work_is_left():

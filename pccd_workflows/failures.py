@@ -1,0 +1,194 @@
+"""Why jobs failed: a class, the evidence and a suggested cure, from what a job left behind."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pccd_workflows.errors import InputError
+
+EVIDENCE_LENGTH = 300
+
+
+@dataclass(frozen=True)
+class ErrorClass:
+    """A kind of failure.
+
+    signs: regular expressions, searched in the traceback (and the evidence it carries).
+    cure: what usually helps, as one sentence.
+    from_contcar: whether the last geometry is worth starting from.
+    incar: INCAR tags that usually help.
+    """
+
+    name: str
+    signs: tuple[str, ...]
+    cure: str
+    from_contcar: bool = False
+    incar: Mapping[str, Any] = field(default_factory=dict)
+
+
+CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before consequences
+    ErrorClass(
+        "walltime",
+        (r"WalltimeReached", r"DUE TO TIME LIMIT", r"walltime .*exceeded", r"Walltime reached"),
+        "Rerun from the last CONTCAR, with a longer walltime if it recurs.",
+        from_contcar=True,
+    ),
+    ErrorClass(
+        "node",
+        (r"NODE FAILURE", r"node fail", r"Bus error", r"ORTE has lost", r"Stale file handle"),
+        "Rerun; drain the node if the same one recurs.",
+        from_contcar=True,
+    ),
+    ErrorClass(
+        "worker",
+        (r"WorkerDied",),
+        "Workers died in this job: look for memory, then rerun it alone.",
+    ),
+    ErrorClass(
+        "disk",
+        (r"No space left", r"Disk quota exceeded", r"severe \(38\)", r"OutOfDiskSpace"),
+        "Free space or raise the quota, then rerun.",
+    ),
+    ErrorClass(
+        "memory",
+        (
+            r"insufficient virtual memory",
+            r"oom[-_ ]?kill",
+            r"Out ?Of ?Memory",
+            r"MemoryError",
+            r"Cannot allocate memory",
+            r"exceeded memory limit",
+        ),
+        "Rerun with more memory per node, or fewer cores per node (larger NCORE).",
+        incar={"NCORE": 4},
+    ),
+    ErrorClass(
+        "potcar",
+        (r"POTCAR", r"PmgVaspPspDirError", r"PMG_VASP_PSP_DIR"),
+        "Install the POTCAR that is named, then rerun.",
+    ),
+    ErrorClass(
+        "missing_program",
+        (r"MissingDependencyError", r"is not on PATH", r"command not found"),
+        "Load VASP in the queue template's env file, then rerun.",
+    ),
+    ErrorClass(
+        "frozen",
+        (r"custodian saw:.*Frozen", r"FrozenJobErrorHandler"),
+        "Rerun; if it hangs again, with ALGO = Normal.",
+        incar={"ALGO": "Normal"},
+    ),
+    ErrorClass(
+        "ionic",
+        (r"Unconverged.*ionic", r"custodian saw:.*(?:zbrent|brions|Unconverged_ionic|POTIM)"),
+        "Rerun from the last CONTCAR with IBRION = 1.",
+        from_contcar=True,
+        incar={"IBRION": 1},
+    ),
+    ErrorClass(
+        "scf",
+        (
+            r"custodian saw:.*(?:Unconverged|Non-converging|edddav|eddrmm|brmix|eddiag|zheev)",
+            r"(?:EDDDAV|EDDRMM|BRMIX|EDDIAG|ZHEGV|Sub-Space-Matrix|gradient is not orthogonal)",
+            r"NonConverging",
+            r"UnconvergedErrorHandler",
+        ),
+        "Rerun with ALGO = All.",
+        incar={"ALGO": "All"},
+    ),
+    ErrorClass(
+        "symmetry",
+        (
+            r"custodian saw:.*(?:ksymm|inv_rot_mat|rot_matrix|posmap|point_group|pricel|bravais)",
+            r"(?:SYMPREC|SGRCON|POSMAP|PRICEL|Bravais|group operation)",
+        ),
+        "Rerun with ISYM = 0.",
+        incar={"ISYM": 0},
+    ),
+    ErrorClass(
+        "vasp",
+        (r"custodian saw:", r"NonRecoverableError", r"MaxCorrections", r"ReturnCodeError"),
+        "Custodian could not mend it: look at the run folder, set INCAR tags, rerun.",
+    ),
+    ErrorClass(
+        "parse",
+        (
+            r"ValidationError: Validation failed",
+            r"VasprunXMLValidator",
+            r"XMLSyntaxError|ParseError|VaspParseError",
+            r"no element found",
+        ),
+        "VASP ended without usable output: rerun from the start.",
+    ),
+    ErrorClass(
+        "database",
+        (r"DatabaseError", r"pymongo\.errors", r"AutoReconnect", r"DocumentTooLarge"),
+        "See `pccd db check`, then rerun.",
+    ),
+)
+PYTHON = ErrorClass(
+    "python", (), "A fault of a program: read the traceback (`pccd job list --json`), then rerun."
+)
+BY_NAME = {known.name: known for known in (*CLASSES, PYTHON)}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is known of one failure."""
+
+    error_class: str
+    evidence: str
+    cure: str
+
+
+def diagnose(traceback: str) -> Diagnosis:
+    """Classify a failure by its traceback, which carries the last lines of VASP's files."""
+    for known in CLASSES:
+        for sign in known.signs:
+            if (match := re.search(sign, traceback, re.IGNORECASE)) is not None:
+                return Diagnosis(known.name, _line_at(traceback, match.start()), known.cure)
+    lines = [line.strip() for line in traceback.splitlines() if line.strip()]
+    last = lines[-1] if lines else "no message"
+    return Diagnosis(PYTHON.name, last[:EVIDENCE_LENGTH], PYTHON.cure)
+
+
+def _line_at(text: str, position: int) -> str:
+    start = text.rfind("\n", 0, position) + 1
+    end = text.find("\n", position)
+    return text[start : end if end >= 0 else None].strip()[:EVIDENCE_LENGTH]
+
+
+def check_class(name: str) -> str:
+    """Return the name of an error class; refuse others with the options."""
+    if name not in BY_NAME:
+        raise InputError(f"Unknown error class {name!r}; use one of {sorted(BY_NAME)}.")
+    return name
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the INCAR tags of ``INCAR.ALGO=All`` and the like.
+
+    Raises
+    ------
+    InputError
+        One is not of that form.
+    """
+    tags: dict[str, Any] = {}
+    for text in texts:
+        match = re.fullmatch(r"INCAR\.([A-Z][A-Z0-9_]*)=(.+)", text)
+        if match is None:
+            raise InputError(f"--set {text!r} must look like INCAR.ALGO=All.")
+        tags[match[1]] = _value(match[2])
+    return tags
+
+
+def _value(text: str) -> Any:
+    if text.lower().strip(".") in ("true", "false", "t", "f"):
+        return text.lower().strip(".")[0] == "t"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
