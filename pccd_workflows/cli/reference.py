@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from pccd_workflows.candidate import Relaxation
+    from pccd_workflows.external.snapshots import MongoSnapshot
     from pccd_workflows.reference import ReferenceSet
 
 app = typer.Typer(
@@ -34,13 +35,20 @@ def build(
         typer.Option(help="Write a file (.json.gz) and use no database; else store in it"),
     ] = None,
     *,
+    source: Annotated[
+        Literal["prototypes", "materials_project"],
+        typer.Option(help="Decorated structure types (offline), or what MP knows"),
+    ] = "prototypes",
     fmax: Annotated[float, typer.Option(min=1e-5, max=1, help="Largest force, eV/Å")] = FMAX,
     steps: Annotated[int, typer.Option(min=1, help="Most steps of a relaxation")] = STEPS,
     force: Annotated[bool, typer.Option("--force", help="Replace the file")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON")] = False,
 ) -> None:
-    """Decorate known structure types for a chemical system, relax the best, keep them as a set."""
-    from pccd_workflows.external.prototypes import build_reference_set
+    """Relax the phases of a chemical system at a level and keep them as a set.
+
+    Of the Materials Project those near its hull are relaxed; `--level vasp/mp-gga` keeps MP's own
+    energies. What is missing of MP is fetched (see `pccd snapshot`).
+    """
     from pccd_workflows.external.reference_files import SET_SUFFIX, write_reference_set
 
     system = checked_chemsys(chemsys)
@@ -48,7 +56,22 @@ def build(
         _check_target(out, SET_SUFFIX, force=force)
     relax = _relaxer(level, fmax=fmax, steps=steps, stored=out is None)
     with _Bar(quiet=as_json) as bar:
-        reference_set = build_reference_set(system, level, relax=relax, progress=bar.update)
+        if source == "prototypes":
+            from pccd_workflows.external import prototypes
+
+            reference_set = prototypes.build_reference_set(
+                system, level, relax=relax, progress=bar.update
+            )
+        else:
+            from pccd_workflows.external import materials_project
+
+            reference_set = materials_project.build_reference_set(
+                system,
+                level,
+                relax=relax,
+                snapshot=_snapshot() if out is None else None,
+                progress=partial(bar.update, system),
+            )
     if out is not None:
         write_reference_set(out, reference_set)
         place = str(out)
@@ -131,6 +154,14 @@ def _relaxer(
     from pccd_workflows.external.potential import relax
 
     return partial(relax, level=level, fmax=fmax, steps=steps)
+
+
+def _snapshot() -> "MongoSnapshot":
+    from pccd_workflows.external.mongo import database
+    from pccd_workflows.external.snapshots import MongoSnapshot
+    from pccd_workflows.settings import get_settings
+
+    return MongoSnapshot(database(get_settings()))
 
 
 def _store(reference_set: "ReferenceSet") -> str:

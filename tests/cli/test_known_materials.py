@@ -102,6 +102,23 @@ def test_fetch_needs_systems_or_all(settings, capsys, arguments):
     assert (code, err.count("\n")) == (2, 1)
 
 
+def test_a_reference_set_is_built_from_mp(server, settings, tmp_path, capsys):
+    command = ("reference", "build", "Mg-O", "--source", "materials_project", "--json")
+    code, out, err = pccd(capsys, *command, "--level", "vasp/mp-gga")
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    assert (summary["source"], summary["phases"], summary["on_hull"]) == ("materials_project", 5, 3)
+    code, out, err = pccd(capsys, *command)
+    assert code == 0, err
+    assert json.loads(out)["phases"] == 4  # CHGNet relaxes those within 0.1 eV/atom of MP's hull
+    assert server.asked_for() == ["Mg,O,Mg-O"]
+    stored = mongo.find_reference_set(
+        mongo.database(settings), "materials_project", "Mg-O", "chgnet"
+    )
+    assert {e.entry_id for e in stored.entries} == {"mp-110", "mp-12957", "mp-153", "mp-1265"}
+    assert stored.source_version == "2025.9.25"
+
+
 # --- rescore -----------------------------------------------------------------------------------
 
 
