@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 from pydantic import ValidationError
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Element, Lattice, Structure
 
 from pccd_workflows.candidate import SCHEMA_VERSION, Relaxation
 from pccd_workflows.errors import InputError
@@ -124,6 +124,11 @@ def _line_entry(line: bytes, where: str, level: str) -> ReferenceEntry:
     if row.get("level", level) != level:
         raise InputError(f"{where}: computed at level {row['level']!r}, not {level!r}.")
     structure = _row_structure(row, where)
+    known = all(
+        getattr(element, "symbol", "") in Element.__members__ for element in structure.elements
+    )
+    if not (known and structure.is_ordered):
+        raise InputError(f"{where}: not a crystal of whole atoms of known elements.")
     energy = _row_energy(row, len(structure), where)
     return _entry(str(row["id"]), structure, energy, {})
 

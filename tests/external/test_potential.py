@@ -218,7 +218,7 @@ def test_chgnet_relaxes_rock_salt_to_the_known_lattice() -> None:
     assert found.verdict == "converged"
     assert found.structure is not None
     # PBE: a = 4.25 Å; the Materials Project's corrected energy is -6.3 eV/atom
-    assert (4 * found.structure.volume / 1) ** (1 / 3) == pytest.approx(4.25, abs=0.06)
+    assert (4 * found.structure.volume) ** (1 / 3) == pytest.approx(4.25, abs=0.06)
     assert found.energy_per_atom == pytest.approx(-6.3, abs=0.1)
     assert found.convention == "mp2020"
     assert found.software["model"] == "CHGNet 0.3.0"
