@@ -5,6 +5,7 @@ energy of any composition is the largest value among the planes of its facets. T
 chemical system are computed once; all candidates are then placed by one matrix product.
 """
 
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,12 +24,16 @@ from pccd_workflows.levels import EnergyConvention
 from pccd_workflows.reference import ReferenceEntry, ReferenceSet
 
 FloatArray = NDArray[np.float64]
+System = tuple[str, ...]
+"""Element symbols in alphabetical order."""
 
 VERTICAL = 1e-7
 """A facet whose unit normal has a smaller energy component bounds the composition range: a real
 facet that steep would mean 1e7 eV/atom."""
 SAME_PLANE = 1e-8
 """Facets whose planes agree this well (eV/atom) at a composition may both hold it."""
+MAX_SYSTEMS = 2000
+"""Chemical systems whose facets are kept; a ternary one takes some tens of kB."""
 MIN_FRACTION = 1e-8
 """Phases with a smaller atomic fraction are not part of a decomposition."""
 
@@ -90,7 +95,7 @@ class _Facets:
 
 
 class Hull:
-    """The convex hull of a reference set, built once, system by system when first asked for.
+    """The convex hull of a reference set; facets are computed when a system is first asked for.
 
     The set may span many chemical systems; each query is placed in its own one, with all of the
     set's phases that consist of its elements.
@@ -105,25 +110,26 @@ class Hull:
         self.level = references.level
         self.convention = references.convention
         _refuse_duplicates(references.entries)
-        self._phases: dict[tuple[str, ...], list[tuple[str, dict[str, float], float]]] = (
-            defaultdict(list)
-        )
-        self._elemental: dict[str, float] = {}
+        lowest: dict[System, dict[tuple[float, ...], tuple[float, str]]] = defaultdict(dict)
         for entry in references.entries:
-            self._add(entry)
-        self._facets: dict[tuple[str, ...], _Facets] = {}
+            system, fractions, energy = _per_atom(entry)
+            key = tuple(round(x, 9) for x in fractions)
+            known = lowest[system].get(key, (np.inf, ""))
+            lowest[system][key] = min(known, (energy, entry.entry_id))
+        self._elemental = {s[0]: phases[1.0,][0] for s, phases in lowest.items() if len(s) == 1}
+        self._phases = {system: self._below_elements(system, lowest[system]) for system in lowest}
+        self._facets: dict[System, _Facets] = {}
 
-    def _add(self, entry: ReferenceEntry) -> None:
-        composition = entry.composition
-        n_atoms = composition.num_atoms
-        energy = entry.energy / n_atoms
-        if not np.isfinite(energy):
-            raise InputError(f"Reference {entry.entry_id} has no finite energy.")
-        fractions = {e.symbol: n / n_atoms for e, n in composition.element_composition.items()}
-        system = tuple(sorted(fractions))
-        self._phases[system].append((entry.entry_id, fractions, energy))
-        if len(system) == 1:
-            self._elemental[system[0]] = min(energy, self._elemental.get(system[0], np.inf))
+    def _below_elements(
+        self, system: System, lowest: dict[tuple[float, ...], tuple[float, str]]
+    ) -> _Phases:
+        """Return the phases of one system that may lie on its hull, with formation energies."""
+        fractions = np.array(list(lowest))
+        elements = np.array([self._elemental.get(symbol, np.nan) for symbol in system])
+        energies = np.array([energy for energy, _ in lowest.values()]) - fractions @ elements
+        kept = np.flatnonzero(energies <= 0)
+        ids = [identifier for _, identifier in lowest.values()]
+        return _Phases([ids[i] for i in kept], fractions[kept], energies[kept])
 
     def place(self, queries: Sequence[HullQuery]) -> list[HullResult]:
         """Return the position of each query, in the same order.
@@ -134,16 +140,19 @@ class Hull:
             If a query has another level or convention than the references, no finite energy, or
             an element without elemental reference.
         """
-        systems: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        systems: dict[System, list[int]] = defaultdict(list)
+        amounts = []
         for index, query in enumerate(queries):
             self._check(query)
-            systems[_chemical_system(query.composition)].append(index)
+            amounts.append({e.symbol: n for e, n in query.composition.items()})
+            systems[tuple(sorted(amounts[-1]))].append(index)
         results: dict[int, HullResult] = {}
         for system, members in systems.items():
-            facets = self._facets_of(system)
-            placed = self._place_in(system, facets, [queries[i] for i in members])
+            counts = np.array([[amounts[i][symbol] for symbol in system] for i in members])
+            energies = np.array([queries[i].energy for i in members])
+            placed = self._place_in(system, counts, energies)
             results.update(zip(members, placed, strict=True))
-        return [results[i] for i in range(len(queries))]
+        return [results[index] for index in range(len(queries))]
 
     def _check(self, query: HullQuery) -> None:
         for what, have, want in (
@@ -155,10 +164,10 @@ class Hull:
                     f"Crystal {query.id} has {what} {have!r} but the references have {want!r}: "
                     "energies of different kinds cannot share a hull."
                 )
-        if not np.isfinite(query.energy):
+        if not math.isfinite(query.energy):
             raise InputError(f"Crystal {query.id} has no finite energy.")
 
-    def _facets_of(self, system: tuple[str, ...]) -> _Facets:
+    def _facets_of(self, system: System) -> _Facets:
         if system not in self._facets:
             missing = [symbol for symbol in system if symbol not in self._elemental]
             if missing:
@@ -166,35 +175,42 @@ class Hull:
                     f"The references hold no elemental phase of {', '.join(missing)}, "
                     f"so nothing can be said about {'-'.join(system)}."
                 )
+            if len(self._facets) >= MAX_SYSTEMS:
+                del self._facets[next(iter(self._facets))]
             self._facets[system] = _lower_hull(self._phases_of(system))
         return self._facets[system]
 
-    def _phases_of(self, system: tuple[str, ...]) -> _Phases:
-        lowest: dict[tuple[float, ...], tuple[float, str]] = {}
-        subsystems = (c for n in range(1, len(system) + 1) for c in combinations(system, n))
-        for identifier, fractions, energy in (p for s in subsystems for p in self._phases[s]):
-            x = tuple(fractions.get(symbol, 0.0) for symbol in system)
-            formation = energy - sum(f * self._elemental[e] for e, f in fractions.items())
-            key = tuple(round(v, 9) for v in x)
-            if formation <= 0 or len(fractions) == 1:
-                lowest[key] = min(lowest.get(key, (np.inf, "")), (formation, identifier))
-        return _Phases(
-            [identifier for _, identifier in lowest.values()],
-            np.array(list(lowest)),
-            np.array([energy for energy, _ in lowest.values()]),
-        )
+    def _phases_of(self, system: System) -> _Phases:
+        ids: list[str] = []
+        fractions, energies = [], []
+        for n in range(1, len(system) + 1):
+            for columns in combinations(range(len(system)), n):
+                phases = self._phases.get(tuple(system[c] for c in columns))
+                if phases is not None:
+                    ids += phases.ids
+                    fractions.append(np.zeros((len(phases.ids), len(system))))
+                    fractions[-1][:, columns] = phases.fractions
+                    energies.append(phases.energies)
+        return _Phases(ids, np.concatenate(fractions), np.concatenate(energies))
 
     def _place_in(
-        self, system: tuple[str, ...], facets: _Facets, queries: Sequence[HullQuery]
+        self, system: System, amounts: FloatArray, energies: FloatArray
     ) -> list[HullResult]:
-        fractions = np.array([_fractions(q.composition, system) for q in queries])
-        per_atom = np.array([q.energy / q.composition.num_atoms for q in queries])
-        formation = per_atom - fractions @ np.array([self._elemental[e] for e in system])
+        """Return the position of crystals of one system.
+
+        amounts: atoms of each element, shape (q, n_elements). energies: eV, shape (q,).
+        """
+        facets = self._facets_of(system)
+        n_atoms = amounts.sum(axis=1)
+        fractions = amounts / n_atoms[:, None]
+        elements = np.array([self._elemental[symbol] for symbol in system])
+        formation = energies / n_atoms - fractions @ elements
         planes = fractions @ facets.potentials.T
         above = formation - planes.max(axis=1)
+        decompositions = _decompose(facets, fractions, planes)
         return [
-            HullResult(float(e), float(f), _decompose(facets, x, row))
-            for e, f, x, row in zip(above, formation, fractions, planes, strict=True)
+            HullResult(*row)
+            for row in zip(above.tolist(), formation.tolist(), decompositions, strict=True)
         ]
 
 
@@ -206,14 +222,15 @@ def _refuse_duplicates(entries: Iterable[ReferenceEntry]) -> None:
         seen.add(entry.entry_id)
 
 
-def _chemical_system(composition: Composition) -> tuple[str, ...]:
-    return tuple(sorted({e.symbol for e in composition}))
-
-
-def _fractions(composition: Composition, system: tuple[str, ...]) -> list[float]:
-    amounts = composition.get_el_amt_dict()
+def _per_atom(entry: ReferenceEntry) -> tuple[System, list[float], float]:
+    """Return the chemical system of an entry, its atomic fractions and its energy, eV/atom."""
+    amounts = {e.symbol: n for e, n in entry.composition.element_composition.items()}
+    system = tuple(sorted(amounts))
     total = sum(amounts.values())
-    return [amounts.get(symbol, 0.0) / total for symbol in system]
+    energy = entry.energy / total
+    if not math.isfinite(energy):
+        raise InputError(f"Reference {entry.entry_id} has no finite energy.")
+    return system, [amounts[symbol] / total for symbol in system], energy
 
 
 def _lower_hull(phases: _Phases) -> _Facets:
@@ -234,18 +251,45 @@ def _lower_hull(phases: _Phases) -> _Facets:
     return _Facets(phases, potentials, simplices)
 
 
-def _decompose(facets: _Facets, fractions: FloatArray, planes: FloatArray) -> dict[str, float]:
-    """Return the atomic fraction of each phase of the facet that holds a composition."""
-    best: FloatArray = np.array([-np.inf])
-    chosen = facets.simplices[0]
+def _decompose(
+    facets: _Facets, fractions: FloatArray, planes: FloatArray
+) -> list[dict[str, float]]:
+    """Return the atomic fraction of each competing phase for compositions, shape (q, n_elements).
+
+    planes: energy of each facet's plane at each composition, shape (q, n_facets).
+    """
+    chosen = facets.simplices[planes.argmax(axis=1)]
+    corners = facets.phases.fractions[chosen].transpose(0, 2, 1)
+    flat = np.abs(np.linalg.det(corners)) < MIN_FRACTION
+    corners[flat] = np.eye(corners.shape[1])
+    weights = np.linalg.solve(corners, fractions[:, :, None])[:, :, 0]
+    # facets in one plane tie: another one than the first may hold the composition
+    for row in np.flatnonzero(flat | (weights.min(axis=1) < -MIN_FRACTION)):
+        chosen[row], weights[row] = _holding_facet(facets, fractions[row], planes[row])
+    weights[weights < MIN_FRACTION] = 0.0
+    weights /= weights.sum(axis=1, keepdims=True)
+    ids = facets.phases.ids
+    return [
+        {ids[i]: w for i, w in zip(simplex, row, strict=True) if w}
+        for simplex, row in zip(chosen.tolist(), weights.tolist(), strict=True)
+    ]
+
+
+def _holding_facet(
+    facets: _Facets, fractions: FloatArray, planes: FloatArray
+) -> tuple[NDArray[np.intp], FloatArray]:
+    """Return the phases, and their fractions, of that of the tying facets that holds a point."""
+    best: tuple[NDArray[np.intp], FloatArray] | None = None
     for index in np.flatnonzero(planes > planes.max() - SAME_PLANE):
         simplex = facets.simplices[index]
-        weights = np.linalg.lstsq(facets.phases.fractions[simplex].T, fractions, rcond=None)[0]
-        if weights.min() > best.min():
-            best, chosen = weights, simplex
-    kept = [(facets.phases.ids[i], float(w)) for i, w in zip(chosen, best, strict=True)]
-    total = sum(w for _, w in kept if w > MIN_FRACTION)
-    return {identifier: w / total for identifier, w in kept if w > MIN_FRACTION}
+        corners = facets.phases.fractions[simplex].T
+        weights = np.linalg.lstsq(corners, fractions, rcond=None)[0]
+        exact = np.abs(corners @ weights - fractions).max() < MIN_FRACTION
+        if best is None or (exact and weights.min() > best[1].min()):
+            best = simplex, weights
+    if best is None:
+        raise ValueError("a composition lies on no facet")
+    return best
 
 
 @lru_cache(maxsize=1)

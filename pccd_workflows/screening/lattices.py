@@ -12,7 +12,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 
-CHUNK = 200_000
+CHUNK = 500_000
 """Elements of the largest temporary arrays: a few MB, near what processors cache."""
 
 
