@@ -5,13 +5,17 @@ BIN = $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: discover test check env clean
+.PHONY: discover test test-cluster check env clean
 
 discover: $(VENV)/.ready
 	$(BIN)/pccd campaign run flows/quickstart.yaml
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest
+
+# on a private Slurm; skipped where slurm-wlm and munge are not installed or you are not root
+test-cluster: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/cluster -m cluster
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
