@@ -30,6 +30,18 @@ def fan_out(numbers):
 
 
 @job
+def length(text):
+    """Return the length of a text."""
+    return len(text)
+
+
+@job
+def grow_beyond_16_mb():
+    """Grow the workflow by more than fits into one MongoDB document."""
+    return Response(replace=Flow([length(str(n) * 3_000_000) for n in range(6)]))
+
+
+@job
 def total(values):
     """Return the sum of a list."""
     return sum(values)

@@ -5,14 +5,19 @@ process that is killed between two of them leaves a workflow locked for ever, or
 to no workflow. Here each step is one MongoDB transaction, repeated until it succeeds.
 """
 
+import itertools
+import random
 import threading
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
 from fireworks.core.firework import Workflow
 from fireworks.core.launchpad import LaunchPad
+from fireworks.fw_config import GRIDFS_FALLBACK_COLLECTION
 from fireworks.utilities import fw_utilities
+from gridfs import GridFS
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 
@@ -46,6 +51,16 @@ class _JoiningCollection:
         return partial(attribute, session=session)
 
 
+class _RepeatableGridFS(GridFS):
+    """Where FireWorks puts what exceeds 16 MB. GridFS takes no part in transactions."""
+
+    def put(self, data: Any, **kwargs: Any) -> Any:
+        """Store a launch's action in place of that of an earlier attempt of the same step."""
+        for earlier in self.find({"metadata.launch_id": kwargs["metadata"]["launch_id"]}):
+            self.delete(earlier._id)
+        return super().put(data, **kwargs)
+
+
 class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
     """A LaunchPad that a kill at any moment leaves consistent."""
 
@@ -62,6 +77,7 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
         # Not fw_id_assigner: every step of every worker would wait for it. Ids may have gaps.
         for name in ("fireworks", "launches", "workflows", "offline_runs"):
             setattr(self, name, _JoiningCollection(self.db[name], self._thread))
+        self.gridfs_fallback = _RepeatableGridFS(self.db, GRIDFS_FALLBACK_COLLECTION)
 
     @property
     def session(self) -> ClientSession | None:
@@ -73,7 +89,11 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
         if getattr(self._thread, "session", None) is not None:
             return step()
 
+        attempts = itertools.count()
+
         def join(session: ClientSession) -> T:
+            # Another worker was faster (a write conflict): do not meet it again at once.
+            time.sleep(random.random() * min(0.02 * next(attempts), 0.5))  # noqa: S311
             self._thread.session = session
             try:
                 return step()

@@ -96,6 +96,26 @@ def test_check_finds_nothing_after_a_clean_run(settings, filled):
     assert {"server", "writing", "workflows", "job outputs"} <= {row["check"] for row in rows}
 
 
+def test_the_role_that_the_documentation_names_is_enough(
+    settings, mongod_uri, monkeypatch, tmp_path
+):
+    host = mongod_uri.rpartition("@")[2].partition("/")[0]
+    name = settings.database
+    with MongoClient(mongod_uri) as root:
+        root[name].command("createUser", "pccd", pwd="pä/ß", roles=["readWrite"])
+        uri = f"mongodb://pccd:p%C3%A4%2F%C3%9F@{host}/?replicaSet=rs0&authSource={name}"
+        monkeypatch.setenv("PCCD_MONGODB_URI", uri)
+        get_settings.cache_clear()
+        try:
+            pccd_db("init")
+            launchpad.submit(Flow([jobs.heavy(1)]), get_settings())
+            assert len(launchpad.run_worker(get_settings()).completed) == 1
+            pccd_db("check")
+            pccd_db("backup", "--out", str(tmp_path / "copy"))
+        finally:
+            root[name].command("dropUser", "pccd")
+
+
 def test_check_finds_what_is_wrong(settings, filled):
     filled.workflows.update_one({}, {"$set": {"locked": True}})
     filled.fireworks.insert_one({"fw_id": 99, "state": "READY", "spec": {}})

@@ -111,6 +111,12 @@ def test_a_flow_that_grows_while_it_runs(settings):
     assert workflow["metadata"] == {"campaign_id": CAMPAIGN}
 
 
+def test_a_flow_that_grows_by_more_than_16_mb(settings):
+    submit(settings, jobs.grow_beyond_16_mb())
+    run(settings)
+    assert states(settings) == {"COMPLETED": 7}
+
+
 def test_a_failing_job_fails_alone_and_can_be_mended(settings, tmp_path):
     marker = tmp_path / "mended"
     bad = jobs.broken(str(marker))
