@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -115,8 +116,9 @@ def properties(doc: CandidateDoc) -> dict[str, Any]:
 
 def file_stem(doc: CandidateDoc, structure: Structure) -> str:
     """Return a name that is the same in every export: candidate id and formula."""
-    amounts = structure.composition.reduced_composition.items()
-    formula = "".join(f"{element}{'' if n == 1 else f'{n:g}'}" for element, n in amounts)
+    # "Mg1 (Fe1 O2)2" would not do as a file name: plain amounts, no brackets
+    parts = structure.composition.reduced_composition.formula.split()
+    formula = "".join(re.sub(r"(?<=\D)1$", "", part) for part in parts)
     return f"{doc.candidate_id}_{formula}"
 
 

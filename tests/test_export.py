@@ -28,6 +28,14 @@ def relaxed(doc: CandidateDoc) -> Structure:
     return record.structure
 
 
+@pytest.mark.parametrize(
+    ("formula", "name"), [("Mg2MnO4", "Mg2MnO4"), ("MgMnO3", "MgMnO3"), ("MnO2", "MnO2")]
+)
+def test_names_are_plain_formulas(formula, name):
+    doc = factory.judged(3, formula)
+    assert file_stem(doc, relaxed(doc)) == f"{doc.candidate_id}_{name}"
+
+
 def test_cif_holds_the_relaxed_crystal_and_its_properties(tmp_path):
     result = export_candidates(ALL, tmp_path, "cif")
     assert result.left_out == [UNRELAXED.candidate_id]

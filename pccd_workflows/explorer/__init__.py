@@ -1,0 +1,1 @@
+"""A read-only web page over the candidates of this machine's database."""
