@@ -79,7 +79,8 @@ def metric_preserving_axes(
         & (np.abs(products[j, k] - metric[1, 2]) <= tolerance * scale[1] * scale[2])
     )
     axes = np.stack([rows[i[same]], rows[j[same]], rows[k[same]]], axis=1)
-    return axes[np.abs(np.abs(np.linalg.det(axes)) - 1) < 1e-6]
+    unimodular = np.abs(np.abs(np.linalg.det(axes)) - 1) < 1e-6
+    return np.asarray(axes[unimodular])
 
 
 def canonical_cell(

@@ -36,6 +36,7 @@ class CompositionModel(nn.Module):
     """
 
     cells: Tensor
+    element_features: Tensor
 
     def __init__(self, cells: Tensor, *, width: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -89,7 +90,8 @@ class CompositionModel(nn.Module):
         )
         logits = self.hidden(hidden)
         fits = (self.cells > 0).sum(-1)[None, :] == (elements > 0).sum(-1)[:, None]
-        return logits.masked_fill(~fits, -torch.inf).log_softmax(-1)
+        log_p: Tensor = logits.masked_fill(~fits, -torch.inf).log_softmax(-1)
+        return log_p
 
 
 def cells_of(numbers: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -148,7 +150,7 @@ def train_composition_model(
     element_tensor, label_tensor = torch.from_numpy(elements), torch.from_numpy(labels.reshape(-1))
     loss = torch.tensor(torch.nan)
     for _ in range(epochs):
-        for rows in torch.randperm(len(labels), generator=generator).split(batch):
+        for rows in torch.split(torch.randperm(len(labels), generator=generator), batch):
             given = conditions.take(rows).drop(0.5, 0.1, generator)
             log_p = model(element_tensor[rows], given)
             loss = -log_p.gather(1, label_tensor[rows, None]).mean()

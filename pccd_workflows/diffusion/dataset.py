@@ -37,6 +37,21 @@ MAX_VOLUME_PER_ATOM = 150.0
 FORMAT_VERSION = 1
 
 
+DTYPES: dict[str, Any] = {
+    "numbers": np.uint8,
+    "frac_coords": np.float32,
+    "lengths": np.float32,
+    "angles": np.float32,
+    "band_gap": np.float32,
+    "energy_above_hull": np.float32,
+    "ordering": np.int8,
+    "crystal_system": np.int8,
+    "split": np.int8,
+    "key": np.int64,
+}
+"""Columns of a dataset file."""
+
+
 @dataclass(frozen=True)
 class CrystalArrays:
     """Crystals in columns, each in canonical form; N crystals of at most M sites.
@@ -78,7 +93,7 @@ class CrystalArrays:
     @property
     def n_sites(self) -> NDArray[np.int64]:
         """Atoms in each cell, (N,)."""
-        return np.count_nonzero(self.numbers, axis=1)
+        return np.asarray(np.count_nonzero(self.numbers, axis=1))
 
     def take(self, rows: NDArray[Any]) -> "CrystalArrays":
         """Return some of the crystals, chosen by index or mask."""
@@ -153,11 +168,10 @@ def build_dataset(
     if not rows:
         why = ", ".join(f"{n} × {reason}" for reason, n in rejected.most_common()) or "it is empty"
         raise InputError(f"{source} holds no crystal to learn from ({why}).")
-    dtypes = {f.name: np.dtype(f.type.__args__[1].__args__[0]) for f in fields(CrystalArrays)}
-    return (
-        CrystalArrays(**{k: np.array([r[k] for r in rows], dtype=t) for k, t in dtypes.items()}),
-        rejected,
-    )
+    columns: dict[str, Any] = {
+        name: np.array([row[name] for row in rows], dtype=dtype) for name, dtype in DTYPES.items()
+    }
+    return CrystalArrays(**columns), rejected
 
 
 def read_records(source: Path) -> Iterator[dict[str, Any]]:
@@ -266,7 +280,7 @@ def _float(value: object) -> float:
 def _reduced_formula(species: list[str]) -> str:
     from pymatgen.core import Composition
 
-    return Composition(Counter(species)).reduced_formula
+    return str(Composition(Counter(species)).reduced_formula)
 
 
 def _reduced(structure: Any) -> dict[str, Any]:
@@ -334,3 +348,32 @@ def read_dataset(path: Path) -> CrystalArrays:
     if not all(np.isfinite(column).all() for column in geometry):
         raise InputError(f"Dataset {path} holds NaN coordinates or lattices.")
     return arrays
+
+
+def describe_dataset(arrays: CrystalArrays) -> dict[str, Any]:
+    """Return counts of a dataset as plain JSON values.
+
+    `shared_between_splits` counts the chemical systems that occur in more than one split: a leak.
+    """
+    systems = [frozenset(row[row > 0].tolist()) for row in arrays.numbers]
+    splits_of: dict[frozenset[int], set[int]] = {}
+    for system, place in zip(systems, arrays.split.tolist(), strict=True):
+        splits_of.setdefault(system, set()).add(place)
+    sizes = Counter(arrays.n_sites.tolist())
+    by_elements = Counter(len(system) for system in systems)
+    by_system = Counter(arrays.crystal_system.tolist())
+    return {
+        "crystals": len(arrays),
+        "splits": {name: int((arrays.split == i).sum()) for i, name in enumerate(SPLITS)},
+        "chemical_systems": len(splits_of),
+        "shared_between_splits": sum(len(found) > 1 for found in splits_of.values()),
+        "distinct": len(np.unique(arrays.key)),
+        "n_elements": {str(n): by_elements[n] for n in sorted(by_elements)},
+        "n_sites": {str(n): sizes[n] for n in sorted(sizes)},
+        "crystal_systems": {name: by_system[i] for i, name in enumerate(CRYSTAL_SYSTEMS)},
+        "elements": len(set().union(*systems)),
+        "with_band_gap": int(np.isfinite(arrays.band_gap).sum()),
+        "with_energy_above_hull": int(np.isfinite(arrays.energy_above_hull).sum()),
+        "with_magnetic_ordering": int((arrays.ordering >= 0).sum()),
+        "longest_axis_angstrom": round(float(arrays.lengths.max()), 2),
+    }

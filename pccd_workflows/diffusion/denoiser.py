@@ -34,6 +34,12 @@ def averaging_matrices(max_sites: int) -> Tensor:
 
 def build_denoiser(architecture: Architecture) -> "Denoiser":
     """Return an untrained network."""
+    if architecture.kind == "paper-unet":
+        from pccd_workflows.diffusion.paper import PaperUNet  # which needs this module
+
+        return PaperUNet(
+            width=architecture.width, depth=architecture.depth, heads=architecture.heads
+        )
     return PointTransformer(
         width=architecture.width,
         depth=architecture.depth,
@@ -85,6 +91,9 @@ class PointTransformer(Denoiser):
     """
 
     draws_composition = True
+    element_features: Tensor
+    averaging: Tensor
+    owner: Tensor
 
     def __init__(self, *, width: int, depth: int, heads: int, max_sites: int) -> None:
         super().__init__()
@@ -190,7 +199,7 @@ class PointTransformer(Denoiser):
         """Return the means over copies: sites (B, N, 3) and lattice (B, 6)."""
         n_max = conditions.numbers.shape[1]
         averaging = self.averaging[(conditions.numbers > 0).sum(1)][:, :n_max]
-        halves = cloud[:, 2].unflatten(1, (2, N_HALF)).mean(2)
+        halves = cloud[:, 2].reshape(-1, 2, N_HALF, 3).mean(2)
         return averaging @ cloud[:, 0], halves.flatten(1)
 
     def spread(self, sites: Tensor, lattice: Tensor, conditions: ConditionBatch) -> Tensor:
@@ -199,7 +208,7 @@ class PointTransformer(Denoiser):
         positions = sites.gather(1, owner[:, :, None].expand(-1, -1, 3))
         columns = element_columns(conditions.numbers).gather(1, owner)
         kinds = (functional.one_hot(columns, 3).to(sites.dtype) - KIND_MEAN) / KIND_STD
-        halves = lattice.unflatten(1, (2, 3)).repeat_interleave(N_HALF, dim=1)
+        halves = lattice.reshape(-1, 2, 3).repeat_interleave(N_HALF, dim=1)
         return torch.stack([positions, kinds, halves], dim=1)
 
     def predict_means(
@@ -271,7 +280,7 @@ class PointTransformer(Denoiser):
         angles = level * NOISE_FREQUENCIES.to(level.device)
         noise = self.noise_in(torch.cat([angles.sin(), angles.cos()], -1))
         gap, hull = conditions.band_gap, conditions.energy_above_hull
-        return (
+        context: Tensor = (
             noise
             + self.count_table(n)
             + self.ordering_table(conditions.ordering + 1)
@@ -279,6 +288,7 @@ class PointTransformer(Denoiser):
             + self.gap_in(scalar_features(gap, 0.05, 2.0))
             + self.energy_in(scalar_features(hull, 0.01, 0.1))
         )
+        return context
 
 
 class Layer(nn.Module):
@@ -307,7 +317,9 @@ class Layer(nn.Module):
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + gate1 * self.mix(attended.transpose(1, 2).flatten(2))
         h = self.norm2(x) * (1 + scale2) + shift2
-        return x + gate2 * self.down(functional.gelu(self.up(h), approximate="tanh"))
+        fed: Tensor = self.down(functional.gelu(self.up(h), approximate="tanh"))
+        out: Tensor = x + gate2 * fed
+        return out
 
 
 N_HARMONICS = 4

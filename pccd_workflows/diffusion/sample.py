@@ -68,7 +68,12 @@ def draw_elements(generate: Generate, index: int) -> tuple[str, ...]:
 
 
 def sample_clouds(
-    model: Model, requests: Sequence[SampleRequest], *, seed: int, sampler: Sampler
+    model: Model,
+    requests: Sequence[SampleRequest],
+    *,
+    seed: int,
+    sampler: Sampler,
+    start: Tensor | None = None,
 ) -> list[PointCloud]:
     """Draw one point cloud per request.
 
@@ -80,6 +85,8 @@ def sample_clouds(
         Of the campaign.
     sampler : Sampler
         Solver, number of steps, guidance.
+    start : float tensor (B, 3, 128, 3)
+        Clean clouds in the denoiser's units, noised to t = T to begin with; pure noise if None.
 
     Returns
     -------
@@ -97,11 +104,13 @@ def sample_clouds(
     cells = [draw_cell(model, request, seed, sampler.guidance) for request in requests]
     by_size = sorted(range(len(requests)), key=lambda i: (len(cells[i]), i))
     clouds: dict[int, PointCloud] = {}
-    for start in range(0, len(by_size), MAX_BATCH):
-        places = by_size[start : start + MAX_BATCH]
+    for first in range(0, len(by_size), MAX_BATCH):
+        places = by_size[first : first + MAX_BATCH]
         chosen = [requests[i] for i in places]
         conditions = condition_batch(chosen, [cells[i] for i in places]).to(model.device)
-        values = _sample_batch(model, conditions, [r.index for r in chosen], seed, sampler)
+        origin = torch.zeros(1) if start is None else start[places]
+        drawn = _Noise([stream(seed, r.index, "noise") for r in chosen], origin, model)
+        values = _sample_batch(model, conditions, drawn, sampler)
         for place, request, value in zip(places, chosen, values, strict=True):
             clouds[place] = PointCloud(value, canonical_elements(request.elements))
     return [clouds[i] for i in range(len(requests))]
@@ -218,28 +227,42 @@ def condition_batch(
     )
 
 
+class _Noise:
+    """Standard normal clouds (B, 3, 128, 3), one random stream per sample."""
+
+    def __init__(self, seeds: Sequence[int], start: Tensor, model: Model) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.start, self.model = start.to(model.device), model
+
+    def first(self) -> Tensor:
+        """Return x_T: noise, plus what is left of the clouds to begin with."""
+        signal, sigma = signal_and_noise(self.model.log_snr[-1])
+        return signal * self.start + sigma * self()
+
+    def __call__(self) -> Tensor:
+        """Return fresh noise."""
+        drawn = [torch.randn((3, N_POINTS, 3), generator=g) for g in self.generators]
+        return torch.stack(drawn).to(self.model.device)
+
+
 @torch.no_grad()
 def _sample_batch(
-    model: Model,
-    conditions: ConditionBatch,
-    indices: Sequence[int],
-    seed: int,
-    sampler: Sampler,
+    model: Model, conditions: ConditionBatch, noise: _Noise, sampler: Sampler
 ) -> np.ndarray:
     """Return clouds (B, 3, 128, 3) in the units of a PointCloud."""
-    generators = [torch.Generator().manual_seed(stream(seed, i, "noise")) for i in indices]
-
-    def noise() -> Tensor:
-        drawn = [torch.randn((3, N_POINTS, 3), generator=g) for g in generators]
-        return torch.stack(drawn).to(model.device)
 
     def predict(noisy: Tensor, log_snr: Tensor) -> Tensor:
         return guided_prediction(model, noisy, log_snr, conditions, sampler.guidance)
 
     steps = min(sampler.steps, model.info.schedule.steps)
     times = torch.linspace(model.info.schedule.steps, 0, steps + 1).round().long()
-    solve = {"ddpm": ddpm, "ddim": ddim, "dpm-solver++": dpm_solver}[sampler.name]
-    clean = solve(predict, noise, model.log_snr[times])
+    levels = model.log_snr[times]
+    if sampler.name == "ddpm":
+        clean = ddpm(predict, noise.first(), noise, levels)
+    elif sampler.name == "ddim":
+        clean = ddim(predict, noise.first(), levels)
+    else:
+        clean = dpm_solver(predict, noise.first(), levels)
     return model.denoiser.decode(clean).cpu().double().numpy()
 
 
@@ -251,10 +274,10 @@ def guided_prediction(
     1 evaluates the network once; other weights also without conditions (classifier-free guidance).
     """
     levels = log_snr.to(noisy.device).expand(len(noisy))
-    conditional = model.denoiser(noisy, levels, conditions)
+    conditional: Tensor = model.denoiser(noisy, levels, conditions)
     if guidance == 1:
         return conditional
-    plain = model.denoiser(noisy, levels, conditions.unconditional())
+    plain: Tensor = model.denoiser(noisy, levels, conditions.unconditional())
     return plain + guidance * (conditional - plain)
 
 
@@ -262,9 +285,8 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 """(noisy clouds (B, 3, 128, 3), log_snr ()) -> predicted clean clouds."""
 
 
-def ddpm(predict: Predict, noise: Callable[[], Tensor], levels: Tensor) -> Tensor:
+def ddpm(predict: Predict, x: Tensor, noise: Callable[[], Tensor], levels: Tensor) -> Tensor:
     """Return clean clouds by ancestral sampling over falling noise `levels` (log_snr)."""
-    x = noise()
     for now, then in pairwise(levels):
         clean = predict(x, now)
         (a, _), (a2, s2) = signal_and_noise(now), signal_and_noise(then)
@@ -275,9 +297,8 @@ def ddpm(predict: Predict, noise: Callable[[], Tensor], levels: Tensor) -> Tenso
     return x
 
 
-def ddim(predict: Predict, noise: Callable[[], Tensor], levels: Tensor) -> Tensor:
+def ddim(predict: Predict, x: Tensor, levels: Tensor) -> Tensor:
     """Return clean clouds by the deterministic first-order solver."""
-    x = noise()
     clean = x
     for now, then in pairwise(levels):
         clean = predict(x, now)
@@ -287,9 +308,8 @@ def ddim(predict: Predict, noise: Callable[[], Tensor], levels: Tensor) -> Tenso
     return clean
 
 
-def dpm_solver(predict: Predict, noise: Callable[[], Tensor], levels: Tensor) -> Tensor:
+def dpm_solver(predict: Predict, x: Tensor, levels: Tensor) -> Tensor:
     """Return clean clouds by DPM-Solver++(2M) (Lu et al. 2022), the deterministic second order."""
-    x = noise()
     clean = x
     previous: tuple[Tensor, Tensor] | None = None
     for now, then in pairwise(levels):

@@ -266,7 +266,8 @@ def write_model(
     """
     crystals, held_out = data.of_split("train"), data.of_split("val")
     known = conditions_of(crystals)
-    composition, losses = None, {}
+    composition = None
+    losses: dict[str, float] = {}
     if config.composition is not None:
         composition, losses = train_composition_model(
             crystals,

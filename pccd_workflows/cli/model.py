@@ -1,0 +1,283 @@
+"""`pccd model`: train, sample, inspect and evaluate generative models."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Train, sample and inspect generative models."
+)
+NAME = typer.Argument(..., help="A folder of model/, or a path")
+AS_JSON = typer.Option(False, "--json", help="Print JSON")
+SEED = typer.Option(0, min=0, help="Fixes every random number")
+SAMPLER = typer.Option("dpm-solver++", help="dpm-solver++, ddim or ddpm")
+STEPS = typer.Option(50, min=1, max=1000, help="Network evaluations per crystal")
+GUIDANCE = typer.Option(1.0, min=0, max=20, help="Weight of the conditions; 1 = as learned")
+
+
+@app.command()
+def info(name: str = NAME, as_json: bool = AS_JSON) -> None:
+    """Show what a model was trained on and can do."""
+    from pccd_workflows.diffusion.checkpoint import find_model, read_model_info
+    from pccd_workflows.settings import get_settings
+
+    folder = find_model(name, get_settings())
+    model_info = read_model_info(folder)
+    content = model_info.model_dump(mode="json")
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), **content}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False)
+    for key, value in content.items():
+        shown = f"{len(value)}: {' '.join(value)}" if key == "elements" else _plain(value)
+        table.add_row(key, shown)
+    Console().print(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@app.command()
+def sample(
+    *,
+    name: str = typer.Option("pccd-default", "--model", help="A folder of model/, or a path"),
+    elements: str = typer.Option(..., help="Comma-separated, e.g. Mg,Mn,O"),
+    n: int = typer.Option(8, "--n", min=1, max=100_000, help="How many"),
+    out: Path | None = typer.Option(None, help="Folder for one CIF per crystal"),
+    n_sites: int | None = typer.Option(None, min=1, help="Atoms per cell"),
+    composition: str | None = typer.Option(None, help="Cell, e.g. Mg2Mn4O8"),
+    band_gap: float | None = typer.Option(None, min=0, help="eV"),
+    energy_above_hull: float | None = typer.Option(None, min=0, help="eV/atom; 0 = stable"),
+    crystal_system: str | None = typer.Option(None, help="e.g. cubic"),
+    magnetic_ordering: str | None = typer.Option(None, help="NM, FM, AFM or FiM"),
+    seed: int = SEED,
+    sampler: str = SAMPLER,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Generate crystals of the given elements."""
+    generate = _generate(
+        {
+            "model": name,
+            "elements": [e.strip() for e in elements.split(",") if e.strip()],
+            "samples": n,
+            "seed": seed,
+            "sampler": {"name": sampler, "steps": steps, "guidance": guidance},
+            "conditions": {
+                "n_sites": n_sites,
+                "composition": composition,
+                "band_gap": band_gap,
+                "energy_above_hull": energy_above_hull,
+                "crystal_system": crystal_system,
+                "magnetic_ordering": magnetic_ordering,
+            },
+        }
+    )
+    from pccd_workflows.diffusion.checkpoint import find_model, load_model
+    from pccd_workflows.diffusion.sample import SampleRequest, draw_elements, sample_clouds
+    from pccd_workflows.pointcloud.decode import DecodeError, decode
+    from pccd_workflows.settings import get_settings
+
+    settings = get_settings()
+    model = load_model(find_model(name, settings), settings.device)
+    requests = [SampleRequest(i, draw_elements(generate, i), generate.conditions) for i in range(n)]
+    clouds = sample_clouds(model, requests, seed=seed, sampler=generate.sampler)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for index, cloud in enumerate(clouds):
+        try:
+            structure = decode(cloud)
+        except DecodeError as error:
+            rows.append({"index": index, "formula": None, "reason": str(error)})
+            continue
+        path = None
+        if out is not None:
+            path = out / f"{index:06d}_{structure.composition.reduced_formula}.cif"
+            structure.to(filename=str(path), fmt="cif")
+        rows.append(
+            {
+                "index": index,
+                "formula": structure.composition.formula,
+                "a_b_c": [round(x, 3) for x in structure.lattice.abc],
+                "angles": [round(x, 1) for x in structure.lattice.angles],
+                "volume_per_atom": round(structure.volume / len(structure), 2),
+                "file": str(path) if path else None,
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        if row["formula"] is None:
+            typer.echo(f"{row['index']:6d}  no crystal: {row['reason']}")
+        else:
+            cell = "{:7.3f} {:7.3f} {:7.3f} Å".format(*row["a_b_c"])
+            angles = "{:5.1f} {:5.1f} {:5.1f}°".format(*row["angles"])
+            volume = f"{row['volume_per_atom']:6.2f} Å³/atom"
+            typer.echo(f"{row['index']:6d}  {row['formula']:18s} {cell}  {angles}  {volume}")
+    if out is not None:
+        typer.echo(f"Wrote {sum(r['formula'] is not None for r in rows)} CIF files to {out}.")
+
+
+def _generate(values: dict[str, Any]) -> Any:
+    """Return checked options as a campaign's generate section."""
+    from pydantic import ValidationError
+
+    from pccd_workflows.campaign import Generate, explain
+    from pccd_workflows.errors import InputError
+
+    try:
+        return Generate.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"Options: {explain(error, Generate)}") from None
+
+
+@app.command()
+def train(
+    config: Path = typer.Argument(..., help="Training file, e.g. model/pccd-default/train.yaml"),
+    out: Path | None = typer.Option(None, help="Folder of the finished model; scratch if left out"),
+    work: Path | None = typer.Option(None, help="Folder of the checkpoints"),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Check file and data, train nothing"),
+) -> None:
+    """Train a model; interrupted at any moment, the same command goes on."""
+    from pccd_workflows.diffusion.config import load_train_config
+    from pccd_workflows.diffusion.dataset import read_dataset
+
+    settings = load_train_config(config)
+    work = work or Path("scratch") / settings.name / "checkpoints"
+    out = out or Path("scratch") / settings.name / "model"
+    data = read_dataset(settings.data)
+    crystals = int((data.split == 0).sum())
+    typer.echo(f"{settings.name}: {crystals:,} training crystals, checkpoints in {work}")
+    if dry_run:
+        return
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from pccd_workflows.diffusion import train as training
+
+    text = TextColumn("{task.description}")
+    with Bar(BarColumn(), TimeRemainingColumn(), text, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+
+        def show(progress: training.Progress) -> None:
+            label = f"step {progress.step:,}  loss {progress.loss:.4f}"
+            bar.update(task, completed=progress.fraction, description=label)
+
+        model_info = training.train(settings, work, out, report=show)
+    typer.echo(f"Wrote {out} (weights sha256 {model_info.weights_sha256[:12]}…).")
+
+
+@app.command()
+def evaluate(
+    name: str = NAME,
+    *,
+    data: Path = typer.Option(..., help="Dataset (.npz), JSON lines file or CIF folder"),
+    split: str = typer.Option("test", help="train, val or test of the data"),
+    only: str = typer.Option("generation,reconstruction", help="Parts, comma-separated"),
+    samples: int = typer.Option(256, min=1, help="Crystals of each part"),
+    seed: int = SEED,
+    sampler: str = SAMPLER,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Measure a model on held-out crystals."""
+    from pccd_workflows.campaign import Generate
+    from pccd_workflows.errors import InputError
+
+    parts = [part.strip() for part in only.split(",")]
+    if unknown := sorted(set(parts) - {"generation", "reconstruction"}):
+        raise InputError(f"--only: unknown part {unknown[0]!r}; use generation, reconstruction.")
+    chosen: Generate = _generate(
+        {
+            "elements": ["H"],
+            "sampler": {"name": sampler, "steps": steps, "guidance": guidance},
+            "seed": seed,
+        }
+    )
+    from pccd_workflows.diffusion.checkpoint import find_model, load_model
+    from pccd_workflows.diffusion.training_index import load_training_index
+    from pccd_workflows.evaluation.generation import evaluate_generation
+    from pccd_workflows.evaluation.reconstruction import evaluate_reconstruction
+    from pccd_workflows.settings import get_settings
+
+    settings = get_settings()
+    folder = find_model(name, settings)
+    model = load_model(folder, settings.device)
+    crystals = _held_out(data, split, model.info.max_sites)
+    result: dict[str, Any] = {
+        "model": model.info.name,
+        "weights_sha256": model.info.weights_sha256,
+        "data": data.name,
+        "split": split,
+        "samples": samples,
+        "seed": seed,
+        "sampler": chosen.sampler.model_dump(),
+    }
+    if "generation" in parts:
+        result["generation"] = evaluate_generation(
+            model,
+            crystals,
+            load_training_index(folder),
+            samples=samples,
+            seed=seed,
+            sampler=chosen.sampler,
+        )
+    if "reconstruction" in parts:
+        result |= evaluate_reconstruction(
+            model, crystals, samples=samples, seed=seed, sampler=chosen.sampler
+        )
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    for line in _lines(result):
+        typer.echo(line)
+
+
+def _held_out(data: Path, split: str, max_sites: int) -> Any:
+    from pccd_workflows.diffusion.dataset import (
+        SPLITS,
+        DatasetLimits,
+        build_dataset,
+        read_dataset,
+    )
+    from pccd_workflows.errors import InputError
+
+    if split not in SPLITS:
+        raise InputError(f"--split {split!r} must be one of {', '.join(SPLITS)}.")
+    if data.suffix == ".npz":
+        arrays = read_dataset(data)
+    else:
+        arrays = build_dataset(data, DatasetLimits(max_sites=max_sites))[0]
+    crystals = arrays.take((arrays.split == SPLITS.index(split)) & (arrays.n_sites <= max_sites))
+    if len(crystals) == 0:
+        raise InputError(f"{data} has no {split} crystal of up to {max_sites} atoms.")
+    return crystals
+
+
+def _lines(content: dict[str, Any], indent: int = 0) -> list[str]:
+    """Return nested results as indented lines."""
+    lines: list[str] = []
+    for key, value in content.items():
+        pad = "  " * indent
+        if isinstance(value, dict) and set(value) == {"value", "interval", "n"}:
+            shown = "none" if value["value"] is None else f"{value['value']:.1%}"
+            lines.append(f"{pad}{key}: {shown}  95 % {value['interval']}  of {value['n']}")
+        elif isinstance(value, dict):
+            lines += [f"{pad}{key}:", *_lines(value, indent + 1)]
+        else:
+            lines.append(f"{pad}{key}: {value}")
+    return lines
