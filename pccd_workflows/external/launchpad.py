@@ -117,13 +117,19 @@ def failures(settings: Settings, campaign_id: str) -> list[Document]:
         "updated_on": 1,
         "spec._exception_details": 1,
     } | {f"spec._tasks.job.{name}": 1 for name in ("uuid", "index", "metadata")}
-    return [_failure(opened, row) for row in opened.fireworks.find(query, fields).sort("fw_id", 1)]
+    rows = list(opened.fireworks.find(query, fields).sort("fw_id", 1))
+    last = [row["launches"][-1] for row in rows if row["launches"]]
+    fields = {"launch_id": 1, "launch_dir": 1, "fworker.name": 1, "action": 1}
+    launches = {
+        launch["launch_id"]: launch
+        for launch in opened.launches.find({"launch_id": {"$in": last}}, fields)
+    }
+    return [_failure(opened, row, launches.get((row["launches"] or [None])[-1])) for row in rows]
 
 
-def _failure(opened: AtomicLaunchPad, firework: Document) -> Document:
+def _failure(opened: AtomicLaunchPad, firework: Document, launch: Document | None) -> Document:
     job = (firework["spec"].get("_tasks") or [{}])[0].get("job", {})
-    launch = opened.get_launch_by_id(firework["launches"][-1]) if firework["launches"] else None
-    traceback = _traceback(launch, firework)
+    traceback = _traceback(opened, launch, firework)
     lines = [line for line in traceback.splitlines() if line.strip()]
     return {
         "fw_id": firework["fw_id"],
@@ -133,13 +139,16 @@ def _failure(opened: AtomicLaunchPad, firework: Document) -> Document:
         "metadata": job.get("metadata", {}),
         "error": lines[-1].strip() if lines else "no message",
         "traceback": traceback,
-        "launch_dir": launch.launch_dir if launch else None,
-        "worker": launch.fworker.name if launch else None,
+        "launch_dir": launch["launch_dir"] if launch else None,
+        "worker": launch["fworker"]["name"] if launch else None,
     }
 
 
-def _traceback(launch: Any, firework: Document) -> str:
-    stored = launch.action.stored_data if launch and launch.action else {}
+def _traceback(opened: AtomicLaunchPad, launch: Document | None, firework: Document) -> str:
+    action = (launch or {}).get("action") or {}
+    stored = action.get("stored_data") or {}
+    if launch and "gridfs_id" in action:  # FireWorks' place for what exceeds 16 MB
+        stored = opened.get_launch_by_id(launch["launch_id"]).action.stored_data
     details = stored.get("_exception") or firework["spec"].get("_exception_details") or {}
     return str(details.get("_stacktrace") or stored.get("_message") or "")
 

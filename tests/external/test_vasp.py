@@ -14,6 +14,7 @@ from jobflow import Flow
 from pymatgen.core import Lattice, Structure
 from vasp_fixture import inject, standin_environment, use_standin
 
+from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import Crystal
 from pccd_workflows.errors import InputError, MissingDependencyError
@@ -219,3 +220,18 @@ def test_the_standin_knows_every_error_that_custodian_knows():
     assert set(MESSAGES) == set(known)
     for name, message in MESSAGES.items():
         assert any(text in message for text in known[name]), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"references": {"source": "prototypes"}}, "needs 'materials_project' or 'file'"),
+        ({"phonons": {"level": LEVEL}}, "not available"),
+        ({"phonons": {"level": "chgnet", "confirm": LEVEL}}, "not available"),
+        ({"generate": {"elements": ["Fe", "O"]}}, r"no POTCAR for Fe \(Fe_pv\)"),
+    ],
+)
+def test_a_campaign_that_cannot_climb_is_refused(standin, change, message):
+    broken = Campaign.model_validate(campaign().resolved() | change)
+    with pytest.raises(InputError, match=message):
+        operations._check_dft(broken, standin)
