@@ -1,6 +1,7 @@
 """`pccd known`: import and list the sets of known crystals that novelty is measured against."""
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,6 +50,7 @@ def import_set(
     from pccd_workflows.external.mongo import database
     from pccd_workflows.settings import get_settings
 
+    warnings.simplefilter("ignore")  # pymatgen warns of noble gases and of most CIF files
     rows, label = _rows(source, query, field)
     if dry_run:
         kinds = [isinstance(crystal, Unreadable) for _, crystal in rows]

@@ -115,7 +115,8 @@ def find_known_set(db: "Database[Document]", name: str) -> KnownSet | None:
 
 def list_known_sets(db: "Database[Document]") -> list[KnownSet]:
     """Return all sets, by name."""
-    return [KnownSet(name=row["_id"], **row) for row in db["known_sets"].find().sort("_id", 1)]
+    rows = survive_outage(lambda: list(db["known_sets"].find().sort("_id", 1)))
+    return [KnownSet(name=row["_id"], **row) for row in rows]
 
 
 def check_known_sets(db: "Database[Document]", names: Sequence[str]) -> None:
@@ -141,9 +142,15 @@ def known_structures(
     db: "Database[Document]", name: str, formulas: Iterable[str]
 ) -> Iterator[tuple[str, Structure]]:
     """Yield id and crystal of those in the set `name` with one of the reduced `formulas`."""
-    query = {"set": name, "formula": {"$in": sorted(set(formulas))}}
-    for row in db["known_structures"].find(query).sort("_id", 1):
-        yield row["id"], unpack(row["structure"])
+    wanted = sorted(set(formulas))
+    for start in range(0, len(wanted), BATCH):
+        query = {"set": name, "formula": {"$in": wanted[start : start + BATCH]}}
+        for row in _find(db, query):
+            yield row["id"], unpack(row["structure"])
+
+
+def _find(db: "Database[Document]", query: Document) -> list[Document]:
+    return survive_outage(lambda: list(db["known_structures"].find(query).sort("_id", 1)))
 
 
 def remove_known_set(db: "Database[Document]", name: str) -> int:

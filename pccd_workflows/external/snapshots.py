@@ -13,6 +13,7 @@ import orjson
 
 from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.errors import InputError
+from pccd_workflows.external.mongo import survive_outage
 from pccd_workflows.reference import ReferenceEntry
 
 if TYPE_CHECKING:
@@ -81,12 +82,13 @@ class MongoSnapshot:
 
     def __init__(self, db: "Database[dict[str, Any]]") -> None:
         self._systems, self._entries = db["mp_systems"], db["mp_entries"]
-        self._entries.create_index([("version", 1), ("system", 1)])
+        survive_outage(lambda: self._entries.create_index([("version", 1), ("system", 1)]))
 
     def versions(self) -> dict[str, int]:
         """Return the number of complete systems by version, the latest first."""
         kept = {"$match": {"system": {"$exists": True}}}
-        rows = self._systems.aggregate([kept, {"$group": {"_id": "$version", "n": {"$sum": 1}}}])
+        group = {"$group": {"_id": "$version", "n": {"$sum": 1}}}
+        rows = survive_outage(lambda: list(self._systems.aggregate([kept, group])))
         counts = {row["_id"]: row["n"] for row in rows}
         return dict(sorted(counts.items(), key=lambda item: version_key(item[0]), reverse=True))
 
@@ -101,8 +103,7 @@ class MongoSnapshot:
         kept: set[str] = set()
         for start in range(0, len(systems), 10_000):
             ids = [f"{version}/{system}" for system in systems[start : start + 10_000]]
-            rows = self._systems.find({"_id": {"$in": ids}}, {"system": 1})
-            kept.update(row["system"] for row in rows)
+            kept.update(self._names({"_id": {"$in": ids}}))
         return [system for system in systems if system not in kept]
 
     def put(self, version: str, system: str, entries: Sequence[ReferenceEntry]) -> None:
@@ -110,38 +111,42 @@ class MongoSnapshot:
         from pymongo import ReplaceOne
 
         fields = {"version": version, "system": system, "schema_version": SCHEMA_VERSION}
-        if entries:
-            self._entries.bulk_write(
-                [
-                    ReplaceOne(
-                        {"_id": f"{version}/{entry.entry_id}"},
-                        {**fields, "entry": entry.model_dump(mode="json")},
-                        upsert=True,
-                    )
-                    for entry in entries
-                ]
+        writes = [
+            ReplaceOne(
+                {"_id": f"{version}/{entry.entry_id}"},
+                {**fields, "entry": entry.model_dump(mode="json")},
+                upsert=True,
             )
+            for entry in entries
+        ]
+        if writes:
+            survive_outage(lambda: self._entries.bulk_write(writes))
         marker = {**fields, "n_entries": len(entries), "stored_at": datetime.now(UTC)}
-        self._systems.replace_one({"_id": f"{version}/{system}"}, marker, upsert=True)
+        self._mark(f"{version}/{system}", marker)
 
     def mark_whole(self, version: str) -> None:
         """See Snapshot."""
-        marker = {"version": version, "schema_version": SCHEMA_VERSION, "whole": True}
-        self._systems.replace_one({"_id": version}, marker, upsert=True)
+        self._mark(version, {"version": version, "schema_version": SCHEMA_VERSION, "whole": True})
+
+    def _mark(self, key: str, marker: dict[str, Any]) -> None:
+        survive_outage(lambda: self._systems.replace_one({"_id": key}, marker, upsert=True))
+
+    def _names(self, query: dict[str, Any]) -> list[str]:
+        rows = survive_outage(lambda: list(self._systems.find(query, {"system": 1})))
+        return [row["system"] for row in rows]
 
     def is_whole(self, version: str) -> bool:
         """Return whether all of MP is kept of `version`."""
-        return self._systems.find_one({"_id": version}) is not None
+        return survive_outage(lambda: self._systems.find_one({"_id": version})) is not None
 
     def systems(self, version: str) -> list[str]:
         """Return the kept chemical systems of a version, sorted."""
-        query = {"version": version, "system": {"$exists": True}}
-        return sorted(row["system"] for row in self._systems.find(query, {"system": 1}))
+        return sorted(self._names({"version": version, "system": {"$exists": True}}))
 
     def entries(self, version: str, systems: Sequence[str]) -> list[ReferenceEntry]:
         """See Snapshot."""
         query = {"version": version, "system": {"$in": list(systems)}}
-        rows = self._entries.find(query, {"entry": 1}).sort("_id", 1)
+        rows = survive_outage(lambda: list(self._entries.find(query, {"entry": 1}).sort("_id", 1)))
         return [ReferenceEntry.model_validate(row["entry"]) for row in rows]
 
 
