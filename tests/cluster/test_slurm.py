@@ -18,6 +18,7 @@ from vasp_fixture import inject, standin_environment
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import SCHEMA_VERSION, Generation
+from pccd_workflows.cli import main
 from pccd_workflows.external import launchpad, mongo
 from pccd_workflows.makers import DiscoveryMaker
 from pccd_workflows.reference import ReferenceEntry, ReferenceSet
@@ -25,6 +26,7 @@ from pccd_workflows.settings import Settings
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.timeout(1800),  # 4 minutes on two idle cores
     pytest.mark.skipif(bool(missing()), reason=f"no Slurm here: {missing()}"),
 ]
 DB_CONFIG = Path(__file__).resolve().parents[2] / "db_config"
@@ -221,22 +223,18 @@ def wait_for_vasp(settings: Settings, seconds: float = 400) -> None:
         time.sleep(1)
 
 
-def pccd(*arguments: str) -> dict:
-    ended = subprocess.run(
-        [sys.executable, "-m", "pccd_workflows", *arguments, "--json"],
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    found: dict = json.loads(ended.stdout)
+def pccd(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--json"])
+    out, err = capsys.readouterr()
+    assert not ended.value.code, err
+    found: dict = json.loads(out)
     return found
 
 
 def test_failed_jobs_of_a_cluster_are_found_mended_and_leave_no_trace(
-    settings, mongod_uri, tmp_path, monkeypatch, free_tcp_port
+    settings, mongod_uri, tmp_path, capsys, free_tcp_port
 ):
     whole = campaign(Path(__file__))
     environment = standin_environment(tmp_path)
@@ -268,14 +266,14 @@ def test_failed_jobs_of_a_cluster_are_found_mended_and_leave_no_trace(
         wait_for_vasp(settings)
         launch(tmp_path, templates["cpu"], configuration)
         wait_until_empty(configuration, 400)
-        found = pccd("job", "failures", "--campaign", whole.campaign_id)
+        found = pccd(capsys, "job", "failures", "--campaign", whole.campaign_id)
         assert {g["error_class"]: g["jobs"] for g in found["groups"]} == EXPECTED
         first = ledger(settings, whole)
         lost = {whole.candidate_id(index) for index in range(4)}
         assert {key for key, row in first.items() if row["status"] == "failed"} == lost
         assert first[whole.candidate_id(4)]["status"] == "passed"
         for error_class, options in CURES.items():
-            done = pccd("job", "rerun", "--error-class", error_class, *options)
+            done = pccd(capsys, "job", "rerun", "--error-class", error_class, *options)
             assert len(done["rerun"]) == EXPECTED[error_class]
         launch(tmp_path, templates["cpu"], configuration)
         wait_until_empty(configuration, 400)
