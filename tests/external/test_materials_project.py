@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from mp_server import Fault, ProjectServer, serve, thermo_documents
+from mp_server import Fault, ProjectServer, caesium_chloride, serve, thermo_documents
 from pymatgen.analysis.compatibility import MaterialsProject2020Compatibility
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 
-from pccd_workflows.candidate import Relaxation
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.candidate import Crystal, Relaxation
 from pccd_workflows.errors import InputError, PccdError
 from pccd_workflows.external import materials_project, mongo, mp_client
 from pccd_workflows.external.http import HttpError, Patience
@@ -31,6 +32,8 @@ from pccd_workflows.external.snapshots import (
     import_snapshot,
     version_key,
 )
+from pccd_workflows.jobs.references import make_reference_set
+from pccd_workflows.jobs.screen import _known_sets
 
 PATIENCE = Patience(timeout=0.4, attempts=4, first_wait=0.01, longest_wait=0.05)
 
@@ -308,6 +311,31 @@ def test_near_hull_keeps_what_is_within_the_limit(client):
     assert len(near_hull(references, 0.0)) == 3
     assert len(near_hull(references, 0.1)) == 4
     assert len(near_hull(references, 1.0)) == 5
+
+
+def test_in_a_campaign_all_of_mp_is_known_and_what_is_near_its_hull_is_recomputed(
+    server, settings, monkeypatch
+):
+    place = "mp_api.client.core.settings.MAPI_CLIENT_SETTINGS.ENDPOINT"
+    monkeypatch.setattr(place, server.endpoint)
+    monkeypatch.setattr(
+        "pccd_workflows.jobs.references.relax_once", lambda structure, **_: relaxed(structure)
+    )
+    campaign = Campaign.model_validate(
+        {
+            "name": "mgo",
+            "generate": {"elements": ["Mg", "O"]},
+            "references": {"source": "materials_project"},
+            "novelty": {"against": ["references"]},
+            "rungs": [{"level": "chgnet"}],
+        }
+    )
+    built = make_reference_set(campaign, campaign.rungs[0], "Mg-O")
+    mongo.put_reference_set(mongo.database(settings), built)
+    assert "mp-1009129" not in energies(built)  # CsCl type: too high to be recomputed
+    crystal = Crystal(candidate_id="c-1", structure=caesium_chloride("Mg", "O", 2.7))
+    verdict = _known_sets(campaign, [crystal], ["Mg-O"])["c-1"]["references"]
+    assert (verdict.known, verdict.matched_id) == (True, "mp-1009129")
 
 
 # --- a bad server ------------------------------------------------------------------------------
