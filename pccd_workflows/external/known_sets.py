@@ -79,9 +79,10 @@ def import_known_set(
     InputError
         The name is not allowed or belongs to a set from another source; or there is no crystal.
     """
-    if not NAME_PATTERN.fullmatch(name) or name in RESERVED_SETS:
+    # no dots: the name is a key in candidates' documents, where MongoDB takes them for paths
+    if not NAME_PATTERN.fullmatch(name) or "." in name or name in RESERVED_SETS:
         raise InputError(
-            f"{name!r} cannot name a set: take a-z, 0-9, '.', '_' and '-', and none of "
+            f"{name!r} cannot name a set: take a-z, 0-9, '_' and '-', and none of "
             f"{', '.join(RESERVED_SETS)}."
         )
     known = find_known_set(db, name)

@@ -349,7 +349,7 @@ def test_an_import_that_was_cut_off_is_completed(database, monkeypatch):
     assert known.content_sha256 == whole.content_sha256
 
 
-@pytest.mark.parametrize("name", ["training", "Has Space", "../up", ""])
+@pytest.mark.parametrize("name", ["training", "Has Space", "../up", "alex-1.2", ""])
 def test_names_that_mean_something_else_are_refused(database, name):
     with pytest.raises(InputError, match="cannot name a set"):
         import_known_set(database, name, CRYSTALS.items(), source="x")
