@@ -23,7 +23,11 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 OWNERS = {
     "mp_api": {"external/mp_client.py"},
-    "fireworks": {"external/launchpad.py"},
+    "fireworks": {
+        "external/launchpad.py",
+        "external/atomic_launchpad.py",
+        "external/worker.py",
+    },
     "maggma": {"external/mongo.py", "external/stores.py"},
     "chgnet": {"external/potential.py", "external/chgnet_calculator.py"},
     "sevenn": {"external/potential.py"},

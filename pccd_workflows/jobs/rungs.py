@@ -172,7 +172,7 @@ def _placed(result: HullResult, rung: Rung, references: ReferenceSet) -> Stabili
     return Stability(
         level=rung.level,
         passed=passed,
-        reason_class=None if passed else "unstable",
+        reason_class=None if passed else "above_threshold",
         reason=None if passed else f"{above:.3f} eV/atom above the hull, more than {limit:g}.",
         energy_above_hull=above,
         formation_energy_per_atom=result.formation_energy_per_atom,
