@@ -84,6 +84,8 @@ def load_train_config(path: Path) -> TrainConfig:
         raise InputError(f"There is no training file {path}.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"Training file {path} cannot be read: {error}.") from None
+    if not isinstance(data, dict):
+        raise InputError(f"Training file {path} must hold 'key: value' pairs.")
     try:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:

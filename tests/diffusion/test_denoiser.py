@@ -1,0 +1,97 @@
+"""The networks: shapes, masks, and the points of a site as copies."""
+
+import numpy as np
+import pytest
+import torch
+
+from pccd_workflows.diffusion.conditions import ConditionBatch, conditions_of
+from pccd_workflows.diffusion.config import Architecture
+from pccd_workflows.diffusion.dataset import read_dataset
+from pccd_workflows.diffusion.denoiser import build_denoiser, element_columns, groups_and_places
+from pccd_workflows.diffusion.paper import PaperUNet, element_slots
+from pccd_workflows.pointcloud.decode import decode
+from pccd_workflows.pointcloud.encode import PointCloud
+
+NUMBERS = torch.tensor([[12, 12, 25, 8, 8], [55, 17, 0, 0, 0]])
+OPEN = torch.full((2,), torch.nan)
+UNKNOWN = torch.full((2,), -1)
+CONDITIONS = ConditionBatch(NUMBERS, OPEN, OPEN, UNKNOWN, UNKNOWN, torch.ones(2, dtype=torch.bool))
+
+
+@pytest.fixture(params=["point-transformer", "paper-unet"])
+def network(request):
+    torch.manual_seed(0)
+    network = build_denoiser(Architecture(kind=request.param, width=32, depth=2, heads=2))
+    with torch.no_grad():  # away from the zeros that some layers start with
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return network.eval()
+
+
+def test_encode_then_decode_gives_the_crystals(network, dataset_file):
+    arrays = read_dataset(dataset_file).take(np.array([0, 300]))
+    clouds = network.decode(network.encode(arrays)).double().numpy()
+    for row, cloud in enumerate(clouds):
+        names = ("F", "Na", "Mg") if arrays.n_sites[row] == 5 else ("Na", "Cl")
+        structure = decode(PointCloud(cloud, names))
+        assert len(structure) == arrays.n_sites[row]
+        assert sorted(structure.lattice.abc) == pytest.approx(sorted(arrays.lengths[row]), rel=1e-4)
+
+
+def test_loss_is_finite_and_has_a_gradient(network, dataset_file):
+    arrays = read_dataset(dataset_file).take(np.arange(0, 384, 48))
+    conditions, clean = conditions_of(arrays), network.encode(arrays)
+    loss = network.loss(clean, torch.randn_like(clean), torch.linspace(-6, 6, 8), conditions)
+    loss.backward()
+    assert torch.isfinite(loss)
+    total = sum(p.grad.abs().sum() for p in network.parameters() if p.grad is not None)
+    assert torch.isfinite(total)
+    assert total > 0
+
+
+def test_conditions_reach_the_prediction(network):
+    noisy = torch.randn((2, 3, 128, 3), generator=torch.Generator().manual_seed(1))
+    level = torch.zeros(2)
+    plain = network(noisy, level, CONDITIONS)
+    gap = ConditionBatch(
+        NUMBERS, torch.tensor([3.0, 3.0]), OPEN, UNKNOWN, UNKNOWN, CONDITIONS.known_elements
+    )
+    assert not torch.allclose(plain, network(noisy, level, gap))
+    assert not torch.allclose(plain, network(noisy, level, CONDITIONS.unconditional()))
+
+
+def test_other_crystals_of_a_batch_do_not_matter(network):
+    noisy = torch.randn((2, 3, 128, 3), generator=torch.Generator().manual_seed(1))
+    level = torch.tensor([0.5, -1.0])
+    both = network(noisy, level, CONDITIONS)
+    alone = network(noisy[1:], level[1:], CONDITIONS.take(torch.tensor([1])))
+    assert torch.allclose(both[1], alone[0], atol=1e-4)
+
+
+def test_the_transformer_sees_only_the_means_of_copies():
+    network = build_denoiser(
+        Architecture(kind="point-transformer", width=32, depth=1, heads=2)
+    ).eval()
+    noisy = torch.randn((2, 3, 128, 3), generator=torch.Generator().manual_seed(1))
+    swapped = noisy.clone()
+    swapped[1, 0, :64] = noisy[1, 0, :64].flip(0)  # the first of two atoms owns the first 64
+    level = torch.zeros(2)
+    before, after = (network(x, level, CONDITIONS) for x in (noisy, swapped))
+    assert torch.allclose(before, after, atol=1e-5)
+    assert (before[1, 0, :64] == before[1, 0, :1]).all()
+
+
+def test_the_paper_network_has_the_published_shape():
+    with torch.device("meta"):
+        network = PaperUNet(width=64, depth=5, heads=4)
+    assert [level[3].out_channels for level in network.down] == [64, 128, 256, 512, 1024]
+    assert 130e6 < sum(p.numel() for p in network.parameters()) < 170e6
+
+
+def test_columns_groups_and_slots_of_elements():
+    assert element_columns(NUMBERS)[0].tolist() == [1, 1, 2, 0, 0]
+    assert element_columns(NUMBERS)[1, :2].tolist() == [1, 0]
+    group, place = groups_and_places(NUMBERS)
+    assert group[0].tolist() == [0, 0, 1, 2, 2]
+    assert place[0].tolist() == [0, 1, 0, 0, 1]
+    assert element_slots(NUMBERS).tolist() == [[8, 12, 25], [17, 55, 0]]

@@ -1,0 +1,90 @@
+"""The model and dataset commands, as a user types them."""
+
+import json
+
+import pytest
+from pymatgen.core import Structure
+
+from pccd_workflows.cli import main
+from pccd_workflows.settings import get_settings
+
+
+@pytest.fixture(autouse=True)
+def models(tiny_folder, monkeypatch):
+    monkeypatch.setenv("PCCD_MODEL_DIR", str(tiny_folder.parent))
+    get_settings.cache_clear()
+
+
+def run(capsys, *arguments):
+    code = 0
+    try:
+        main(list(arguments))
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_info(capsys):
+    code, out, _ = run(capsys, "model", "info", "tiny", "--json")
+    assert code == 0
+    assert json.loads(out)["name"] == "tiny"
+    code, out, _ = run(capsys, "model", "info", "tiny")
+    assert code == 0
+    assert "max_sites" in out
+
+
+def test_sample_writes_cifs(capsys, tmp_path):
+    options = ("--model", "tiny", "--elements", "Na,Cl", "--n", "3", "--steps", "10")
+    code, out, _ = run(capsys, "model", "sample", *options, "--out", str(tmp_path), "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert len(rows) == 3
+    for row in rows:
+        structure = Structure.from_file(row["file"])
+        assert {e.symbol for e in structure.composition} == {"Na", "Cl"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("model", "info", "tinny"), "no trained model"),
+        (("model", "sample", "--model", "tiny", "--elements", "Na,Xx"), "Xx"),
+        (("model", "sample", "--model", "tiny", "--elements", "Na,O"), "never seen O"),
+        (("model", "sample", "--model", "tiny", "--elements", "Na", "--sampler", "x"), "sampler"),
+        (("model", "train", "none.yaml"), "no training file"),
+        (("model", "evaluate", "tiny", "--data", "none.npz"), "no dataset"),
+        (("model", "evaluate", "tiny", "--data", "x.npz", "--only", "csp2"), "csp2"),
+        (("dataset", "describe", "none.npz"), "no dataset"),
+        (("dataset", "build", "--from", "none.jsonl", "--out", "x.npz"), "no file or folder"),
+    ],
+)
+def test_one_sentence_and_exit_code_two(capsys, arguments, word):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert word in err
+    assert "Traceback" not in err
+
+
+def test_build_and_describe(capsys, crystals_file, tmp_path):
+    target = tmp_path / "x.npz"
+    code, out, _ = run(
+        capsys, "dataset", "build", "--from", str(crystals_file), "--out", str(target), "--json"
+    )
+    assert code == 0
+    built = json.loads(out)
+    assert built["crystals"] == 384
+    code, out, _ = run(capsys, "dataset", "describe", str(target), "--json")
+    assert json.loads(out)["sha256"] == built["sha256"]
+
+
+def test_evaluate(capsys, dataset_file):
+    options = ("--data", str(dataset_file), "--samples", "16", "--steps", "10", "--json")
+    code, out, _ = run(capsys, "model", "evaluate", "tiny", *options)
+    assert code == 0
+    result = json.loads(out)
+    assert result["generation"]["elements_present"]["value"] == 1.0
+    assert result["generation"]["valid"]["value"] > 0.8
+    assert result["generation"]["obedience"]["composition"]["value"] == 1.0
+    assert result["reconstruction"]["atom_count_accuracy"]["value"] == 1.0
+    assert set(result["control"]["efficiency"]) == {"a", "b", "c", "x", "y", "z"}

@@ -1,0 +1,130 @@
+"""Sampling: reproducible crystal by crystal, and conditions act."""
+
+import numpy as np
+import pytest
+
+from pccd_workflows.campaign import Conditions, Generate, Sampler
+from pccd_workflows.diffusion.sample import SampleRequest, draw_elements, sample_clouds
+from pccd_workflows.errors import InputError
+from pccd_workflows.pointcloud.decode import decode
+
+FAST = Sampler(name="dpm-solver++", steps=15)
+
+
+def ask(elements=("Na", "Cl"), n=16, first=0, **conditions):
+    return [SampleRequest(first + i, elements, Conditions(**conditions)) for i in range(n)]
+
+
+def crystals(model, requests, sampler=FAST, seed=5):
+    return [decode(c) for c in sample_clouds(model, requests, seed=seed, sampler=sampler)]
+
+
+def axis_ratio(structures):
+    return np.median([max(s.lattice.abc) / min(s.lattice.abc) for s in structures])
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "dpm-solver++"])
+def test_a_crystal_does_not_depend_on_its_batch(tiny_model, name):
+    sampler = Sampler(name=name, steps=8)
+    requests = [*ask(n=3), *ask(("Cs", "Mg", "F"), n=3, first=3)]
+    together = sample_clouds(tiny_model, requests, seed=5, sampler=sampler)
+    backwards = sample_clouds(tiny_model, requests[::-1], seed=5, sampler=sampler)[::-1]
+    for i, request in enumerate(requests):
+        (alone,) = sample_clouds(tiny_model, [request], seed=5, sampler=sampler)
+        for other in (together[i], backwards[i]):
+            difference = (other.values - alone.values + 0.5) % 1 - 0.5
+            assert np.abs(difference).max() < 1e-3
+            assert other.elements == alone.elements
+    (other_seed,) = sample_clouds(tiny_model, requests[:1], seed=6, sampler=sampler)
+    assert np.abs(other_seed.values - together[0].values).max() > 1e-3
+    assert np.abs(together[1].values - together[0].values).max() > 1e-3
+
+
+def test_a_trained_model_draws_what_it_learned(tiny_model):
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.core import Lattice, Structure
+
+    perovskite = Structure.from_spacegroup(
+        "Pm-3m", Lattice.cubic(4.2), ["K", "Mg", "F"], [[0, 0, 0], [0.5] * 3, [0, 0.5, 0.5]]
+    )
+    made = crystals(tiny_model, ask(("K", "Mg", "F")))
+    assert all(s.composition.reduced_formula == "KMgF3" for s in made)
+    assert sum(StructureMatcher().fit(perovskite, s) for s in made) >= 12
+
+
+def test_conditions_act(tiny_model):
+    long = axis_ratio(crystals(tiny_model, ask(crystal_system="tetragonal")))
+    cubic = axis_ratio(crystals(tiny_model, ask(crystal_system="cubic")))
+    assert long > 1.4
+    assert cubic < 1.2
+    wide_gap = axis_ratio(crystals(tiny_model, ask(band_gap=4.0)))
+    metal = axis_ratio(crystals(tiny_model, ask(band_gap=0.0)))
+    assert wide_gap > 1.4
+    assert metal < 1.2
+
+
+def test_guidance_acts_and_one_means_conditional_only(tiny_model, monkeypatch):
+    requests = ask(n=4, crystal_system="tetragonal")
+
+    def clouds(guidance):
+        sampler = Sampler(name="ddim", steps=6, guidance=guidance)
+        return np.array(
+            [c.values for c in sample_clouds(tiny_model, requests, seed=1, sampler=sampler)]
+        )
+
+    plain, ignored = clouds(1.0), clouds(0.0)
+    stretch = [c[:, 2, 64:, :].mean(1).max(1).mean() for c in (ignored, plain)]
+    assert stretch[1] > stretch[0]
+    assert np.abs(clouds(3.0) - plain).max() > 1e-3
+    calls = []
+    forward = type(tiny_model.denoiser).forward
+    monkeypatch.setattr(
+        type(tiny_model.denoiser), "forward", lambda *a: calls.append(1) or forward(*a)
+    )
+    clouds(1.0)
+    once = len(calls)
+    clouds(2.0)
+    assert once == 6
+    assert len(calls) - once == 12
+
+
+def test_composition_and_number_of_atoms_are_obeyed(tiny_model):
+    for made in crystals(tiny_model, ask(n=4, composition="Na2Cl2")):
+        assert made.composition.formula == "Na2 Cl2"
+    for made in crystals(tiny_model, ask(n=4, n_sites=2)):
+        assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("request_", "word"),
+    [
+        (ask(("Na", "O")), "never seen O"),
+        (ask(("Na", "Cl", "F", "Mg")), "1 to 3 elements"),
+        (ask(composition="NaBr"), "does not have the elements"),
+        (ask(composition="Na(Cl"), "not a formula"),
+        (ask(composition="Na1.5Cl"), "fractional"),
+        (ask(composition="Na20Cl20"), "40 atoms"),
+        (ask(composition="NaCl", n_sites=4), "contradict"),
+        (ask(n_sites=7), "no cell of 7 atoms"),
+        (ask(n_sites=40), "up to 16 atoms"),
+        (ask(magnetic_ordering="FM"), "not trained on magnetic_ordering"),
+    ],
+)
+def test_what_the_model_cannot_do_is_said(tiny_model, request_, word):
+    with pytest.raises(InputError, match=word):
+        sample_clouds(tiny_model, request_, seed=0, sampler=FAST)
+
+
+def test_elements_are_given_in_turn_or_drawn():
+    given = Generate(elements=["O", "Mg"])
+    assert draw_elements(given, 7) == ("O", "Mg")
+    turns = Generate(element_sets=[["O", "Mg"], ["Na", "Cl"]])
+    assert [draw_elements(turns, i) for i in range(3)] == [("O", "Mg"), ("Na", "Cl"), ("O", "Mg")]
+    draw = {"from": ["Li", "Mg", "Fe", "Zn"], "n_elements": [2, 3], "always": ["O"]}
+    drawn = Generate.model_validate({"draw": draw, "seed": 3})
+    sets = [draw_elements(drawn, i) for i in range(200)]
+    assert sets == [draw_elements(drawn, i) for i in range(200)]
+    assert {len(s) for s in sets} == {2, 3}
+    assert all("O" in s for s in sets)
+    assert len(set(sets)) == 4 + 6
+    assert sets != [draw_elements(drawn.model_copy(update={"seed": 4}), i) for i in range(200)]

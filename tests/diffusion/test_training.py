@@ -1,0 +1,91 @@
+"""Training: it learns, it resumes, it refuses."""
+
+import pytest
+import torch
+
+from pccd_workflows.diffusion.config import load_train_config
+from pccd_workflows.diffusion.dataset import read_dataset
+from pccd_workflows.diffusion.train import CHECKPOINT, Batches, train_denoiser
+from pccd_workflows.errors import InputError
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(tiny_config, tmp_path, monkeypatch):
+    arrays = read_dataset(tiny_config.data).of_split("train")
+    config = tiny_config.model_copy(
+        update={"max_steps": 12, "batch": 16, "checkpoint_minutes": 1e-9}
+    )
+    whole, progress = train_denoiser(config, arrays, tmp_path / "whole")
+    assert progress.step == 12
+
+    from pccd_workflows.diffusion import train as training
+
+    take_step = training._step
+
+    def dying(run, *arguments):
+        if run.step == 7:
+            raise KeyboardInterrupt
+        return take_step(run, *arguments)
+
+    monkeypatch.setattr(training, "_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train_denoiser(config, arrays, tmp_path / "cut")
+    monkeypatch.setattr(training, "_step", take_step)
+    steps = []
+    monkeypatch.setattr(
+        training, "_step", lambda run, *a: steps.append(run.step) or take_step(run, *a)
+    )
+    resumed, _ = train_denoiser(config, arrays, tmp_path / "cut")
+    assert steps == [7, 8, 9, 10, 11]
+    for name, tensor in whole.state_dict().items():
+        assert torch.allclose(tensor, resumed.state_dict()[name], atol=1e-6), name
+
+
+def test_a_checkpoint_of_another_network_is_refused(tiny_config, tmp_path):
+    arrays = read_dataset(tiny_config.data).of_split("train")
+    config = tiny_config.model_copy(update={"max_steps": 1, "batch": 8})
+    train_denoiser(config, arrays, tmp_path)
+    wider = config.architecture.model_copy(update={"width": 32})
+    with pytest.raises(InputError, match="another network"):
+        train_denoiser(config.model_copy(update={"architecture": wider}), arrays, tmp_path)
+    (tmp_path / CHECKPOINT).write_bytes(b"cut")
+    with pytest.raises(InputError, match="damaged"):
+        train_denoiser(config, arrays, tmp_path)
+
+
+def test_batches_hold_every_crystal_once_per_epoch():
+    import numpy as np
+
+    sizes = np.random.default_rng(0).integers(1, 17, 96)
+    batches = Batches(sizes, 16, seed=3)
+    rows = torch.cat([batches(step) for step in range(6)])
+    assert sorted(rows.tolist()) == list(range(96))
+    assert batches(7).tolist() == Batches(sizes, 16, seed=3)(7).tolist()
+    spread = np.mean([np.ptp(sizes[batches(step).numpy()]) for step in range(6)])
+    assert spread < 6
+
+
+def test_training_files(tmp_path):
+    path = tmp_path / "train.yaml"
+    good = "name: x\ndata: a.npz\nmax_steps: 5\narchitecture: {kind: point-transformer}\n"
+    path.write_text(good)
+    config = load_train_config(path)
+    assert config.data == tmp_path / "a.npz"
+    for bad, word in [
+        (good + "learning_rat: 1\n", "learning_rate"),
+        (good.replace("max_steps: 5\n", ""), "max_steps"),
+        (good.replace("point-transformer", "mlp"), "paper-unet"),
+        ("name: [", "cannot be read"),
+        ("", "key: value"),
+    ]:
+        path.write_text(bad)
+        with pytest.raises(InputError, match=word):
+            load_train_config(path)
+    with pytest.raises(InputError, match="no training file"):
+        load_train_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("name", ["pccd-default", "paper"])
+def test_shipped_training_files_are_valid(name):
+    from pccd_workflows.settings import REPOSITORY
+
+    assert load_train_config(REPOSITORY / "model" / name / "train.yaml").name == name
