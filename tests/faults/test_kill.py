@@ -13,6 +13,7 @@ import pytest
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.external import mongo
+from pccd_workflows.settings import get_settings
 
 CAMPAIGN = Campaign.model_validate(
     {
@@ -42,7 +43,7 @@ CAMPAIGN = Campaign.model_validate(
         },
     }
 )
-JOB_STORED = "pccd_workflows.external.stores:PatientMongoStore.update"
+JOB_STORED = "pccd_workflows.external.stores:PatientJobStore.update"
 STATE_ADVANCED = "pccd_workflows.external.atomic_launchpad:AtomicLaunchPad.complete_launch"
 POINTS = {
     "generate: sampled, not stored": "pccd_workflows.diffusion.sample:sample_clouds:after:1",
@@ -93,6 +94,13 @@ def computed(log: Path) -> Counter:
     return Counter(tuple(json.loads(line)) for line in lines)
 
 
+def other_database(settings, monkeypatch):
+    """Return settings of a second, empty database on the same server."""
+    monkeypatch.setenv("PCCD_DATABASE", f"{settings.database}_killed")
+    get_settings.cache_clear()
+    return get_settings()
+
+
 @pytest.mark.slow
 def test_kill_in_every_stage_leaves_the_same_ledger(settings, tmp_path, monkeypatch):
     undisturbed = tmp_path / "undisturbed.log"
@@ -101,9 +109,8 @@ def test_kill_in_every_stage_leaves_the_same_ledger(settings, tmp_path, monkeypa
     expected = ledger(settings)
     assert len(expected) == CAMPAIGN.generate.samples
     assert any(row["phonons"] for row in expected.values()), "the campaign must reach phonons"
-    client = mongo.database(settings).client
-    client.drop_database(settings.database)
 
+    settings = other_database(settings, monkeypatch)
     disturbed = tmp_path / "disturbed.log"
     operations.submit(CAMPAIGN, settings)
     for name, point in POINTS.items():
@@ -120,3 +127,4 @@ def test_kill_in_every_stage_leaves_the_same_ledger(settings, tmp_path, monkeypa
     repeated = {unit for unit, number in again.items() if number > once[unit]}
     samples_lost = CAMPAIGN.generate.shard  # one batch of sampling was in flight
     assert len(repeated) <= samples_lost + 1, f"computed twice: {sorted(repeated)}"
+    mongo.database(settings).client.drop_database(settings.database)
