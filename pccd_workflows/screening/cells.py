@@ -35,7 +35,8 @@ class Cell:
 
     matrix: lattice vectors as rows, shape (3, 3), Å.
     coords: fractional coordinates in [0, 1), shape (n, 3), sites of one species together.
-    species: (species, number of sites) in the order of `coords`.
+    species: (species, number of sites) in the order of `coords`: rarest first, so that crystals
+    of different composition share as many patterns as possible.
     anchor: the site StructureMatcher puts on the other crystal first: the first one, in the order
     of the input, of the species with fewest sites.
     """
@@ -85,14 +86,16 @@ def _label(site: Any) -> str:
 
 def _cell(matrix: FloatArray, coords: FloatArray, labels: list[str]) -> Cell:
     counts = Counter(labels)
-    order = sorted(range(len(labels)), key=lambda i: labels[i])
+    species = sorted(counts.items(), key=lambda item: (item[1], item[0]))
+    rank = {label: number for number, (label, _) in enumerate(species)}
+    order = sorted(range(len(labels)), key=lambda i: rank[labels[i]])
     fewest = min(counts.values())
     first = next(i for i, label in enumerate(labels) if counts[label] == fewest)
     scale = (len(labels) / abs(np.linalg.det(matrix))) ** (1 / 3)
     return Cell(
         matrix=matrix * scale,
         coords=(coords - np.floor(coords))[order],
-        species=tuple(sorted(counts.items())),
+        species=tuple(species),
         anchor=order.index(first),
     )
 

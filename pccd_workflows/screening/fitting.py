@@ -52,7 +52,8 @@ class Stack:
     """Cells with the same number of sites in each block of like sites, as arrays.
 
     lattices: of the m cells. coords: fractional, shape (3, m, n). anchors: the sites of each cell
-    to be put on a source site first, shape (m, n). blocks: the sites of each species.
+    to be put on a source site first, shape (m, n). blocks: the sites of each species,
+    rarest first.
     """
 
     lattices: Lattices
@@ -237,7 +238,7 @@ def _overlay(cells: Stack, pairs: Pairs, maps: Mappings, stol: float, blur: Blur
 def _near_everywhere(cells: Stack, overlays: _Overlays, wanted: BoolArray) -> _Trials:
     """Return the trials in which every target site is near a source site of its species."""
     trials = _all_trials(cells, overlays, wanted)
-    for block in sorted(cells.blocks, key=lambda b: b.stop - b.start):
+    for block in cells.blocks:
         size = block.stop - block.start
         near: BoolArray = np.ones((len(trials.mapping), size, size), dtype=bool)
         for axis, gaps in enumerate(_gaps(cells, overlays, trials, block)):
@@ -275,7 +276,7 @@ def _in_spheres(cells: Stack, overlays: _Overlays, trials: _Trials) -> BoolArray
         rows = np.flatnonzero((short == axes).all(axis=1))
         # beyond half the cell the next image may be nearer
         images = np.array(list(product(*((-1, 0, 1) if axis else (0,) for axis in axes))))
-        for block in sorted(cells.blocks, key=lambda b: b.stop - b.start):
+        for block in cells.blocks:
             some = trials.of(rows)
             squares = _least_squares(
                 _gaps(cells, overlays, some, block), overlays.metric[some.mapping], images
@@ -309,8 +310,8 @@ def _least_squares(gaps: FloatArray, metric: FloatArray, images: IntArray) -> Fl
 def _fitting_pairs(cells: Stack, overlays: _Overlays, trials: _Trials, stol: float) -> IntArray:
     """Return the pairs with a trial that fits; a pair's trials are spared after its first fit.
 
-    Crystals of high symmetry fit in many equivalent ways: one trial of each pair is looked at,
-    then two, four and so on.
+    Crystals of high symmetry fit in many equivalent ways: one trial of each pair is looked at
+    first, then eight, and so on.
     """
     found: list[int] = []
     take = 1
@@ -326,7 +327,7 @@ def _fitting_pairs(cells: Stack, overlays: _Overlays, trials: _Trials, stol: flo
             largest = _largest_displacements(cells, overlays, trials.of(part))
             found.extend(pair[part[largest < stol]].tolist())
         trials = trials.of(~now & ~np.isin(pair, found))
-        take *= 2
+        take *= 8
     return np.array(found, dtype=np.intp)
 
 
