@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,7 +62,14 @@ def mongod_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     embedded = Settings(
         mongodb_uri=None, data_dir=tmp_path_factory.mktemp("server"), mongod_port=free_port()
     )
-    yield mongod.start(embedded)
+    uri = mongod.start(embedded)
+    # It outlives the process that started it, but shall not outlive a test run that is killed.
+    watch = f"while kill -0 {os.getpid()} 2>/dev/null; do sleep 1; done; kill -9 {{}}"
+    command = ["sh", "-c", watch.format(mongod.status(embedded).pid)]
+    watchman = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    yield uri
+    watchman.kill()
+    watchman.wait()
     mongod.stop(embedded)
 
 

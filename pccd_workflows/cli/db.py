@@ -28,6 +28,7 @@ def start() -> None:
         typer.echo(f"PCCD_MONGODB_URI is set: using the MongoDB at {mongo.hosts(settings)}.")
         return
     mongod.start(settings)
+    mongo.ensure_indexes(mongo.database(settings))
     now = mongod.status(settings)
     typer.echo(f"Running on 127.0.0.1:{now.port}, data in {now.folder}. Stop it: pccd db stop")
 

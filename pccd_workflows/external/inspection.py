@@ -79,7 +79,7 @@ def check_indexes(db: Database[Document], settings: Settings) -> Finding:  # noq
         for fields in indexes
         if fields not in _indexed_fields(db, collection)
     ]
-    problem = f"missing: {', '.join(missing)}; `pccd db init` creates them" if missing else None
+    problem = f"missing: {_some(missing)}; `pccd db init` creates them" if missing else None
     return Finding("indexes", f"{len(INDEXED)} collections", problem)
 
 
