@@ -144,6 +144,9 @@ class Stability(Record):
     references: str = Field("", description="Id (content hash) of the reference set")
     convention: EnergyConvention | None = None
     threshold: float | None = Field(None, description="Kept if energy_above_hull <= this, eV/atom")
+    novelty: Novelty | None = Field(
+        None, description="Of the relaxed crystal, among those near the hull"
+    )
 
 
 class Phonons(Record):

@@ -96,7 +96,7 @@ def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> C
     relaxations = _by_prefix(trail, campaign, "relax")
     stabilities = _by_prefix(trail, campaign, "hull")
     phonons = [record for stage, record in trail.records.items() if stage.startswith("phonons")]
-    novelty: Novelty | None = trail.records.get("deduplicate")
+    novelty = latest_novelty(trail.records.get("deduplicate"), stabilities)
     relaxed = [r.structure for r in relaxations if r.structure is not None]
     structure = relaxed[-1] if relaxed else trail.generated
     energies = [s.energy_above_hull for s in stabilities if s.energy_above_hull is not None]
@@ -118,7 +118,7 @@ def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> C
         phonon_stable=_phonon_stable(phonons),
         generation=generation,
         screening=trail.records.get("screen"),
-        novelty=novelty,
+        novelty=trail.records.get("deduplicate"),
         relaxations=relaxations,
         stabilities=stabilities,
         phonons=phonons,
@@ -129,6 +129,12 @@ def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> C
             if getattr(record, "seconds", None)
         },
     )
+
+
+def latest_novelty(first: Novelty | None, stabilities: Iterable[Stability]) -> Novelty | None:
+    """Return the verdict on the latest structure that was compared."""
+    later = [record.novelty for record in stabilities if record.novelty is not None]
+    return later[-1] if later else first
 
 
 def judge_trail(campaign: Campaign, trail: Trail) -> Verdict:

@@ -47,7 +47,7 @@ class DiscoveryMaker(Maker):
             judged.name = f"rung {rung.level}"
             jobs.append(judged)
         if campaign.phonons is not None:
-            jobs.append(assign(start_phonons(campaign, judged.output, unique.output), GPU))
+            jobs.append(assign(start_phonons(campaign, judged.output), GPU))
         flow = Flow(jobs, name=f"{self.name} {campaign.campaign_id}")
         flow.update_metadata({"campaign_id": campaign.campaign_id})
         return flow

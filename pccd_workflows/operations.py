@@ -334,7 +334,8 @@ class Best:
 def best_candidates(campaign_id: str, settings: Settings, limit: int) -> list[Best]:
     """Return the crystals that passed, lowest energy above hull first."""
     query = {"campaign_id": campaign_id, "status": "passed", "energy_above_hull": {"$ne": None}}
-    fields = ["formula_pretty", "spacegroup", "energy_above_hull", "novelty", "phonons.verdict"]
+    fields = ["formula_pretty", "spacegroup", "energy_above_hull"]
+    fields += ["stabilities.novelty.sets", "phonons.verdict"]
     rows = mongo.database(settings)["candidates"].find(query, fields)
     return [
         Best(
@@ -343,7 +344,9 @@ def best_candidates(campaign_id: str, settings: Settings, limit: int) -> list[Be
             spacegroup=row["spacegroup"] or "?",
             energy_above_hull=row["energy_above_hull"],
             known_in=", ".join(
-                name for name, verdict in row["novelty"]["sets"].items() if verdict["known"]
+                name
+                for name, verdict in row["stabilities"][-1]["novelty"]["sets"].items()
+                if verdict["known"]
             ),
             phonons=row["phonons"][-1]["verdict"] if row["phonons"] else "-",
         )

@@ -164,6 +164,13 @@ def test_the_stage_that_says_no_decides(output, status, reason_class):
     assert (document.status, document.reason_class) == (status, reason_class)
 
 
+def test_novelty_is_that_of_the_relaxed_crystal():
+    assert folded(OUTPUTS)[A].novel is False
+    relaxed = stability(0.01).model_copy(update={"novelty": Novelty()})
+    output = StageOutput(stage="hull:chgnet", records={A: relaxed})
+    assert folded([*OUTPUTS, output])[A].novel is True
+
+
 def test_a_lost_job_shows_until_its_rerun_delivers():
     ledger = Ledger(CAMPAIGN)
     for output in OUTPUTS[:3]:

@@ -48,7 +48,7 @@ def test_graph_is_the_funnel():
         "rung chgnet": {"deduplicate", "references chgnet"},
         "references 7net-0": {"rung chgnet"},
         "rung 7net-0": {"rung chgnet", "references 7net-0"},
-        "start_phonons": {"rung 7net-0", "deduplicate"},
+        "start_phonons": {"rung 7net-0"},
     }
 
 

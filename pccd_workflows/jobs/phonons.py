@@ -6,45 +6,36 @@ from typing import Any
 from jobflow import Flow, Response
 
 from pccd_workflows.campaign import Campaign, PhononsSection
-from pccd_workflows.candidate import Crystal, Novelty, Phonons, Stability, StageOutput
+from pccd_workflows.candidate import Crystal, Phonons, Stability, StageOutput
 from pccd_workflows.errors import PccdError
 from pccd_workflows.jobs.common import branching_job, stage_database, stage_job
 from pccd_workflows.jobs.relax import relax_once
 
 
 @branching_job
-def start_phonons(
-    campaign: Campaign, judged: StageOutput, deduplicated: StageOutput
-) -> Response[StageOutput] | StageOutput:
+def start_phonons(campaign: Campaign, judged: StageOutput) -> Response[StageOutput] | StageOutput:
     """Start the phonons of the lowest crystals that qualify, a flow each."""
     section = campaign.phonons
     if section is None:
         return StageOutput(stage="phonons:none")
     empty = StageOutput(stage=_stage(section))
-    flows = [
-        candidate_phonons(crystal, section) for crystal in choose(judged, deduplicated, section)
-    ]
+    flows = [candidate_phonons(crystal, section) for crystal in choose(judged, section)]
     for job in flows:
         job.name = f"phonons {section.level} {job.function_args[0].candidate_id}"
         job.update_metadata({"candidates": [job.function_args[0].candidate_id]})
     return Response(output=empty, addition=Flow(flows)) if flows else empty
 
 
-def choose(
-    judged: StageOutput, deduplicated: StageOutput, section: PhononsSection
-) -> list[Crystal]:
+def choose(judged: StageOutput, section: PhononsSection) -> list[Crystal]:
     """Return the crystals worth a phonon calculation, lowest energy above hull first."""
 
     def qualifies(crystal: Crystal) -> bool:
-        stability = judged.records[crystal.candidate_id]
-        novelty = deduplicated.records.get(crystal.candidate_id)
-        near = (
-            isinstance(stability, Stability)
-            and stability.energy_above_hull is not None
-            and stability.energy_above_hull <= section.max_energy_above_hull
-        )
-        new = not section.novel_only or (isinstance(novelty, Novelty) and novelty.novel)
-        return near and new
+        record = judged.records[crystal.candidate_id]
+        if not isinstance(record, Stability) or record.energy_above_hull is None:
+            return False
+        new = record.novelty is not None and record.novelty.novel
+        near = record.energy_above_hull <= section.max_energy_above_hull
+        return near and (new or not section.novel_only)
 
     return [crystal for crystal in judged.survivors if qualifies(crystal)][: section.candidates]
 

@@ -9,7 +9,7 @@ from typing import Any
 from jobflow import Flow, Job, Response
 
 from pccd_workflows.campaign import Campaign, Rung
-from pccd_workflows.candidate import Crystal, Relaxation, Stability, StageOutput
+from pccd_workflows.candidate import Crystal, Novelty, Relaxation, Stability, StageOutput
 from pccd_workflows.errors import InputError
 from pccd_workflows.jobs.common import (
     GPU,
@@ -19,6 +19,7 @@ from pccd_workflows.jobs.common import (
     stage_database,
     stage_job,
 )
+from pccd_workflows.jobs.novelty import goes_on, judge_novelty
 from pccd_workflows.jobs.references import covering_system
 from pccd_workflows.jobs.relax import relax
 from pccd_workflows.levels import get_level
@@ -80,6 +81,8 @@ def judge(
 ) -> StageOutput:
     """Place relaxed crystals on the hull of their chemical system; keep those near it.
 
+    Crystals that became the same one, or a known one, by relaxing are noticed here.
+
     relaxed: StageOutputs; None, or the output of an earlier run, where a job was lost.
     """
     relaxations = {
@@ -97,15 +100,32 @@ def judge(
             reason_class="budget",
             reason=f"The rung's budget of {rung.budget.candidates} candidates was spent on others.",
         )
-    kept = sorted(
+    near = sorted(
         (candidate_id for candidate_id, record in records.items() if record.passed),
         key=lambda i: (records[i].energy_above_hull or 0.0, i),
     )
-    survivors = [
-        Crystal(candidate_id=candidate_id, structure=relaxations[candidate_id].structure)
-        for candidate_id in kept
-    ]
+    crystals = [Crystal(candidate_id=i, structure=relaxations[i].structure) for i in near]
+    novelty = judge_novelty(campaign, crystals, reference_systems)
+    for candidate_id, verdict in novelty.items():
+        records[candidate_id] = with_novelty(campaign, records[candidate_id], verdict)
+    survivors = [crystal for crystal in crystals if records[crystal.candidate_id].passed]
     return StageOutput(stage=f"hull:{rung.level}", records=records, survivors=survivors)
+
+
+def with_novelty(campaign: Campaign, record: Stability, novelty: Novelty) -> Stability:
+    """Return a verdict that counts in what the crystal turned out to be when it was relaxed."""
+    update: dict[str, Any] = {"novelty": novelty}
+    if not goes_on(campaign, novelty):
+        same = novelty.duplicate_of
+        known_in = [name for name, found in novelty.sets.items() if found.known]
+        update |= {
+            "passed": False,
+            "reason_class": "known" if same is None else "duplicate",
+            "reason": f"Relaxed to a crystal known in {', '.join(known_in)}."
+            if same is None
+            else f"Relaxed to the same crystal as {same}, which lies no higher.",
+        }
+    return record.model_copy(update=update)
 
 
 def judge_stability(

@@ -125,10 +125,20 @@ def _stability(record: Stability) -> StageRow:
         _number("formation energy", record.formation_energy_per_atom, "eV/atom", 3),
         f"competes with {', '.join(phases)}" if record.decomposition else "",
         f"references {record.references}" if record.references else "",
+        *_known_after_relaxation(record.novelty),
         record.reason or "",
     )
     verdict = "kept" if record.passed else f"rejected: {_words(record.reason_class)}"
     return _row(f"hull:{record.level}", verdict, "good" if record.passed else "bad", facts)
+
+
+def _known_after_relaxation(novelty: Novelty | None) -> list[str]:
+    known = novelty.sets.items() if novelty is not None else ()
+    return [
+        f"relaxed, it is known in {name}" + (f" as {found.matched_id}" if found.matched_id else "")
+        for name, found in known
+        if found.known
+    ]
 
 
 def _phonons(record: Phonons) -> StageRow:

@@ -38,7 +38,7 @@ from pccd_workflows.external.known_sets import (
     remove_known_set,
     unpack,
 )
-from pccd_workflows.jobs.screen import _known_sets
+from pccd_workflows.jobs.novelty import _known_sets
 
 PATIENCE = Patience(timeout=0.5, attempts=3, first_wait=0.01, longest_wait=0.02)
 CRYSTALS = {

@@ -51,7 +51,7 @@ POINTS = {
     "generate: output stored, state not": f"{STATE_ADVANCED}:before:1",
     "screen": "pccd_workflows.jobs.screen:screen_structure:after:3",
     "references": "pccd_workflows.jobs.references:make_reference_set:after:1",
-    "deduplicate": "pccd_workflows.jobs.screen:find_duplicates:after:1",
+    "deduplicate": "pccd_workflows.jobs.screen:judge_novelty:after:1",
     "relax: in the second crystal": "pccd_workflows.external.potential:relax:before:2",
     "relax: done, not stored": "pccd_workflows.external.mongo:put_result:before:1",
     "hull": "pccd_workflows.jobs.rungs:judge_stability:after:1",

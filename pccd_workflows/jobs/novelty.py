@@ -1,0 +1,186 @@
+"""Which crystals of a campaign are the same, and which are known: before and after relaxation."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pymatgen.core import Structure
+
+from pccd_workflows.campaign import Campaign, MatcherSettings
+from pccd_workflows.candidate import Crystal, Novelty, SetNovelty
+from pccd_workflows.jobs.common import stage_database
+from pccd_workflows.screening.matching import KnownCrystals, group
+from pccd_workflows.settings import get_settings
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
+
+
+def judge_novelty(
+    campaign: Campaign, crystals: Sequence[Crystal], reference_systems: Sequence[str]
+) -> dict[str, Novelty]:
+    """Return for each crystal whether it repeats an earlier one of them, and who knows it.
+
+    The first of a group of equal crystals is the one that is kept.
+    """
+    duplicates = find_duplicates(crystals, campaign.novelty.matcher)
+    unique = [crystal for crystal in crystals if crystal.candidate_id not in duplicates]
+    known = _known_sets(campaign, unique, reference_systems)
+    return {
+        crystal.candidate_id: Novelty(
+            duplicate_of=duplicates.get(crystal.candidate_id),
+            sets=known.get(crystal.candidate_id, {}),
+        )
+        for crystal in crystals
+    }
+
+
+def goes_on(campaign: Campaign, novelty: Novelty) -> bool:
+    """Return whether a crystal with this verdict stays in the funnel."""
+    return novelty.duplicate_of is None and (campaign.novelty.keep_known or novelty.novel)
+
+
+def find_duplicates(crystals: Sequence[Crystal], settings: MatcherSettings) -> dict[str, str]:
+    """Return the id of the crystal kept instead, by the id of each duplicate."""
+    groups = group([crystal.structure for crystal in crystals], settings=settings)
+    duplicates = {}
+    for members in groups:
+        kept, *others = sorted(members)
+        for other in others:
+            duplicates[crystals[other].candidate_id] = crystals[kept].candidate_id
+    return duplicates
+
+
+def match_known(
+    crystals: Iterable[Crystal],
+    known: Iterable[tuple[str, Structure]],
+    settings: MatcherSettings,
+) -> dict[str, SetNovelty]:
+    """Compare crystals with known ones by structure; return a verdict for each."""
+    index = KnownCrystals(known, settings=settings)
+    method = (
+        f"StructureMatcher(ltol={settings.ltol}, stol={settings.stol}, "
+        f"angle_tol={settings.angle_tol}), symmetric"
+    )
+    verdicts = {}
+    for crystal in crystals:
+        match = index.find(crystal.structure)
+        verdicts[crystal.candidate_id] = SetNovelty(
+            known=match is not None, matched_id=match, method=method
+        )
+    return verdicts
+
+
+def _known_sets(
+    campaign: Campaign, crystals: Sequence[Crystal], reference_systems: Sequence[str]
+) -> Mapping[str, dict[str, SetNovelty]]:
+    database = stage_database()
+    verdicts: dict[str, dict[str, SetNovelty]] = defaultdict(dict)
+    for name in campaign.novelty.against:
+        if name == "references":
+            found = match_known(
+                crystals,
+                _reference_structures(database, campaign, crystals, reference_systems),
+                campaign.novelty.matcher,
+            )
+        elif name == "history":
+            found = match_known(
+                crystals, _history(database, campaign, crystals), campaign.novelty.matcher
+            )
+        else:
+            found = _in_training(campaign, crystals)
+        for candidate_id, verdict in found.items():
+            verdicts[candidate_id][name] = verdict
+    for imported in campaign.novelty.sets:
+        found = _in_known_set(database, imported, campaign, crystals)
+        for candidate_id, verdict in found.items():
+            verdicts[candidate_id][imported] = verdict
+    return verdicts
+
+
+def _in_known_set(
+    database: "Database[dict[str, Any]]",
+    name: str,
+    campaign: Campaign,
+    crystals: Sequence[Crystal],
+) -> dict[str, SetNovelty]:
+    from pccd_workflows.external.known_sets import find_known_set, known_structures
+
+    known_set = find_known_set(database, name)
+    if known_set is None or not known_set.complete:
+        note = f"there is no complete set {name!r} in the database any more"
+        unknown = SetNovelty(known=None, method="not compared", note=note)
+        return {crystal.candidate_id: unknown for crystal in crystals}
+    formulas = {c.structure.composition.reduced_formula for c in crystals}
+    known = known_structures(database, name, formulas)
+    found = match_known(crystals, known, campaign.novelty.matcher)
+    return {key: v.model_copy(update={"note": known_set.note}) for key, v in found.items()}
+
+
+def _reference_structures(
+    database: "Database[dict[str, Any]]",
+    campaign: Campaign,
+    crystals: Sequence[Crystal],
+    systems: Sequence[str],
+) -> Iterable[tuple[str, Structure]]:
+    from pccd_workflows.external.mongo import find_reference_set
+
+    if campaign.references.source == "materials_project":
+        # MP knows also the phases that lie too high to be recomputed for a rung's hull
+        kept = _materials_project_structures(database, crystals)
+        if kept is not None:
+            yield from kept
+            return
+    for chemsys in systems:
+        references = find_reference_set(
+            database, campaign.references.source, chemsys, campaign.rungs[0].level
+        )
+        for entry in references.entries if references else []:
+            if entry.structure is not None:
+                yield entry.entry_id, entry.structure
+
+
+def _materials_project_structures(
+    database: "Database[dict[str, Any]]", crystals: Sequence[Crystal]
+) -> list[tuple[str, Structure]] | None:
+    """Return all that MP has of the crystals' systems; None if they are not in the snapshot."""
+    from pccd_workflows.external.snapshots import MongoSnapshot
+
+    snapshot = MongoSnapshot(database)
+    systems = sorted({crystal.structure.chemical_system for crystal in crystals})
+    version = snapshot.complete_version(systems)
+    if version is None:
+        return None
+    entries = snapshot.entries(version, systems)
+    return [(e.entry_id, e.structure) for e in entries if e.structure is not None]
+
+
+def _history(
+    database: "Database[dict[str, Any]]", campaign: Campaign, crystals: Sequence[Crystal]
+) -> Iterable[tuple[str, Structure]]:
+    """Yield the relaxed crystals of other campaigns that share a formula with `crystals`."""
+    formulas = sorted({c.structure.composition.reduced_formula for c in crystals})
+    query = {
+        "formula_pretty": {"$in": formulas},
+        "campaign_id": {"$ne": campaign.campaign_id},
+        "novelty.duplicate_of": None,
+        "structure": {"$ne": None},
+        "stage": {"$nin": ["generate", "screen"]},
+    }
+    for document in database["candidates"].find(query, {"structure": 1}):
+        yield document["_id"], Structure.from_dict(document["structure"])
+
+
+def _in_training(campaign: Campaign, crystals: Sequence[Crystal]) -> dict[str, SetNovelty]:
+    from pccd_workflows.diffusion.checkpoint import find_model
+    from pccd_workflows.diffusion.training_index import in_training, load_training_index
+
+    index = load_training_index(find_model(campaign.generate.model, get_settings()))
+    method = "same reduced formula, space group and number of sites in the primitive cell"
+    if index is None:
+        unknown = SetNovelty(known=None, method=method, note="the model ships no training index")
+        return {crystal.candidate_id: unknown for crystal in crystals}
+    return {
+        crystal.candidate_id: SetNovelty(known=in_training(crystal.structure, index), method=method)
+        for crystal in crystals
+    }
