@@ -5,7 +5,7 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -43,16 +43,6 @@ IONIC_DIFFERENCE = 1.0
 """Difference of Pauling electronegativities from which two elements are taken as ions."""
 LEAST_VOLUME = 5.0
 """Å^3 per atom: bonds of light elements in the packings of metals come out far too dense."""
-REFINED = {True: 4, False: 1}
-"""Decorations per composition whose volume is optimised: charge balanced, and not."""
-RELAXED = {True: 3, False: 1}
-"""Decorations per composition that are relaxed at most."""
-ROUGH_MARGIN = {True: 0.5, False: 0.3}
-"""Decorations further above the hull of all, at their first volumes, are dropped, eV/atom."""
-MARGIN = {True: 0.25, False: 0.05}
-"""... and at their best volume, above the hull of all that has been relaxed, eV/atom."""
-RELAXED_ELEMENT = 10
-"""Crystals of an element that are refined and relaxed."""
 MAX_ENERGY_PER_ATOM = 20.0
 """eV/atom; beyond it atoms overlap."""
 STEP = 0.12
@@ -64,6 +54,33 @@ SAME_PHASE = 3e-3
 """Relaxed crystals nearer than this are compared by structure, eV/atom."""
 DIMERS = {"H": 0.74, "N": 1.10, "O": 1.21, "F": 1.41, "Cl": 1.99, "Br": 2.28, "I": 2.67}
 """Bond lengths of the diatomic molecules, Å (CRC Handbook of Chemistry and Physics)."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard a composition's decorations are looked at.
+
+    refined: so many, lowest at their first volume, get their volume optimised. Open frameworks
+    such as hollandite rank far down at the volume where atoms touch, and end up lowest.
+    relaxed: so many of these are relaxed at most.
+    rough: those further above the hull of all, at first volumes, are dropped, eV/atom.
+    margin: ... at their best volume, above the hull of what has been relaxed, eV/atom.
+    """
+
+    refined: int
+    relaxed: int
+    rough: float
+    margin: float
+
+
+EFFORTS = {
+    "element": Effort(refined=14, relaxed=14, rough=np.inf, margin=np.inf),
+    "simple": Effort(refined=24, relaxed=8, rough=1.0, margin=0.25),
+    "salt": Effort(refined=6, relaxed=3, rough=1.0, margin=0.25),
+    "alloy": Effort(refined=4, relaxed=3, rough=0.5, margin=0.25),
+    "unbalanced": Effort(refined=2, relaxed=1, rough=0.3, margin=0.05),
+}
+"""By kind of composition; simple are salts of at most SIMPLE_FORMULA atoms."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +162,13 @@ ADDITIONAL: tuple[Row, ...] = (
         "P-3m1",
         (3.937, 3.937, 6.129, 90, 90, 120),
         (("La", 1 / 3, 2 / 3, 0.245), ("O", 0, 0, 0), ("O", 1 / 3, 2 / 3, 0.645)),
+    ),
+    # Marezio, Acta Cryst. 20, 723 (1966): In2O3; the library's own has cations 2.4 Å apart
+    (
+        "bixbyite",
+        "Ia-3",
+        (10.117, 10.117, 10.117, 90, 90, 90),
+        (("In", 0.25, 0.25, 0.25), ("In", 0.4662, 0, 0.25), ("O", 0.3905, 0.1529, 0.3832)),
     ),
     # Atoji & Medrud, J. Chem. Phys. 31, 332 (1959): carbides, peroxides, superoxides
     ("CaC2", "I4/mmm", (3.87, 3.87, 6.38, 90, 90, 90), (("Ca", 0, 0, 0), ("C", 0, 0, 0.406))),
@@ -413,7 +437,7 @@ def build_reference_set(
         level=level,
         convention=of.convention,
         source_version=f"pymatgen {version('pymatgen')}, table {TABLE_VERSION}",
-        settings={"max_sites": MAX_SITES, "relaxed": RELAXED[True], "margin": MARGIN[True]},
+        settings={kind: asdict(effort) for kind, effort in EFFORTS.items() if kind != "element"},
         entries=sorted(entries, key=lambda entry: entry.entry_id),
         created_at=datetime.now(UTC),
     )
@@ -436,7 +460,10 @@ def _relaxed_system(
     queue = _queue(rank(decorate(name), level, inside))
     found: list[ReferenceEntry] = []
     for done, guess in enumerate(queue):
-        if len(system) == 1 or _near(guess, _hull([*inside, *found]), MARGIN):
+        if (
+            len(system) == 1
+            or _above(guess, _hull([*inside, *found])) <= effort_for(guess.composition).margin
+        ):
             relaxation = relax(guess.structure)
             if relaxation.usable:
                 found = _with_phase(found, _entry(guess, relaxation))
@@ -459,27 +486,26 @@ def rank(
         guess = _single(label, structure, level)
         if guess is not None:
             by_formula[guess.formula].append(guess)
-    near = {formula: _distinct(guesses) for formula, guesses in by_formula.items()}
-    if not lower:  # an element
-        chosen = {formula: guesses[:RELAXED_ELEMENT] for formula, guesses in near.items()}
-    else:
-        hull = _hull([*lower, *(guesses[0] for guesses in near.values())])
-        chosen = {
-            formula: [
-                g for g in guesses[: _allowed(formula, REFINED)] if _near(g, hull, ROUGH_MARGIN)
-            ]
-            for formula, guesses in near.items()
-        }
-    return {
-        formula: _distinct([at_best_volume(guess, level) for guess in guesses])
-        for formula, guesses in chosen.items()
-    }
+    distinct = {formula: _distinct(guesses) for formula, guesses in by_formula.items()}
+    hull = _hull([*lower, *(guesses[0] for guesses in distinct.values())])
+    ranked = {}
+    for formula, guesses in distinct.items():
+        effort = effort_for(Composition(formula))
+        near = [g for g in guesses[: effort.refined] if _above(g, hull) <= effort.rough]
+        ranked[formula] = _distinct([at_best_volume(guess, level) for guess in near])
+    return ranked
 
 
-def _allowed(formula: str, numbers: dict[bool, int]) -> int:
-    """Return how many decorations of a composition may be looked at."""
-    composition = Composition(formula)
-    return RELAXED_ELEMENT if len(composition) == 1 else numbers[charge_balanced(composition)]
+def effort_for(composition: Composition) -> Effort:
+    """Return how hard to look at a composition."""
+    if len(composition) == 1:
+        return EFFORTS["element"]
+    if not _is_ionic(composition):
+        return EFFORTS["alloy"]
+    if not charge_balanced(composition):
+        return EFFORTS["unbalanced"]
+    simple = composition.reduced_composition.num_atoms <= SIMPLE_FORMULA
+    return EFFORTS["simple" if simple else "salt"]
 
 
 def _single(label: str, structure: Structure, level: str) -> Guess | None:
@@ -539,14 +565,12 @@ def _dilated(structure: Structure, factor: float) -> Structure:
 
 def _queue(ranked: dict[str, list[Guess]]) -> list[Guess]:
     """Return what to relax, in order: the best of every composition, then the second best, ..."""
-    rows = []
-    for formula, guesses in ranked.items():
-        balanced = charge_balanced(Composition(formula))
-        rows += [
-            (place, not balanced, round(guess.energy_per_atom, 4), guess.label, guess)
-            for place, guess in enumerate(guesses[: _allowed(formula, RELAXED)])
-        ]
-    return [row[-1] for row in sorted(rows, key=lambda row: row[:4])]
+    rows = [
+        (place, not charge_balanced(guess.composition), round(guess.energy_per_atom, 4), guess)
+        for formula, guesses in ranked.items()
+        for place, guess in enumerate(guesses[: effort_for(Composition(formula)).relaxed])
+    ]
+    return [row[-1] for row in sorted(rows, key=lambda row: (*row[:3], row[3].label))]
 
 
 def _hull(phases: Sequence[ReferenceEntry | Guess]) -> PhaseDiagram:
@@ -558,10 +582,10 @@ def _pd_entry(phase: ReferenceEntry | Guess) -> PDEntry:
     return PDEntry(composition, phase.energy_per_atom * composition.num_atoms)
 
 
-def _near(guess: Guess, hull: PhaseDiagram, margin: dict[bool, float]) -> bool:
-    """Return whether an unrelaxed crystal is near enough to the hull to be worth more."""
+def _above(guess: Guess, hull: PhaseDiagram) -> float:
+    """Return the energy above a hull, eV/atom; infinite if the hull does not reach so far."""
     above = hull.get_e_above_hull(_pd_entry(guess), allow_negative=True)
-    return above is not None and bool(above <= margin[charge_balanced(guess.composition)])
+    return np.inf if above is None else float(above)
 
 
 def _entry(guess: Guess, relaxation: Relaxation) -> ReferenceEntry:
