@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pccd_workflows import operations
@@ -201,7 +201,7 @@ def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress
     best = operations.best_candidates(campaign.campaign_id, settings, BEST)
     if best:
         table = Table(
-            "candidate", "formula", "space group", "meV/atom above hull", "known in", "phonons"
+            Column("candidate", no_wrap=True), "formula", "group", "meV/atom", "known in", "phonons"
         )
         for row in best:
             table.add_row(
