@@ -77,6 +77,13 @@ def reduce_structure(structure: Structure) -> Cell:
     return _cell(matrix, coords, labels)
 
 
+def formula_key(structure: Structure) -> frozenset[tuple[str, int]]:
+    """Return the composition in lowest terms: equal for all cells of a crystal."""
+    counts = Counter(_label(site) for site in structure)
+    unit = math.gcd(*counts.values())
+    return frozenset((label, count // unit) for label, count in counts.items())
+
+
 def _label(site: Any) -> str:
     species = list(site.species.items())
     if len(species) == 1 and species[0][1] == 1:

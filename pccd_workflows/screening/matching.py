@@ -22,7 +22,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pccd_workflows.campaign import MatcherSettings
-from pccd_workflows.screening.cells import Cell, reduce_structure
+from pccd_workflows.screening.cells import Cell, formula_key, reduce_structure
 from pccd_workflows.screening.copies import Families, find_families
 from pccd_workflows.screening.fitting import Stack, fits, may_fit, stack
 from pccd_workflows.screening.lattices import BoolArray, IntArray, expand
@@ -186,6 +186,7 @@ class KnownCrystals:
     ) -> None:
         self.settings = settings
         self._known: dict[Species, list[tuple[str, Cell]]] = defaultdict(list)
+        self._formulas: set[frozenset[tuple[str, int]]] = set()
         for identifier, structure in crystals:
             self.add(identifier, structure)
 
@@ -196,6 +197,7 @@ class KnownCrystals:
         """Make a crystal known; ReductionError if its cell is flat."""
         cell = reduce_structure(structure)
         self._known[cell.species].append((identifier, cell))
+        self._formulas.add(formula_key(structure))
 
     def find(self, structure: Structure) -> str | None:
         """Return the smallest id of the known crystals that match, None if none does."""
@@ -206,6 +208,8 @@ class KnownCrystals:
         found: list[str | None] = [None] * len(structures)
         by_size: dict[tuple[int, ...], list[tuple[int, Cell]]] = defaultdict(list)
         for index, structure in enumerate(structures):
+            if formula_key(structure) not in self._formulas:
+                continue
             cell = reduce_structure(structure)
             if cell.species in self._known:
                 by_size[tuple(n for _, n in cell.species)].append((index, cell))
