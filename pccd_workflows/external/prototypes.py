@@ -52,6 +52,8 @@ SAME_ENERGY = 1e-4
 """Unrelaxed decorations nearer than this are the same crystal under two names, eV/atom."""
 SAME_PHASE = 3e-3
 """Relaxed crystals nearer than this are compared by structure, eV/atom."""
+OXYGEN_STATES = (-2.0, -1.0, -0.5)
+"""Of oxides, peroxides and superoxides."""
 DIMERS = {"H": 0.74, "N": 1.10, "O": 1.21, "F": 1.41, "Cl": 1.99, "Br": 2.28, "I": 2.67}
 """Bond lengths of the diatomic molecules, Å (CRC Handbook of Chemistry and Physics)."""
 
@@ -298,15 +300,25 @@ def charge_balanced(composition: Composition) -> bool:
     """Return whether average oxidation states can balance; true for an element or an alloy.
 
     The most electronegative element is an anion, the least one a cation, others either; mixed
-    valence counts, as in Mn3O4.
+    valence counts, as in Mn3O4. With alkalis and alkaline earths oxygen may also form peroxides
+    and superoxides.
     """
     if not _is_ionic(composition):
         return True
+    cations = [element for element in composition.elements if element.symbol != "O"]
+    molecular = all(element.group in (1, 2) and element.symbol != "H" for element in cations)
+    oxygen = OXYGEN_STATES if molecular else OXYGEN_STATES[:1]
+    return any(_balances(composition, state) for state in oxygen)
+
+
+def _balances(composition: Composition, oxygen: float) -> bool:
+    """Return whether charges can add up to zero with oxygen in the given state."""
     cation, *between, anion = sorted(composition.elements, key=lambda element: element.X)
     for signs in itertools.product((1, -1), repeat=len(between)):
         low = high = 0.0
         for element, sign in zip((cation, *between, anion), (1, *signs, -1), strict=True):
-            states = [state for state in _states(element) if state * sign > 0]
+            states = (oxygen,) if element.symbol == "O" else _states(element)
+            states = tuple(state for state in states if state * sign > 0)
             if not states:
                 break
             low += min(states) * composition[element]
@@ -317,11 +329,10 @@ def charge_balanced(composition: Composition) -> bool:
     return False
 
 
-def _states(element: Element) -> tuple[int, ...]:
-    """Return the oxidation states of an element; of halogens and oxygen the negative ones only."""
+def _states(element: Element) -> tuple[float, ...]:
+    """Return the oxidation states of an element in known crystals."""
     states = element.icsd_oxidation_states or element.common_oxidation_states
-    states = states or element.oxidation_states
-    return (min(states),) if element.symbol in {"O", "F"} else tuple(states)
+    return tuple(states or element.oxidation_states)
 
 
 def _scaled(structure: Structure, species: Sequence[str]) -> Structure:

@@ -154,7 +154,9 @@ def test_elements_with_diatomic_molecules_get_molecular_crystals() -> None:
         ("Mn3O4", True),  # mixed valence
         ("Mn2O7", True),
         ("Mn2O9", False),
-        ("MgO2", False),  # a peroxide: tried, but not for its charges
+        ("MgO2", True),  # a peroxide
+        ("KO2", True),  # a superoxide
+        ("MgO3", False),
         ("Mg2Mn", True),  # an alloy has none
         ("Fe", True),
         ("MgSO4", True),  # sulphur as a cation
