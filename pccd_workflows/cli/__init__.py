@@ -30,6 +30,16 @@ NOUNS = {
 class LazyNouns(TyperGroup):
     """Imports the module of a noun when it is called, not to list the nouns."""
 
+    _describing = False
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page, for which the nouns' own help texts suffice."""
+        self._describing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._describing = False
+
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002
         """Return all nouns."""
         return list(NOUNS)
@@ -38,7 +48,7 @@ class LazyNouns(TyperGroup):
         """Return the command of a noun; only its help text when listing all of them."""
         if cmd_name not in NOUNS:
             return super().get_command(ctx, cmd_name)  # type: ignore[arg-type]
-        if _listing():
+        if self._describing:
             return _described(cmd_name)
         module = importlib.import_module(f"pccd_workflows.cli.{cmd_name}")
         return typer.main.get_command(module.app)
@@ -51,11 +61,6 @@ def _described(noun: str) -> Any:
     command = typer.main.get_command(described)
     command.name = noun
     return command
-
-
-def _listing() -> bool:
-    arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    return not arguments or arguments[0] in ("--help", "-h")
 
 
 app = typer.Typer(
