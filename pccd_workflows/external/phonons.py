@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from pccd_workflows.candidate import Phonons, Relaxation
 from pccd_workflows.errors import PccdError
 from pccd_workflows.external.potential import relax, relaxation_key, software
 from pccd_workflows.levels import get_level
-from pccd_workflows.screening.dynamics import judge_phonons
+from pccd_workflows.screening.dynamics import AMBIGUOUS_FACTOR, PhononVerdict, judge_phonons
 
 if TYPE_CHECKING:
     from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
@@ -31,8 +32,8 @@ POINTS_PER_SEGMENT = 51
 MAX_MULTIPLE = 8
 """Most cells along one axis of a supercell."""
 ROUNDING = 1e-6
-ALGORITHM = 2
-"""Raised when the choice of displaced supercells changes: part of every key."""
+ALGORITHM = 3
+"""Raised when verdicts may change for the same settings: part of every key."""
 
 
 def phonon_flow(tight: Structure, level: str, settings: PhononsSection) -> Flow:
@@ -60,7 +61,6 @@ def phonon_flow(tight: Structure, level: str, settings: PhononsSection) -> Flow:
         socket=True,  # all displacements in one job
         min_length=settings.min_length,
         displacement=settings.displacement,
-        store_force_constants=False,
         create_thermal_displacements=False,
         generate_frequencies_eigenvectors_kwargs={
             "npoints_band": POINTS_PER_SEGMENT,
@@ -184,11 +184,13 @@ def phonon_record(
         Wall time of the whole calculation, s.
     """
     bands = _band_structure(document)
-    verdict = judge_phonons(
-        np.asarray(bands.bands).T,
-        np.array([q.frac_coords for q in bands.qpoints]),
-        tolerance=settings.tolerance_thz,
-    )
+    qpoints = np.array([q.frac_coords for q in bands.qpoints])
+    raw = np.asarray(bands.bands).T
+    residual = judge_phonons(raw, qpoints, tolerance=settings.tolerance_thz).gamma_residual
+    frequencies = with_sum_rule(document, qpoints)
+    verdict = judge_phonons(frequencies, qpoints, tolerance=settings.tolerance_thz)
+    if verdict.verdict == "stable" and residual is not None:
+        verdict = _distrust(verdict, residual, settings.tolerance_thz)
     supercell = _get(document, "supercell_matrix")
     uuids = _get(_get(document, "uuids"), "displacements_uuids")
     return Phonons(
@@ -197,15 +199,66 @@ def phonon_record(
         reason=verdict.reason,
         min_frequency=verdict.min_frequency,
         min_frequency_qpoint=None if verdict.qpoint is None else list(verdict.qpoint),
-        gamma_residual=verdict.gamma_residual,
+        gamma_residual=residual,
         tolerance=settings.tolerance_thz,
         supercell_matrix=None if supercell is None else np.rint(supercell).astype(int).tolist(),
         displacement=settings.displacement,
         n_displacements=None if uuids is None else len(uuids),
-        bands=band_picture(bands),
+        bands=band_picture(bands, frequencies),
         software=software(get_level(level)),
         seconds=seconds,
     )
+
+
+def with_sum_rule(document: Any, qpoints: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the frequencies of a calculation with the acoustic sum rule imposed.
+
+    Force constants from finite displacements break translation invariance a little: float32 noise
+    and odd anharmonic terms pull the acoustic branches of stable crystals to -0.2 THz at and near
+    Γ. Phonopy's symmetrization restores it.
+
+    Parameters
+    ----------
+    document
+        As for `phonon_record`; with its force constants.
+    qpoints
+        Shape (n_q, 3), in reciprocal lattice vectors of the primitive cell.
+
+    Returns
+    -------
+    ndarray
+        Shape (n_q, n_bands), THz, imaginary ones negative.
+    """
+    from phonopy import Phonopy
+    from pymatgen.io.phonopy import get_phonopy_structure
+
+    constants = _get(_get(document, "force_constants"), "force_constants")
+    structure = _get(document, "structure")
+    if constants is None or structure is None:
+        raise PccdError("The phonon calculation left no force constants.")
+    if isinstance(structure, Mapping):
+        structure = Structure.from_dict(structure)
+    phonon = Phonopy(
+        get_phonopy_structure(structure),
+        np.rint(_get(document, "supercell_matrix")).astype(int),
+        primitive_matrix=_get(document, "primitive_matrix"),
+    )
+    phonon.force_constants = np.array(constants)
+    phonon.symmetrize_force_constants()
+    phonon.run_qpoints(qpoints)
+    return np.array(phonon.get_qpoints_dict()["frequencies"])
+
+
+def _distrust(verdict: PhononVerdict, residual: float, tolerance: float) -> PhononVerdict:
+    """Return `verdict`, but ambiguous if the sum rule had to mend too much."""
+    limit = AMBIGUOUS_FACTOR * tolerance
+    if abs(residual) <= limit:
+        return verdict
+    reason = (
+        f"No imaginary mode below -{tolerance:g} THz, but before the sum rule was imposed the "
+        f"acoustic modes missed zero at Γ by {abs(residual):.3f} THz."
+    )
+    return replace(verdict, verdict="ambiguous", reason=reason)
 
 
 def _get(document: Any, name: str) -> Any:
@@ -224,8 +277,17 @@ def _band_structure(document: Any) -> "PhononBandStructureSymmLine":
     return PhononBandStructureSymmLine.from_dict(bands) if isinstance(bands, Mapping) else bands
 
 
-def band_picture(bands: "PhononBandStructureSymmLine") -> dict[str, Any]:
+def band_picture(
+    bands: "PhononBandStructureSymmLine", frequencies: NDArray[np.float64]
+) -> dict[str, Any]:
     """Return what a plot of the bands needs.
+
+    Parameters
+    ----------
+    bands
+        The path.
+    frequencies
+        Shape (n_q, n_bands), THz, along that path.
 
     Returns
     -------
@@ -233,12 +295,11 @@ def band_picture(bands: "PhononBandStructureSymmLine") -> dict[str, Any]:
         ``distances`` [n_segments][n_q] in 1/Å, ``frequencies`` [n_segments][n_bands][n_q] in THz,
         ``labels`` [n_segments][2], the names of the two ends.
     """
-    frequencies = np.asarray(bands.bands)
     distances = np.asarray(bands.distance)
     legs = [slice(b["start_index"], b["end_index"] + 1) for b in bands.branches]
     return {
         "distances": [np.round(distances[leg], 5).tolist() for leg in legs],
-        "frequencies": [np.round(frequencies[:, leg], 4).tolist() for leg in legs],
+        "frequencies": [np.round(frequencies[leg].T, 4).tolist() for leg in legs],
         "labels": [_ends(b["name"]) for b in bands.branches],
     }
 
