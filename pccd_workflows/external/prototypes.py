@@ -35,6 +35,9 @@ SIMPLE_FORMULA = 7
 """... simple ones have at most as many atoms as spinel's."""
 MAX_SITES_PLAIN = 16
 """The same for compounds whose oxidation states do not balance, and for alloys."""
+MAX_SITES_MOLECULAR = 8
+"""The same for elements that are diatomic molecules: what is larger falls apart into an arbitrary
+packing of these, some meV/atom below the crystal that everybody takes for reference."""
 MAX_FORMULA = 15
 """Most atoms of a reduced formula: Mg6MnO8 has as many."""
 MAX_SPLIT_ORBITS = 4
@@ -256,7 +259,7 @@ def _largest_cell(species: Sequence[str], *, plain: bool) -> int:
     """
     composition = Composition.from_dict(_counts(species))
     if len(composition) == 1:
-        return MAX_SITES
+        return MAX_SITES_MOLECULAR if species[0] in DIMERS else MAX_SITES
     n_atoms = composition.reduced_composition.num_atoms
     if n_atoms > MAX_FORMULA:
         return 0
