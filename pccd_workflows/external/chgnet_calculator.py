@@ -1,5 +1,6 @@
 """CHGNet as an ASE calculator at half the cost of the package's own."""
 
+import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +28,8 @@ class ChgnetCalculator(Calculator):  # type: ignore[misc]
 
     def __init__(self, device: str = "cpu", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # chgnet reads the cell's volume from a tensor that is to be differentiated, harmlessly
+        warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
         self.device = device
         self.model = CHGNet.load(verbose=False, use_device=device).eval().requires_grad_(False)
         self.model.graph_converter.set_isolated_atom_response("ignore")

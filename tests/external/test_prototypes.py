@@ -136,7 +136,8 @@ def test_decorations_are_whole_and_reproducible() -> None:
     assert len({label for label, _ in first}) == len(first)
     for _, structure in first:
         assert {element.symbol for element in structure.elements} == {"Mg", "Mn", "O"}
-        assert 4 < structure.volume / len(structure) < 100
+        # wide at the top: molecular types keep their short bonds when ions sit on them
+        assert 4 < structure.volume / len(structure) < 200
 
 
 def test_elements_with_diatomic_molecules_get_molecular_crystals() -> None:
