@@ -102,6 +102,7 @@ def other_database(settings, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)  # a dozen workers start one after the other
 def test_kill_in_every_stage_leaves_the_same_ledger(settings, tmp_path, monkeypatch):
     undisturbed = tmp_path / "undisturbed.log"
     operations.submit(CAMPAIGN, settings)
