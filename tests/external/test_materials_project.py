@@ -32,8 +32,8 @@ from pccd_workflows.external.snapshots import (
     import_snapshot,
     version_key,
 )
-from pccd_workflows.jobs.references import make_reference_set
 from pccd_workflows.jobs.novelty import _known_sets
+from pccd_workflows.jobs.references import make_reference_set
 
 PATIENCE = Patience(timeout=0.4, attempts=4, first_wait=0.01, longest_wait=0.05)
 
