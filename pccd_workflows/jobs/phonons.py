@@ -54,6 +54,7 @@ def candidate_phonons(
     began = time.time()
     try:
         tight = tight_cell(crystal.structure, section.level, relax=relax_once)
+        flow = phonon_flow(tight, section.level, section)
     except PccdError as error:
         record = Phonons(
             level=section.level,
@@ -63,7 +64,6 @@ def candidate_phonons(
             seconds=time.time() - began,
         )
         return _output(crystal.candidate_id, section, record)
-    flow = phonon_flow(tight, section.level, section)
     verdict = record_phonons(crystal.candidate_id, key, flow.output, section, began)
     verdict.name = f"phonons verdict {crystal.candidate_id}"
     whole = Flow([flow, verdict], output=verdict.output)

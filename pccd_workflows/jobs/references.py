@@ -55,9 +55,11 @@ def make_reference_set(campaign: Campaign, rung: Rung, chemsys: str) -> Referenc
     from pccd_workflows.external.snapshots import MongoSnapshot
 
     source, path = campaign.references.source, campaign.references.path
-    if source == "file" and path is not None:
-        return load_reference_set(path, chemsys, rung.level, get_level(rung.level).convention)
+    level = get_level(rung.level)
     relax = partial(relax_once, level=rung.level, fmax=rung.fmax, steps=rung.steps)
+    if source == "file" and path is not None:
+        computes = relax if level.kind == "potential" else None  # DFT energies come with the file
+        return load_reference_set(path, chemsys, rung.level, level.convention, relax=computes)
     if source == "materials_project":
         return materials_project.build_reference_set(
             chemsys, rung.level, relax=relax, snapshot=MongoSnapshot(stage_database())
