@@ -4,8 +4,12 @@
 
 Every crystal within the seed paper's limits (at most 3 elements, 16 sites, lengths below 15 Å) of
 the chosen splits goes through the point cloud and back, for each spread and noise level. A miss is
-a DecodeError or a crystal that pymatgen's StructureMatcher (default tolerances) does not match to
-the original. Exit code 1 if there is any.
+a DecodeError or a crystal that pymatgen's StructureMatcher (default settings) does not match to the
+original. By default the matcher first reduces both crystals to primitive cells, with a tolerance
+of 0.25 Å: where a translation holds to just that tolerance, noise of 0.02 (0.1 Å a site) makes the
+reductions differ and the match fails although every site is in place. Such misses are counted, and
+named "reduction" if the matcher accepts the crystal with ``primitive_cell=False``; exit code 1 if
+there is any other.
 """
 
 import argparse
@@ -60,14 +64,16 @@ def restored(
     return decode(PointCloud(values, cloud.elements), method=method)
 
 
-def verdict(original: Structure, matcher: StructureMatcher, **how: Any) -> str:
+def verdict(original: Structure, **how: Any) -> str:
     """Return "restored" or the way in which the round trip fails."""
     try:
         decoded = restored(original, **how)
     except DecodeError as error:
         return error.error_class
-    if matcher.fit(original, decoded):
+    if StructureMatcher().fit(original, decoded):
         return "restored"
+    if StructureMatcher(primitive_cell=False).fit(original, decoded):
+        return "reduction"
     if len(decoded) != len(original):
         return "number of sites"
     return "composition" if decoded.composition != original.composition else "geometry"
@@ -93,14 +99,12 @@ def main() -> int:
     settings = list(itertools.product(arguments.spread, arguments.noise))
     counts: dict[tuple[str, float], Counter[str]] = {setting: Counter() for setting in settings}
     missed: list[dict[str, Any]] = []
-    matcher = StructureMatcher()
     start = time.monotonic()
     rows = itertools.islice(crystals(arguments.data, set(arguments.split)), arguments.n)
     for number, (crystal_id, structure) in enumerate(rows):
         for spread, noise in settings:
             found = verdict(
                 structure,
-                matcher,
                 spread=spread,
                 noise=noise,
                 method=arguments.method,
@@ -130,7 +134,7 @@ def main() -> int:
         print("spread  noise  crystals  misses")
         for row in table:
             print("{spread:6}  {noise:<5}  {crystals:8}  {misses:6}  {why}".format(**row))
-    return int(bool(missed))
+    return int(any(miss["why"] != "reduction" for miss in missed))
 
 
 if __name__ == "__main__":
