@@ -22,6 +22,16 @@ from pymatgen.core import Element
 from pccd_workflows.errors import InputError
 from pccd_workflows.levels import get_level
 
+LAST_SPACE_GROUP = {
+    "triclinic": 2,
+    "monoclinic": 15,
+    "orthorhombic": 74,
+    "tetragonal": 142,
+    "trigonal": 167,
+    "hexagonal": 194,
+    "cubic": 230,
+}
+"""Crystal systems with the number of their last space group, in order."""
 NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 MAX_SAMPLES = 10_000_000
 RESERVED_SETS = ("references", "training", "history")
@@ -102,6 +112,20 @@ class Conditions(Section):
         ]
         | None
     ) = None
+    space_group: int | None = Field(
+        None, ge=1, le=230, description="Number of the space group; aimed at, not imposed"
+    )
+
+    @model_validator(mode="after")
+    def _symmetry_agrees(self) -> Self:
+        if self.space_group is None or self.crystal_system is None:
+            return self
+        system = next(s for s, last in LAST_SPACE_GROUP.items() if self.space_group <= last)
+        if system != self.crystal_system:
+            raise ValueError(
+                f"space_group {self.space_group} is {system}, not {self.crystal_system}"
+            )
+        return self
 
 
 class Sampler(Section):
@@ -113,6 +137,20 @@ class Sampler(Section):
     )
     guidance: float = Field(
         1.0, ge=0, le=20, description="Weight of the conditions; 1 = as learned, >1 = stronger"
+    )
+    temperature: float = Field(
+        1.0,
+        ge=0,
+        le=2,
+        description="Composition and space group are drawn from p^(1/temperature); 1 = as learned, "
+        "0 = always the likeliest",
+    )
+    separation: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="Atoms that are predicted closer than this fraction of their covalent radii's "
+        "sum are pushed apart while the noise is removed; 0 = leave them",
     )
 
 

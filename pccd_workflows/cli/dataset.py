@@ -15,7 +15,7 @@ AS_JSON = typer.Option(False, "--json", help="Print JSON")
 def build(
     source: Path = typer.Option(..., "--from", help="JSON lines (.jsonl, .jsonl.gz) or CIF folder"),
     out: Path = typer.Option(..., help="File to write, e.g. train.npz"),
-    max_elements: int = typer.Option(3, min=1, max=3, help="Leave out crystals with more"),
+    max_elements: int = typer.Option(3, min=1, max=5, help="Leave out crystals with more"),
     max_sites: int = typer.Option(16, min=1, max=64, help="Leave out larger primitive cells"),
     as_json: bool = AS_JSON,
 ) -> None:

@@ -59,6 +59,7 @@ def sample(
     band_gap: float | None = typer.Option(None, min=0, help="eV"),
     energy_above_hull: float | None = typer.Option(None, min=0, help="eV/atom; 0 = stable"),
     crystal_system: str | None = typer.Option(None, help="e.g. cubic"),
+    space_group: int | None = typer.Option(None, help="Number, 1 to 230"),
     magnetic_ordering: str | None = typer.Option(None, help="NM, FM, AFM or FiM"),
     seed: int = SEED,
     sampler: str = SAMPLER,
@@ -80,6 +81,7 @@ def sample(
                 "band_gap": band_gap,
                 "energy_above_hull": energy_above_hull,
                 "crystal_system": crystal_system,
+                "space_group": space_group,
                 "magnetic_ordering": magnetic_ordering,
             },
         }

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pccd_workflows.campaign import NAME_PATTERN, explain
-from pccd_workflows.diffusion.config import Architecture, CompositionSection, Schedule
+from pccd_workflows.diffusion.config import (
+    Architecture,
+    CompositionSection,
+    Schedule,
+    SymmetrySection,
+)
 from pccd_workflows.errors import InputError
 from pccd_workflows.settings import Settings
 
@@ -31,6 +36,9 @@ class ModelInfo(BaseModel):
     schedule: Schedule
     composition: CompositionSection | None = Field(
         description="Network that draws the composition; null if the cloud decides it"
+    )
+    symmetry: SymmetrySection | None = Field(
+        None, description="Network that draws the space group; null if the cloud decides it"
     )
     max_elements: int = Field(ge=1, description="Most elements of a crystal")
     max_sites: int = Field(ge=1, description="Most atoms of a cell")

@@ -31,6 +31,30 @@ def electronegativity_rank() -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=1)
+def atomic_radii() -> NDArray[np.float32]:
+    """Return atomic radii by atomic number, (MAX_Z + 1,), Å; 1.5 for number 0 (hidden)."""
+    from pymatgen.core import Element
+
+    radii = [1.5]
+    for z in range(1, MAX_Z + 1):
+        data = Element.from_Z(z).data
+        calculated = _number(data.get("Atomic radius calculated"), 1.75)
+        radii.append(_number(data.get("Atomic radius"), calculated))
+    return np.array(radii, dtype=np.float32)
+
+
+@lru_cache(maxsize=1)
+def covalent_radii() -> NDArray[np.float32]:
+    """Return covalent radii (10.1039/b801115j) by atomic number, (MAX_Z + 1,), Å; row 0 is 0."""
+    from pymatgen.analysis.molecule_structure_comparator import CovalentRadius
+    from pymatgen.core import Element
+
+    radii = [0.0]
+    radii += [CovalentRadius.radius.get(Element.from_Z(z).symbol, 1.5) for z in range(1, MAX_Z + 1)]
+    return np.array(radii, dtype=np.float32)
+
+
+@lru_cache(maxsize=1)
 def element_features() -> NDArray[np.float32]:
     """Return the features of each atomic number, (MAX_Z + 1, F), standardised; row 0 is zero.
 
@@ -43,10 +67,7 @@ def element_features() -> NDArray[np.float32]:
     classes = np.zeros((MAX_Z + 1, 18 + 4 + 12))
     for z in range(1, MAX_Z + 1):
         element = Element.from_Z(z)
-        radius = _number(
-            element.data.get("Atomic radius"),
-            _number(element.data.get("Atomic radius calculated"), 1.75),
-        )
+        radius = float(atomic_radii()[z])
         continuous[z] = (
             electronegativity()[z] or 1.5,
             radius,

@@ -1,7 +1,6 @@
 """How many atoms of each element a cell holds: a small network, asked before the cloud is drawn."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,20 +13,19 @@ from pccd_workflows.diffusion.chemistry import (
     element_features,
 )
 from pccd_workflows.diffusion.conditions import ConditionBatch
+from pccd_workflows.diffusion.config import MAX_ELEMENTS
 from pccd_workflows.diffusion.dataset import CRYSTAL_SYSTEMS, ORDERINGS, CrystalArrays
 from pccd_workflows.diffusion.denoiser import scalar_features
 
-MAX_ELEMENTS = 3
-
 
 class CompositionModel(nn.Module):
-    """Probabilities of the cells (a, b, c) = number of atoms of each element, given the elements.
+    """Probabilities of the cells (a, b, c, ...) = atoms of each element, given the elements.
 
     Elements are ordered by electronegativity, so (1, 2, 4) says the same of every spinel.
 
     Parameters
     ----------
-    cells : int tensor (V, 3)
+    cells : int tensor (V, E)
         The cells it chooses from; unused places are 0.
     width : int
         Size of the hidden layers.
@@ -50,7 +48,7 @@ class CompositionModel(nn.Module):
         self.ordering_table = nn.Embedding(len(ORDERINGS) + 1, width)
         self.system_table = nn.Embedding(len(CRYSTAL_SYSTEMS) + 1, width)
         self.number_in = nn.Linear(6, width)
-        self.elements_in = nn.Linear(MAX_ELEMENTS * size, width)
+        self.elements_in = nn.Linear(cells.shape[1] * size, width)
         self.hidden = nn.Sequential(
             nn.GELU(),
             nn.Dropout(dropout),
@@ -68,7 +66,7 @@ class CompositionModel(nn.Module):
 
         Parameters
         ----------
-        elements : int64 tensor (B, 3)
+        elements : int64 tensor (B, E)
             Atomic numbers, most electropositive first, 0 where there is none.
         conditions : ConditionBatch
             Its `numbers` are not read.
@@ -104,7 +102,7 @@ def cells_of(numbers: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.
 
     Returns
     -------
-    elements, counts : int arrays (N, 3)
+    elements, counts : int arrays (N, E)
         Most electropositive element first, padded with 0.
     """
     elements = np.zeros((len(numbers), MAX_ELEMENTS), dtype=np.int64)
@@ -175,10 +173,7 @@ def composition_loss(
     """
     elements, counts = cells_of(arrays.numbers)
     known = {tuple(cell): place for place, cell in enumerate(model.cells.tolist())}
-    only_elements = replace(
-        conditions.unconditional(), known_elements=torch.ones(len(arrays), dtype=torch.bool)
-    )
-    log_p = model(torch.from_numpy(elements), only_elements)
+    log_p = model(torch.from_numpy(elements), conditions.only_elements())
     floor = torch.where(log_p.isinf(), 0.0, log_p).amin(1)
     values = [
         log_p[row, known[tuple(count)]] if tuple(count) in known else floor[row]

@@ -23,6 +23,8 @@ class ConditionBatch:
         eV and eV/atom; NaN = open.
     ordering, crystal_system : int64 tensor (B,)
         Index into ORDERINGS and CRYSTAL_SYSTEMS; -1 = open.
+    space_group : int64 tensor (B,)
+        1 to 230; -1 = open.
     known_elements : bool tensor (B,)
         False hides which elements the sites hold (not how many of each), for guidance.
     """
@@ -32,6 +34,7 @@ class ConditionBatch:
     energy_above_hull: Tensor
     ordering: Tensor
     crystal_system: Tensor
+    space_group: Tensor
     known_elements: Tensor
 
     def to(self, device: torch.device) -> "ConditionBatch":
@@ -52,18 +55,26 @@ class ConditionBatch:
             energy_above_hull=torch.full_like(self.energy_above_hull, torch.nan),
             ordering=torch.full_like(self.ordering, UNKNOWN),
             crystal_system=torch.full_like(self.crystal_system, UNKNOWN),
+            space_group=torch.full_like(self.space_group, UNKNOWN),
             known_elements=torch.zeros_like(self.known_elements),
         )
+
+    def only_elements(self) -> "ConditionBatch":
+        """Return the batch with everything open but the elements."""
+        return replace(self.unconditional(), known_elements=torch.ones_like(self.known_elements))
 
     def drop(
         self, properties: float, elements: float, generator: torch.Generator | None = None
     ) -> "ConditionBatch":
         """Return the batch with conditions left open at random, each on its own.
 
+        The crystal system says less than the space group, so it is dropped only with it, and then
+        every other time.
+
         Parameters
         ----------
         properties : float
-            Probability of dropping each of gap, energy, ordering and crystal system.
+            Probability of dropping each of gap, energy, ordering and space group.
         elements : float
             Probability of hiding the elements and all properties (what guidance compares with).
         generator : torch.Generator
@@ -71,13 +82,15 @@ class ConditionBatch:
         """
         chance = torch.rand((5, len(self.band_gap)), generator=generator).to(self.numbers.device)
         hide = chance[4] < elements
-        gap, energy, ordering, system = (chance[i] < properties for i in range(4))
+        gap, energy, ordering, group = (chance[i] < properties for i in range(4))
+        system = chance[3] < properties / 2
         return replace(
             self,
             band_gap=self.band_gap.masked_fill(gap | hide, torch.nan),
             energy_above_hull=self.energy_above_hull.masked_fill(energy | hide, torch.nan),
             ordering=self.ordering.masked_fill(ordering | hide, UNKNOWN),
             crystal_system=self.crystal_system.masked_fill(system | hide, UNKNOWN),
+            space_group=self.space_group.masked_fill(group | hide, UNKNOWN),
             known_elements=self.known_elements & ~hide,
         )
 
@@ -90,5 +103,6 @@ def conditions_of(arrays: CrystalArrays) -> ConditionBatch:
         energy_above_hull=torch.from_numpy(arrays.energy_above_hull),
         ordering=torch.from_numpy(arrays.ordering.astype(np.int64)),
         crystal_system=torch.from_numpy(arrays.crystal_system.astype(np.int64)),
+        space_group=torch.from_numpy(arrays.space_group.astype(np.int64)),
         known_elements=torch.ones(len(arrays), dtype=torch.bool),
     )

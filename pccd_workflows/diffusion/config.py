@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pccd_workflows.campaign import explain
 from pccd_workflows.errors import InputError
 
+MAX_ELEMENTS = 5
+"""Most elements of a crystal that the networks have places for."""
+
 
 class Section(BaseModel):
     """A part of a training file; unknown keys are refused."""
@@ -24,6 +27,7 @@ class Architecture(Section):
     depth: int = Field(6, ge=1, description="Layers (levels of the U-Net)")
     heads: int = Field(4, ge=1)
     max_sites: int = Field(16, ge=1, le=64)
+    max_elements: int = Field(3, ge=1, le=MAX_ELEMENTS)
 
 
 class Schedule(Section):
@@ -40,6 +44,13 @@ class CompositionSection(Section):
     epochs: int = Field(12, ge=1)
 
 
+class SymmetrySection(Section):
+    """The network that draws the space group, given the composition."""
+
+    width: int = Field(256, ge=8)
+    epochs: int = Field(12, ge=1)
+
+
 class TrainConfig(Section):
     """A file train.yaml."""
 
@@ -49,6 +60,10 @@ class TrainConfig(Section):
     architecture: Architecture
     schedule: Schedule = Schedule()
     composition: CompositionSection | None = CompositionSection()
+    symmetry: SymmetrySection | None = None
+    start_from: Path | None = Field(
+        None, description="Folder of a model whose denoiser training begins with"
+    )
     batch: int = Field(128, ge=1, description="Crystals per step and device")
     learning_rate: float = Field(1e-3, gt=0)
     warmup: int = Field(100, ge=0, description="Steps of rising learning rate")
@@ -71,7 +86,7 @@ class TrainConfig(Section):
 
 
 def load_train_config(path: Path) -> TrainConfig:
-    """Read a training file; a relative `data` is taken from its folder.
+    """Read a training file; relative paths are taken from its folder.
 
     Raises
     ------
@@ -90,4 +105,7 @@ def load_train_config(path: Path) -> TrainConfig:
         config = TrainConfig.model_validate(data)
     except ValidationError as error:
         raise InputError(f"Training file {path}: {explain(error, TrainConfig)}") from None
-    return config.model_copy(update={"data": path.parent / config.data})
+    places: dict[str, Path] = {"data": path.parent / config.data}
+    if config.start_from is not None:
+        places["start_from"] = path.parent / config.start_from
+    return config.model_copy(update=places)

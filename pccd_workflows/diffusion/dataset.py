@@ -13,6 +13,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pccd_workflows.campaign import LAST_SPACE_GROUP
 from pccd_workflows.diffusion.canonical import canonical_cell
 from pccd_workflows.diffusion.chemistry import MAX_Z
 from pccd_workflows.diffusion.training_index import hash_key
@@ -22,19 +23,10 @@ from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 ORDERINGS = ("NM", "FM", "AFM", "FiM")
-CRYSTAL_SYSTEMS = (
-    "triclinic",
-    "monoclinic",
-    "orthorhombic",
-    "tetragonal",
-    "trigonal",
-    "hexagonal",
-    "cubic",
-)
-_LAST_SPACEGROUP = (2, 15, 74, 142, 167, 194, 230)
+CRYSTAL_SYSTEMS = tuple(LAST_SPACE_GROUP)
 MAX_VOLUME_PER_ATOM = 150.0
 """Å^3; larger cells are broken entries or isolated molecules."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 DTYPES: dict[str, Any] = {
@@ -45,7 +37,7 @@ DTYPES: dict[str, Any] = {
     "band_gap": np.float32,
     "energy_above_hull": np.float32,
     "ordering": np.int8,
-    "crystal_system": np.int8,
+    "space_group": np.int16,
     "split": np.int8,
     "key": np.int64,
 }
@@ -67,8 +59,10 @@ class CrystalArrays:
         Degrees
     band_gap, energy_above_hull : float32 array (N,)
         eV and eV/atom, NaN where unknown.
-    ordering, crystal_system : int8 array (N,)
-        Index into ORDERINGS (-1 unknown) and CRYSTAL_SYSTEMS.
+    ordering : int8 array (N,)
+        Index into ORDERINGS, -1 unknown.
+    space_group : int16 array (N,)
+        Number of the space group, 1 to 230.
     split : int8 array (N,)
         Index into SPLITS.
     key : int64 array (N,)
@@ -82,7 +76,7 @@ class CrystalArrays:
     band_gap: NDArray[np.float32]
     energy_above_hull: NDArray[np.float32]
     ordering: NDArray[np.int8]
-    crystal_system: NDArray[np.int8]
+    space_group: NDArray[np.int16]
     split: NDArray[np.int8]
     key: NDArray[np.int64]
 
@@ -95,6 +89,11 @@ class CrystalArrays:
         """Atoms in each cell, (N,)."""
         return np.asarray(np.count_nonzero(self.numbers, axis=1))
 
+    @property
+    def crystal_system(self) -> NDArray[np.int64]:
+        """Index into CRYSTAL_SYSTEMS, (N,)."""
+        return np.asarray(np.searchsorted(list(LAST_SPACE_GROUP.values()), self.space_group))
+
     def take(self, rows: NDArray[Any]) -> "CrystalArrays":
         """Return some of the crystals, chosen by index or mask."""
         return CrystalArrays(*(getattr(self, f.name)[rows] for f in fields(self)))
@@ -106,7 +105,7 @@ class CrystalArrays:
 
 def crystal_system(spacegroup: int) -> int:
     """Return the index into CRYSTAL_SYSTEMS of a space group number (1 to 230)."""
-    return int(np.searchsorted(_LAST_SPACEGROUP, spacegroup))
+    return int(np.searchsorted(list(LAST_SPACE_GROUP.values()), spacegroup))
 
 
 def split_of(chemsys: str) -> Split:
@@ -247,7 +246,7 @@ def _row(record: dict[str, Any], limits: DatasetLimits) -> dict[str, Any]:
         "band_gap": _float(record.get("band_gap")),
         "energy_above_hull": _float(hull),
         "ordering": ORDERINGS.index(ordering) if ordering in ORDERINGS else -1,
-        "crystal_system": crystal_system(spacegroup),
+        "space_group": spacegroup,
         "split": SPLITS.index(split),
         "key": hash_key(_reduced_formula(record["species"]), spacegroup, n),
     }

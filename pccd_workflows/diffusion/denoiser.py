@@ -7,12 +7,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pccd_workflows.diffusion.chemistry import MAX_Z, element_features
+from pccd_workflows.diffusion.chemistry import (
+    MAX_Z,
+    atomic_radii,
+    covalent_radii,
+    element_features,
+)
 from pccd_workflows.diffusion.conditions import ConditionBatch, conditions_of
 from pccd_workflows.diffusion.config import Architecture
 from pccd_workflows.diffusion.dataset import CRYSTAL_SYSTEMS, ORDERINGS, CrystalArrays
 from pccd_workflows.diffusion.process import add_noise
-from pccd_workflows.pointcloud.encode import ANGLE_SCALE, LENGTH_SCALE, N_POINTS, site_of_point
+from pccd_workflows.pointcloud.encode import (
+    ANGLE_SCALE,
+    LENGTH_SCALE,
+    N_COLUMNS,
+    N_POINTS,
+    site_of_point,
+)
 
 N_HALF = N_POINTS // 2
 
@@ -45,6 +56,7 @@ def build_denoiser(architecture: Architecture) -> "Denoiser":
         depth=architecture.depth,
         heads=architecture.heads,
         max_sites=architecture.max_sites,
+        max_elements=architecture.max_elements,
     )
 
 
@@ -53,24 +65,41 @@ class Denoiser(nn.Module, ABC):
 
     draws_composition: bool
     """Whether the composition is fixed before the cloud is drawn."""
+    columns: int = N_COLUMNS
+    """Columns C of the clouds: 3, or the most elements if that is more."""
 
     @abstractmethod
     def encode(self, crystals: CrystalArrays) -> Tensor:
-        """Return clean clouds (B, 3, 128, 3)."""
+        """Return clean clouds (B, 3, 128, C)."""
 
     @abstractmethod
     def decode(self, cloud: Tensor) -> Tensor:
-        """Return clouds (B, 3, 128, 3) in the units of a PointCloud."""
+        """Return clouds (B, 3, 128, C) in the units of a PointCloud."""
 
     @abstractmethod
     def forward(self, noisy: Tensor, log_snr: Tensor, conditions: ConditionBatch) -> Tensor:
-        """Return the predicted clean clouds for noisy ones (B, 3, 128, 3) and log_snr (B,)."""
+        """Return the predicted clean clouds for noisy ones (B, 3, 128, C) and log_snr (B,)."""
 
     @abstractmethod
     def loss(
         self, clean: Tensor, noise: Tensor, log_snr: Tensor, conditions: ConditionBatch
     ) -> Tensor:
         """Return the training loss, a scalar."""
+
+    @abstractmethod
+    def separate(self, clean: Tensor, conditions: ConditionBatch, closest: float) -> Tensor:
+        """Return predicted clean clouds whose atoms are pushed apart where they overlap.
+
+        Networks that do not know which points make an atom leave the clouds as they are.
+
+        Parameters
+        ----------
+        clean : float tensor (B, 3, 128, C)
+        conditions : ConditionBatch
+        closest : float
+            Distance aimed at, relative to the sum of the covalent radii.
+
+        """
 
 
 class PointTransformer(Denoiser):
@@ -82,24 +111,35 @@ class PointTransformer(Denoiser):
     each site and the clean lattice, and writes them back to all copies. Predictions are
     preconditioned at the noise that the means have (v-prediction per site).
 
+    Pairs of sites are described by their periodic distance in the least-squares estimate of the
+    crystal; the descriptions weight the attention and are gathered by it.
+
     Parameters
     ----------
     width, depth, heads : int
         Size of the transformer.
-    max_sites : int
-        Most sites of a cell.
+    max_sites, max_elements : int
+        Most sites and elements of a cell.
     """
 
     draws_composition = True
     element_features: Tensor
     averaging: Tensor
     owner: Tensor
+    radii: Tensor
+    covalent_radii: Tensor
 
-    def __init__(self, *, width: int, depth: int, heads: int, max_sites: int) -> None:
+    def __init__(
+        self, *, width: int, depth: int, heads: int, max_sites: int, max_elements: int = 3
+    ) -> None:
         super().__init__()
         self.max_sites = max_sites
+        self.columns = max(N_COLUMNS, max_elements)
         features = torch.from_numpy(element_features())
         self.register_buffer("element_features", features, persistent=False)
+        self.register_buffer("radii", torch.from_numpy(atomic_radii()), persistent=False)
+        covalent = torch.from_numpy(covalent_radii())
+        self.register_buffer("covalent_radii", covalent, persistent=False)
         self.register_buffer("averaging", averaging_matrices(max_sites), persistent=False)
         self.register_buffer(
             "owner",
@@ -112,16 +152,18 @@ class PointTransformer(Denoiser):
         self.element_table = nn.Embedding(MAX_Z + 1, width)  # row 0: hidden element
         self.element_linear = nn.Linear(features.shape[1], width, bias=False)
         self.place_table = nn.Embedding(max_sites, width)  # place among the sites of its element
-        self.group_table = nn.Embedding(3, width)  # first, second, third element
+        self.group_table = nn.Embedding(self.columns, width)  # first, second, third... element
         self.site_in = nn.Linear(3 + 6 * N_HARMONICS, width)
         self.lattice_in = nn.Linear(6 + features.shape[1], width)
         self.count_table = nn.Embedding(max_sites + 1, width)
         self.ordering_table = nn.Embedding(len(ORDERINGS) + 1, width)
         self.system_table = nn.Embedding(len(CRYSTAL_SYSTEMS) + 1, width)
+        self.space_group_table = nn.Embedding(N_SPACE_GROUPS + 1, width)
         self.gap_in = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width))
         self.energy_in = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width))
         self.noise_in = nn.Sequential(nn.Linear(N_NOISE, width), nn.SiLU(), nn.Linear(width, width))
         self.modulation = nn.Linear(width, 6 * width)
+        self.pair_in = nn.Linear(6 * N_PAIR_HARMONICS + N_SHELLS, PAIR_WIDTH)
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(depth))
         self.out_norm = nn.LayerNorm(width, elementwise_affine=False)
         self.out_modulation = nn.Linear(width, 2 * width)
@@ -132,13 +174,14 @@ class PointTransformer(Denoiser):
             nn.init.zeros_(linear.bias)
         for table in (m for m in self.modules() if isinstance(m, nn.Embedding)):
             nn.init.normal_(table.weight, std=0.1)
+        nn.init.zeros_(self.space_group_table.weight)
 
     def forward(self, noisy: Tensor, log_snr: Tensor, conditions: ConditionBatch) -> Tensor:
         """Return the predicted clean cloud.
 
         Parameters
         ----------
-        noisy : float tensor (B, 3, 128, 3)
+        noisy : float tensor (B, 3, 128, C)
             Normalised noisy clouds.
         log_snr : float tensor (B,)
             Noise of the points.
@@ -146,7 +189,7 @@ class PointTransformer(Denoiser):
 
         Returns
         -------
-        float tensor (B, 3, 128, 3)
+        float tensor (B, 3, 128, C)
         """
         sites, lattice = self.predict_means(*self.pool(noisy, conditions), log_snr, conditions)
         return self.spread(sites, lattice, conditions)
@@ -175,7 +218,7 @@ class PointTransformer(Denoiser):
         return per_crystal.mean() + lattice_error.abs().mean()
 
     def encode(self, crystals: CrystalArrays) -> Tensor:
-        """Return clean clouds (B, 3, 128, 3) with zero mean and unit variance."""
+        """Return clean clouds (B, 3, 128, C) with zero mean and unit variance."""
         conditions = conditions_of(crystals)
         sites = (torch.from_numpy(crystals.frac_coords) - COORD_MEAN) / COORD_STD
         lattice = torch.cat(
@@ -188,28 +231,54 @@ class PointTransformer(Denoiser):
         return self.spread(sites, lattice, conditions)
 
     def decode(self, cloud: Tensor) -> Tensor:
-        """Return clouds (B, 3, 128, 3) in the units of a PointCloud."""
-        positions = (cloud[:, 0] * COORD_STD + COORD_MEAN) % 1.0
+        """Return clouds (B, 3, 128, C) in the units of a PointCloud."""
+        positions = (cloud[:, 0, :, :3] * COORD_STD + COORD_MEAN) % 1.0
         kinds = cloud[:, 1] * KIND_STD + KIND_MEAN
-        angles = torch.deg2rad(cloud[:, 2, :N_HALF] * ANGLE_STD + ANGLE_MEAN) / ANGLE_SCALE
-        lengths = torch.exp(cloud[:, 2, N_HALF:] * LENGTH_STD + LENGTH_MEAN) / LENGTH_SCALE
-        return torch.stack([positions, kinds, torch.cat([angles, lengths], 1)], dim=1)
+        halves = cloud[:, 2, :, :3]
+        angles = torch.deg2rad(halves[:, :N_HALF] * ANGLE_STD + ANGLE_MEAN) / ANGLE_SCALE
+        lengths = torch.exp(halves[:, N_HALF:] * LENGTH_STD + LENGTH_MEAN) / LENGTH_SCALE
+        lattice = self.widen(torch.cat([angles, lengths], 1))
+        return torch.stack([self.widen(positions), kinds, lattice], dim=1)
+
+    def separate(self, clean: Tensor, conditions: ConditionBatch, closest: float) -> Tensor:
+        """Push overlapping atoms apart; see the base class."""
+        sites, lattice = self.pool(clean, conditions)
+        frac = sites * COORD_STD + COORD_MEAN
+        vectors = lattice_vectors(lattice)
+        present = conditions.numbers > 0
+        radii = self.covalent_radii[conditions.numbers]
+        target = closest * (radii[:, :, None] + radii[:, None, :])
+        target = target * (present[:, :, None] & present[:, None, :])
+        target = target * (1 - torch.eye(target.shape[1], device=target.device))
+        inverse = torch.linalg.inv(vectors)
+        for _ in range(N_PUSHES):
+            difference = frac[:, :, None, :] - frac[:, None, :, :]
+            apart = (difference - difference.round()) @ vectors[:, None]
+            distance = (apart**2).sum(-1, keepdim=True).add(1e-6).sqrt()
+            overlap = (target[..., None] - distance).clamp(min=0)
+            push = (overlap * apart / distance).sum(2) / 2
+            frac = frac + push @ inverse
+        return self.spread((frac - COORD_MEAN) / COORD_STD, lattice, conditions)
 
     def pool(self, cloud: Tensor, conditions: ConditionBatch) -> tuple[Tensor, Tensor]:
         """Return the means over copies: sites (B, N, 3) and lattice (B, 6)."""
         n_max = conditions.numbers.shape[1]
         averaging = self.averaging[(conditions.numbers > 0).sum(1)][:, :n_max]
-        halves = cloud[:, 2].reshape(-1, 2, N_HALF, 3).mean(2)
-        return averaging @ cloud[:, 0], halves.flatten(1)
+        halves = cloud[:, 2, :, :3].reshape(-1, 2, N_HALF, 3).mean(2)
+        return averaging @ cloud[:, 0, :, :3], halves.flatten(1)
 
     def spread(self, sites: Tensor, lattice: Tensor, conditions: ConditionBatch) -> Tensor:
-        """Write site means (B, N, 3) and lattices (B, 6) to all their points (B, 3, 128, 3)."""
+        """Write site means (B, N, 3) and lattices (B, 6) to all their points (B, 3, 128, C)."""
         owner = self.owner[(conditions.numbers > 0).sum(1)]
         positions = sites.gather(1, owner[:, :, None].expand(-1, -1, 3))
-        columns = element_columns(conditions.numbers).gather(1, owner)
-        kinds = (functional.one_hot(columns, 3).to(sites.dtype) - KIND_MEAN) / KIND_STD
+        columns = element_columns(conditions.numbers).clamp(max=self.columns - 1).gather(1, owner)
+        kinds = (functional.one_hot(columns, self.columns).to(sites.dtype) - KIND_MEAN) / KIND_STD
         halves = lattice.reshape(-1, 2, 3).repeat_interleave(N_HALF, dim=1)
-        return torch.stack([positions, kinds, halves], dim=1)
+        return torch.stack([self.widen(positions), kinds, self.widen(halves)], dim=1)
+
+    def widen(self, values: Tensor) -> Tensor:
+        """Return (..., 3) values with columns of zeros up to C."""
+        return functional.pad(values, (0, self.columns - values.shape[-1]))
 
     def predict_means(
         self, sites: Tensor, lattice: Tensor, log_snr: Tensor, conditions: ConditionBatch
@@ -247,6 +316,7 @@ class PointTransformer(Denoiser):
         n = present.sum(1)
         shown = numbers * conditions.known_elements[:, None]
         group, place = groups_and_places(numbers)
+        group = group.clamp(max=self.columns - 1)
         features = self.element_features[shown]
         frac = y_site * COORD_STD + COORD_MEAN
         waves = 2 * math.pi * frac[..., None] * HARMONICS.to(frac.device)
@@ -267,9 +337,19 @@ class PointTransformer(Denoiser):
         x = torch.cat([lattice_token[:, None], site_tokens], dim=1)
         context = functional.silu(self.context(lattice_var[:, 0], n, conditions))
         modulation = self.modulation(context)[:, None].chunk(6, -1)
-        mask = functional.pad(present, (1, 0), value=True)[:, None, None, :]
+        pairs = functional.silu(
+            self.pair_in(
+                pair_features(
+                    (y_site / (1 + site_var)) * COORD_STD + COORD_MEAN,
+                    y_lattice / (1 + lattice_var),
+                    self.radii[shown],
+                )
+            )
+        )
+        pairs = functional.pad(pairs, (0, 0, 1, 0, 1, 0))  # none with the lattice token
+        absent = functional.pad(~present, (1, 0), value=False)[:, None, None, :]
         for layer in self.layers:
-            x = layer(x, modulation, mask)
+            x = layer(x, modulation, pairs, absent)
         shift, scale = self.out_modulation(context)[:, None].chunk(2, -1)
         x = self.out_norm(x) * (1 + scale) + shift
         return self.site_out(x[:, 1:]), self.lattice_out(x[:, 0])
@@ -285,6 +365,7 @@ class PointTransformer(Denoiser):
             + self.count_table(n)
             + self.ordering_table(conditions.ordering + 1)
             + self.system_table(conditions.crystal_system + 1)
+            + self.space_group_table(conditions.space_group.clamp(min=0))
             + self.gap_in(scalar_features(gap, 0.05, 2.0))
             + self.energy_in(scalar_features(hull, 0.01, 0.1))
         )
@@ -292,7 +373,7 @@ class PointTransformer(Denoiser):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, modulated by the context (adaLN)."""
+    """Attention over tokens and pairs, and feed-forward, modulated by the context (adaLN)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -301,27 +382,55 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
         self.qkv = nn.Linear(width, 3 * width)
         self.mix = nn.Linear(width, width)
+        self.pair_bias = nn.Linear(PAIR_WIDTH, heads, bias=False)
+        self.pair_mix = nn.Linear(heads * PAIR_WIDTH, width, bias=False)
+        nn.init.zeros_(self.pair_bias.weight)
+        nn.init.zeros_(self.pair_mix.weight)
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
         self.offsets = nn.Parameter(torch.zeros(6, width))
         with torch.no_grad():  # gates start at a small value, shifts and scales at zero
             self.offsets[2] = self.offsets[5] = 0.2
 
-    def forward(self, x: Tensor, modulation: tuple[Tensor, ...], mask: Tensor) -> Tensor:
-        """Return the tokens (B, N, width) after this layer."""
+    def forward(
+        self, x: Tensor, modulation: tuple[Tensor, ...], pairs: Tensor, absent: Tensor
+    ) -> Tensor:
+        """Return the tokens (B, N, width) after this layer.
+
+        Parameters
+        ----------
+        x : float tensor (B, N, width)
+        modulation : six float tensors (B, 1, width)
+        pairs : float tensor (B, N, N, PAIR_WIDTH)
+        absent : bool tensor (B, 1, 1, N)
+            Tokens beyond the last site.
+        """
         shift1, scale1, gate1, shift2, scale2, gate2 = (
             m + o for m, o in zip(modulation, self.offsets, strict=True)
         )
         h = self.norm1(x) * (1 + scale1) + shift1
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + gate1 * self.mix(attended.transpose(1, 2).flatten(2))
+        logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        logits = logits + self.pair_bias(pairs).permute(0, 3, 1, 2)
+        weights = logits.masked_fill(absent, -torch.inf).softmax(-1)
+        attended = (weights @ v).transpose(1, 2).flatten(2)
+        gathered = (weights.transpose(1, 2) @ pairs).flatten(2)
+        x = x + gate1 * (self.mix(attended) + self.pair_mix(gathered))
         h = self.norm2(x) * (1 + scale2) + shift2
         fed: Tensor = self.down(functional.gelu(self.up(h), approximate="tanh"))
         out: Tensor = x + gate2 * fed
         return out
 
 
+N_SPACE_GROUPS = 230
+N_PUSHES = 3
+"""Times that overlapping atoms are pushed apart in one prediction."""
+PAIR_WIDTH = 32
+N_PAIR_HARMONICS = 2
+N_SHELLS = 8
+SHELLS = torch.linspace(0.3, 1.7, N_SHELLS)
+"""Distances that pairs are compared with, in units of the sum of the atomic radii."""
+SHELL_WIDTH = 0.2
 N_HARMONICS = 4
 HARMONICS = torch.arange(1.0, N_HARMONICS + 1)
 N_NOISE = 32
@@ -341,13 +450,61 @@ def scalar_features(value: Tensor, small: float, typical: float) -> Tensor:
     )
 
 
+def lattice_vectors(lattice: Tensor) -> Tensor:
+    """Return lattice vectors in rows (B, 3, 3), Å, of normalised angles and lengths (B, 6).
+
+    Angles that no cell has give a flat but finite one.
+    """
+    angles = torch.deg2rad(lattice[:, :3] * ANGLE_STD + ANGLE_MEAN)
+    a, b, c = torch.exp(lattice[:, 3:] * LENGTH_STD + LENGTH_MEAN).unbind(-1)
+    cos_alpha, cos_beta, cos_gamma = angles.cos().unbind(-1)
+    sin_gamma = angles[:, 2].sin().clamp(min=0.1)
+    across = (cos_alpha - cos_beta * cos_gamma) / sin_gamma
+    height = (1 - cos_beta**2 - across**2).clamp(min=0.01).sqrt()
+    zero = torch.zeros_like(a)
+    rows = [
+        torch.stack([a, zero, zero], -1),
+        torch.stack([b * cos_gamma, b * sin_gamma, zero], -1),
+        torch.stack([c * cos_beta, c * across, c * height], -1),
+    ]
+    return torch.stack(rows, 1)
+
+
+def pair_features(frac: Tensor, lattice: Tensor, radii: Tensor) -> Tensor:
+    """Describe where site j is as seen from site i, in periodic terms.
+
+    Parameters
+    ----------
+    frac : float tensor (B, N, 3)
+        Fractional coordinates.
+    lattice : float tensor (B, 6)
+        Normalised.
+    radii : float tensor (B, N)
+        Atomic radii, Å.
+
+    Returns
+    -------
+    float tensor (B, N, N, 6 N_PAIR_HARMONICS + N_SHELLS)
+        Harmonics of the difference and, smeared over shells, the distance to the nearest image in
+        units of the sum of radii.
+    """
+    difference = frac[:, None, :, :] - frac[:, :, None, :]
+    difference = difference - difference.round()
+    harmonics = torch.arange(1.0, N_PAIR_HARMONICS + 1, device=frac.device)
+    waves = (2 * math.pi * difference[..., None] * harmonics).flatten(3)
+    vectors = difference @ lattice_vectors(lattice)[:, None]
+    distance = (vectors**2).sum(-1).add(1e-6).sqrt() / (radii[:, :, None] + radii[:, None, :])
+    shells = torch.exp(-(((distance[..., None] - SHELLS.to(frac.device)) / SHELL_WIDTH) ** 2) / 2)
+    return torch.cat([waves.sin(), waves.cos(), shells], -1)
+
+
 def groups_and_places(numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which element (0, 1, 2) each site has and its place among that element's sites."""
+    """Return which element (0, 1, ...) each site has and its place among that element's sites."""
     new = functional.pad(numbers[:, 1:] != numbers[:, :-1], (1, 0), value=False)
     group = new.long().cumsum(1)
     index = torch.arange(numbers.shape[1], device=numbers.device).expand_as(numbers)
     start = torch.where(new, index, 0).cummax(1).values
-    return group.clamp(max=2), index - start
+    return group, index - start
 
 
 def element_columns(numbers: Tensor) -> Tensor:
@@ -355,4 +512,4 @@ def element_columns(numbers: Tensor) -> Tensor:
     lower = numbers[:, None, :] < numbers[:, :, None]
     lower = lower & (numbers > 0)[:, None, :]
     first = functional.pad(numbers[:, 1:] != numbers[:, :-1], (1, 0), value=True)
-    return (lower & first[:, None, :]).sum(-1).clamp(max=2)
+    return (lower & first[:, None, :]).sum(-1)

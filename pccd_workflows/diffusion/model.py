@@ -1,4 +1,4 @@
-"""A model in memory: the denoiser, the composition network and what they were trained for."""
+"""A model in memory: the denoiser, the small networks asked before it, what they are for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from pccd_workflows.diffusion.checkpoint import ModelInfo
 from pccd_workflows.diffusion.composition import CompositionModel
 from pccd_workflows.diffusion.denoiser import Denoiser, build_denoiser
 from pccd_workflows.diffusion.schedule import cosine_log_snr
+from pccd_workflows.diffusion.symmetry import SpaceGroupModel
 from pccd_workflows.errors import InputError
 
 
@@ -23,6 +24,8 @@ class Model:
     denoiser : Denoiser
     composition : CompositionModel or None
         None if the cloud decides how many atoms of each element there are.
+    symmetry : SpaceGroupModel or None
+        None if the cloud decides the space group.
     log_snr : float32 tensor (T + 1,)
         Noise schedule.
     device : torch.device
@@ -31,12 +34,17 @@ class Model:
     info: ModelInfo
     denoiser: Denoiser
     composition: CompositionModel | None
+    symmetry: SpaceGroupModel | None
     log_snr: Tensor
     device: torch.device
 
     def state(self) -> dict[str, Tensor]:
         """Return all weights by name."""
-        parts = {"denoiser": self.denoiser, "composition": self.composition}
+        parts = {
+            "denoiser": self.denoiser,
+            "composition": self.composition,
+            "symmetry": self.symmetry,
+        }
         return {
             f"{part}.{name}": tensor
             for part, module in parts.items()
@@ -75,8 +83,14 @@ def assemble(info: ModelInfo, state: Mapping[str, Tensor], device: torch.device)
         composition = CompositionModel(weights["cells"], width=info.composition.width)
         composition.load_state_dict(weights)
         composition.eval().to(device)
+    symmetry = None
+    if info.symmetry is not None:
+        weights = _part(state, "symmetry")
+        symmetry = SpaceGroupModel(weights["cells"], width=info.symmetry.width)
+        symmetry.load_state_dict(weights)
+        symmetry.eval().to(device)
     log_snr = cosine_log_snr(info.schedule.steps, info.schedule.shift).float()
-    return Model(info, denoiser.eval().to(device), composition, log_snr, device)
+    return Model(info, denoiser.eval().to(device), composition, symmetry, log_snr, device)
 
 
 def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

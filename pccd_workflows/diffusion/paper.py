@@ -111,6 +111,11 @@ class PaperUNet(Denoiser):
         """Return the predicted clean clouds."""
         return clean_from_noise(noisy, self.predict_noise(noisy, log_snr, conditions), log_snr)
 
+    def separate(self, clean: Tensor, conditions: ConditionBatch, closest: float) -> Tensor:
+        """Return the clouds as they are."""
+        del conditions, closest
+        return clean
+
     def loss(
         self, clean: Tensor, noise: Tensor, log_snr: Tensor, conditions: ConditionBatch
     ) -> Tensor:

@@ -8,18 +8,19 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler
-from pccd_workflows.diffusion.composition import MAX_ELEMENTS, electropositive_first
+from pccd_workflows.diffusion.composition import electropositive_first
 from pccd_workflows.diffusion.conditions import UNKNOWN, ConditionBatch
-from pccd_workflows.diffusion.dataset import CRYSTAL_SYSTEMS, ORDERINGS
+from pccd_workflows.diffusion.dataset import CRYSTAL_SYSTEMS, ORDERINGS, crystal_system
 from pccd_workflows.diffusion.model import Model
 from pccd_workflows.diffusion.process import noise_from_clean
 from pccd_workflows.diffusion.schedule import signal_and_noise
 from pccd_workflows.errors import InputError
 from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements
-from pccd_workflows.pointcloud.encode import N_POINTS, PointCloud
+from pccd_workflows.pointcloud.encode import N_COLUMNS, N_POINTS, PointCloud
 
 MAX_BATCH = 256
 
@@ -85,7 +86,7 @@ def sample_clouds(
         Of the campaign.
     sampler : Sampler
         Solver, number of steps, guidance.
-    start : float tensor (B, 3, 128, 3)
+    start : float tensor (B, 3, 128, C)
         Clean clouds in the denoiser's units, noised to t = T to begin with; pure noise if None.
 
     Returns
@@ -101,18 +102,25 @@ def sample_clouds(
     """
     for request in {(r.elements, r.conditions): r for r in requests}.values():
         _check(model, request)
-    cells = [draw_cell(model, request, seed, sampler.guidance) for request in requests]
+    cells = [draw_cell(model, request, seed, sampler) for request in requests]
+    groups = [
+        draw_space_group(model, request, cell, seed, sampler)
+        for request, cell in zip(requests, cells, strict=True)
+    ]
     by_size = sorted(range(len(requests)), key=lambda i: (len(cells[i]), i))
     clouds: dict[int, PointCloud] = {}
     for first in range(0, len(by_size), MAX_BATCH):
         places = by_size[first : first + MAX_BATCH]
         chosen = [requests[i] for i in places]
-        conditions = condition_batch(chosen, [cells[i] for i in places]).to(model.device)
+        conditions = condition_batch(
+            chosen, [cells[i] for i in places], [groups[i] for i in places]
+        ).to(model.device)
         origin = torch.zeros(1) if start is None else start[places]
         drawn = _Noise([stream(seed, r.index, "noise") for r in chosen], origin, model)
         values = _sample_batch(model, conditions, drawn, sampler)
         for place, request, value in zip(places, chosen, values, strict=True):
-            clouds[place] = PointCloud(value, canonical_elements(request.elements))
+            columns = max(N_COLUMNS, len(request.elements))
+            clouds[place] = PointCloud(value[..., :columns], canonical_elements(request.elements))
     return [clouds[i] for i in range(len(requests))]
 
 
@@ -138,7 +146,7 @@ def _check(model: Model, request: SampleRequest) -> None:
         raise InputError(f"Model {info.name} makes cells of up to {info.max_sites} atoms.")
 
 
-def draw_cell(model: Model, request: SampleRequest, seed: int, guidance: float) -> list[int]:
+def draw_cell(model: Model, request: SampleRequest, seed: int, sampler: Sampler) -> list[int]:
     """Return the atomic numbers of the sites of one cell, electropositive elements first.
 
     The composition asked for, or one drawn from the composition network; models without such a
@@ -150,26 +158,74 @@ def draw_cell(model: Model, request: SampleRequest, seed: int, guidance: float) 
     if model.composition is None:
         return elements
     network = model.composition
-    padded = torch.tensor([elements + [0] * (MAX_ELEMENTS - len(elements))], device=model.device)
+    padded = _slots(elements, network.cells.shape[1], model.device)
     given = condition_batch([request], [elements]).to(model.device)
     with torch.no_grad():
         log_p = network(padded, given)
-        if guidance != 1:
+        if sampler.guidance != 1:
             plain = network(padded, given.unconditional())
-            log_p = torch.where(log_p.isinf(), log_p, plain + guidance * (log_p - plain))
+            log_p = torch.where(log_p.isinf(), log_p, plain + sampler.guidance * (log_p - plain))
     counts = network.cells.cpu().numpy()
     weights = log_p[0].softmax(-1).double().cpu().numpy()
     n_sites = request.conditions.n_sites
     allowed = counts.sum(1) <= model.info.max_sites if n_sites is None else counts.sum(1) == n_sites
     weights = np.where(allowed, weights, 0.0)
+    if request.conditions.space_group is not None and model.symmetry is not None:
+        log_p = _space_groups(model, request, elements, network.cells)
+        weights = weights * log_p[:, request.conditions.space_group - 1].exp().cpu().numpy()
     if weights.sum() <= 0:
         raise InputError(
             f"Model {model.info.name} has seen no cell of {n_sites} atoms and "
             f"{len(elements)} elements."
         )
-    rng = np.random.default_rng(stream(seed, request.index, "composition"))
-    cell = counts[rng.choice(len(counts), p=weights / weights.sum())]
+    cell = counts[_choice(weights, sampler.temperature, stream(seed, request.index, "composition"))]
     return [z for z, n in zip(elements, cell, strict=False) for _ in range(n)]
+
+
+def _slots(values: Sequence[int], places: int, device: torch.device) -> Tensor:
+    """Return numbers as one row of a tensor, padded with zeros."""
+    return torch.tensor([[*values, *[0] * (places - len(values))]], device=device)
+
+
+@torch.no_grad()
+def _space_groups(
+    model: Model, request: SampleRequest, elements: Sequence[int], counts: Tensor
+) -> Tensor:
+    """Return log-probabilities (B, 230) of the space groups of cells with `counts` (B, E)."""
+    network = model.symmetry
+    if network is None:
+        raise InputError(f"Model {model.info.name} has no network for space groups.")
+    given = condition_batch([request] * len(counts), [elements] * len(counts)).to(model.device)
+    slots = _slots(elements, counts.shape[1], model.device).expand(len(counts), -1)
+    log_p: Tensor = network(slots, counts, network.entries_of(counts), given)
+    return log_p.double()
+
+
+def draw_space_group(
+    model: Model, request: SampleRequest, cell: Sequence[int], seed: int, sampler: Sampler
+) -> int | None:
+    """Return the space group to aim at: asked for, or drawn; None if the cloud decides it.
+
+    It is a condition like the others: the network aims at it, nothing is symmetrised.
+    """
+    if request.conditions.space_group is not None or model.symmetry is None:
+        return request.conditions.space_group
+    elements = list(dict.fromkeys(cell))
+    counts = [cell.count(z) for z in elements]
+    places = model.symmetry.cells.shape[1]
+    log_p = _space_groups(model, request, elements, _slots(counts, places, model.device))
+    weights = log_p[0].exp().cpu().numpy()
+    drawn = _choice(weights, sampler.temperature, stream(seed, request.index, "space group"))
+    return drawn + 1
+
+
+def _choice(weights: NDArray[np.float64], temperature: float, seed: int) -> int:
+    """Return a place drawn with probability proportional to weight^(1/temperature)."""
+    if temperature == 0:
+        return int(weights.argmax())
+    sharpened = (weights / weights.max()) ** (1 / temperature)
+    rng = np.random.default_rng(seed)
+    return int(rng.choice(len(weights), p=sharpened / sharpened.sum()))
 
 
 def _asked_cell(model: Model, request: SampleRequest, elements: list[int]) -> list[int]:
@@ -204,9 +260,15 @@ def _asked_cell(model: Model, request: SampleRequest, elements: list[int]) -> li
 
 
 def condition_batch(
-    requests: Sequence[SampleRequest], cells: Sequence[Sequence[int]]
+    requests: Sequence[SampleRequest],
+    cells: Sequence[Sequence[int]],
+    space_groups: Sequence[int | None] | None = None,
 ) -> ConditionBatch:
-    """Return what requests ask for, with the cells drawn for them, as tensors."""
+    """Return what requests ask for, with the cells and space groups drawn for them, as tensors."""
+    groups = space_groups or [request.conditions.space_group for request in requests]
+    systems = [
+        _system(group, request.conditions) for group, request in zip(groups, requests, strict=True)
+    ]
     longest = max(len(cell) for cell in cells)
 
     def numbers(name: str) -> Tensor:
@@ -222,13 +284,23 @@ def condition_batch(
         band_gap=numbers("band_gap"),
         energy_above_hull=numbers("energy_above_hull"),
         ordering=classes("magnetic_ordering", ORDERINGS),
-        crystal_system=classes("crystal_system", CRYSTAL_SYSTEMS),
+        crystal_system=torch.tensor(systems),
+        space_group=torch.tensor([UNKNOWN if group is None else group for group in groups]),
         known_elements=torch.ones(len(requests), dtype=torch.bool),
     )
 
 
+def _system(space_group: int | None, conditions: Conditions) -> int:
+    """Return the index of the crystal system that a space group has or that is asked for."""
+    if space_group is not None:
+        return crystal_system(space_group)
+    if conditions.crystal_system is None:
+        return UNKNOWN
+    return CRYSTAL_SYSTEMS.index(conditions.crystal_system)
+
+
 class _Noise:
-    """Standard normal clouds (B, 3, 128, 3), one random stream per sample."""
+    """Standard normal clouds (B, 3, 128, C), one random stream per sample."""
 
     def __init__(self, seeds: Sequence[int], start: Tensor, model: Model) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -241,7 +313,8 @@ class _Noise:
 
     def __call__(self) -> Tensor:
         """Return fresh noise."""
-        drawn = [torch.randn((3, N_POINTS, 3), generator=g) for g in self.generators]
+        shape = (3, N_POINTS, self.model.denoiser.columns)
+        drawn = [torch.randn(shape, generator=g) for g in self.generators]
         return torch.stack(drawn).to(self.model.device)
 
 
@@ -249,10 +322,13 @@ class _Noise:
 def _sample_batch(
     model: Model, conditions: ConditionBatch, noise: _Noise, sampler: Sampler
 ) -> np.ndarray:
-    """Return clouds (B, 3, 128, 3) in the units of a PointCloud."""
+    """Return clouds (B, 3, 128, C) in the units of a PointCloud."""
 
     def predict(noisy: Tensor, log_snr: Tensor) -> Tensor:
-        return guided_prediction(model, noisy, log_snr, conditions, sampler.guidance)
+        clean = guided_prediction(model, noisy, log_snr, conditions, sampler.guidance)
+        if sampler.separation > 0:
+            return model.denoiser.separate(clean, conditions, sampler.separation)
+        return clean
 
     steps = min(sampler.steps, model.info.schedule.steps)
     times = torch.linspace(model.info.schedule.steps, 0, steps + 1).round().long()

@@ -1,11 +1,12 @@
 """Training: one script for a laptop, a GPU or several of them; killed at any moment, it goes on."""
 
+import json
 import math
 import pickle
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pccd_workflows.diffusion.checkpoint import ModelInfo, save_model
-from pccd_workflows.diffusion.composition import MAX_ELEMENTS, train_composition_model
+from pccd_workflows.diffusion.composition import train_composition_model
 from pccd_workflows.diffusion.conditions import ConditionBatch, conditions_of
 from pccd_workflows.diffusion.config import TrainConfig
 from pccd_workflows.diffusion.dataset import CrystalArrays, content_hash, read_dataset
 from pccd_workflows.diffusion.denoiser import Denoiser, build_denoiser
 from pccd_workflows.diffusion.model import Model
 from pccd_workflows.diffusion.schedule import cosine_log_snr
+from pccd_workflows.diffusion.symmetry import train_space_group_model
 from pccd_workflows.diffusion.training_index import write_training_index
 from pccd_workflows.errors import InputError
 from pccd_workflows.pointcloud.elements import symbol
 
 CHECKPOINT = "checkpoint.pt"
+CURVE = "progress.jsonl"
+"""Loss curve, a line about twice a minute."""
 REPORT_SECONDS = 30.0
 
 
@@ -125,6 +129,8 @@ def start_run(config: TrainConfig, folder: Path) -> Run:
     fabric.launch()
     torch.manual_seed(config.seed)
     denoiser = build_denoiser(config.architecture)
+    if config.start_from is not None and not (folder / CHECKPOINT).exists():
+        begin_with(denoiser, config.start_from)
     averaged = build_denoiser(config.architecture)
     averaged.load_state_dict(denoiser.state_dict())
     optimizer = torch.optim.AdamW(
@@ -138,6 +144,32 @@ def start_run(config: TrainConfig, folder: Path) -> Run:
     run = Run(fabric, module, averaged.to(fabric.device), optimizer)
     run.resume(folder)
     return run
+
+
+def begin_with(denoiser: Denoiser, folder: Path) -> None:
+    """Take over the weights of a trained model, as far as a network has them.
+
+    Tables that have grown (more sites, more elements) keep their first rows; what the trained
+    network lacks stays as initialised.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no intact model.
+    """
+    from safetensors.torch import load_file
+
+    from pccd_workflows.diffusion.checkpoint import check_weights, read_model_info
+
+    trained = load_file(check_weights(folder, read_model_info(folder)))
+    with torch.no_grad():
+        for name, target in denoiser.named_parameters():
+            source = trained.get(f"denoiser.{name}")
+            if source is None or source.dim() != target.dim():
+                continue
+            sizes = zip(source.shape, target.shape, strict=True)
+            common = tuple(slice(min(old, new)) for old, new in sizes)
+            target[common] = source[common].float()
 
 
 def train_denoiser(
@@ -188,8 +220,12 @@ def train_denoiser(
         losses.append(_step(run, config, (clean, noise, log_snr[times]), conditions))
         now = time.monotonic()
         run.seconds = now - started
-        if report is not None and now - reported > REPORT_SECONDS:
-            report(_progress(run, config, fraction, losses))
+        if now - reported > REPORT_SECONDS:
+            progress = _progress(run, config, fraction, losses)
+            if run.fabric.is_global_zero:
+                log_progress(folder, progress)
+                if report is not None:
+                    report(progress)
             reported, losses = now, []
         if now - saved > 60 * config.checkpoint_minutes:
             run.save(folder)
@@ -214,6 +250,30 @@ def _step(
     run.step += 1
     _average(run.averaged, run.module, min(config.ema, (1 + run.step) / (10 + run.step)))
     return float(loss.detach())
+
+
+def log_progress(folder: Path, progress: Progress) -> None:
+    """Add a line to the loss curve of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / CURVE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(progress)) + "\n")
+
+
+def read_progress(folder: Path) -> list[Progress]:
+    """Return the loss curve of a run; what was repeated after a kill is there once."""
+    path = folder / CURVE
+    if not path.exists():
+        return []
+    curve: list[Progress] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            point = Progress(**json.loads(line))
+        except (ValueError, TypeError):  # the line that a kill cut off
+            continue
+        while curve and curve[-1].step >= point.step:
+            curve.pop()
+        curve.append(point)
+    return curve
 
 
 def _progress(run: Run, config: TrainConfig, fraction: float, losses: list[float]) -> Progress:
@@ -269,7 +329,7 @@ def write_model(
     composition = None
     losses: dict[str, float] = {}
     if config.composition is not None:
-        composition, losses = train_composition_model(
+        composition, figures = train_composition_model(
             crystals,
             known,
             (held_out, conditions_of(held_out)) if len(held_out) else None,
@@ -277,6 +337,18 @@ def write_model(
             epochs=config.composition.epochs,
             seed=config.seed,
         )
+        losses |= {f"composition_{name}": value for name, value in figures.items()}
+    symmetry = None
+    if config.symmetry is not None:
+        symmetry, figures = train_space_group_model(
+            crystals,
+            known,
+            (held_out, conditions_of(held_out)) if len(held_out) else None,
+            width=config.symmetry.width,
+            epochs=config.symmetry.epochs,
+            seed=config.seed,
+        )
+        losses |= {f"space_group_{name}": value for name, value in figures.items()}
     numbers = np.unique(crystals.numbers)
     info = ModelInfo(
         name=config.name,
@@ -284,7 +356,8 @@ def write_model(
         architecture=config.architecture,
         schedule=config.schedule,
         composition=config.composition,
-        max_elements=MAX_ELEMENTS,
+        symmetry=config.symmetry,
+        max_elements=config.architecture.max_elements,
         max_sites=config.architecture.max_sites,
         elements=[symbol(int(z)) for z in numbers if z > 0],
         conditions=trained_conditions(crystals, with_composition=composition is not None),
@@ -298,11 +371,11 @@ def write_model(
             "minutes": round(progress.minutes, 1),
             "hardware": hardware(),
             "loss": round(progress.loss, 4),
-            "composition_loss": {name: round(value, 4) for name, value in losses.items()},
+            "small_networks": {name: round(value, 4) for name, value in losses.items()},
         },
     )
     log_snr = cosine_log_snr(config.schedule.steps, config.schedule.shift).float()
-    model = Model(info, denoiser, composition, log_snr, torch.device("cpu"))
+    model = Model(info, denoiser, composition, symmetry, log_snr, torch.device("cpu"))
     out.mkdir(parents=True, exist_ok=True)
     write_training_index(out, crystals.key)
     return save_model(out, model)
@@ -314,7 +387,8 @@ def trained_conditions(crystals: CrystalArrays, *, with_composition: bool) -> li
         "band_gap": np.isfinite(crystals.band_gap),
         "magnetic_ordering": crystals.ordering >= 0,
         "energy_above_hull": np.isfinite(crystals.energy_above_hull),
-        "crystal_system": crystals.crystal_system >= 0,
+        "crystal_system": crystals.space_group > 0,
+        "space_group": crystals.space_group > 0,
     }
     names = [name for name, has in known.items() if has.sum() >= 50]
     return [*names, "n_sites", "composition"] if with_composition else names

@@ -1,0 +1,183 @@
+"""Which space group a cell has: a small network, asked between composition and cloud.
+
+Given the composition and the space group, most cells have one plausible structure; drawing the
+group first leaves the diffusion a choice among few structures instead of many.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pccd_workflows.diffusion.chemistry import MAX_Z, element_features
+from pccd_workflows.diffusion.composition import cells_of
+from pccd_workflows.diffusion.conditions import ConditionBatch
+from pccd_workflows.diffusion.dataset import (
+    CRYSTAL_SYSTEMS,
+    ORDERINGS,
+    CrystalArrays,
+    crystal_system,
+)
+from pccd_workflows.diffusion.denoiser import N_SPACE_GROUPS, scalar_features
+
+
+class SpaceGroupModel(nn.Module):
+    """Probabilities of the 230 space groups, given elements and numbers of atoms.
+
+    Parameters
+    ----------
+    cells : int tensor (V, E)
+        Numbers of atoms of each element, most electropositive first, of the cells that have an
+        entry of their own; other cells are known by their numbers alone.
+    width : int
+        Size of the hidden layers.
+    dropout : float
+        For training.
+    """
+
+    cells: Tensor
+    element_features: Tensor
+    system_of_group: Tensor
+
+    def __init__(self, cells: Tensor, *, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        features = torch.from_numpy(element_features())
+        self.register_buffer("cells", cells)
+        self.register_buffer("element_features", features, persistent=False)
+        systems = [crystal_system(group) for group in range(1, N_SPACE_GROUPS + 1)]
+        self.register_buffer("system_of_group", torch.tensor(systems), persistent=False)
+        size = width // 4
+        self.element_table = nn.Embedding(MAX_Z + 1, size)
+        self.element_linear = nn.Linear(features.shape[1], size)
+        self.count_in = nn.Linear(2, size)
+        self.slots_in = nn.Linear(cells.shape[1] * size, width)
+        self.cell_table = nn.Embedding(len(cells) + 1, width)  # row 0: a cell without entry
+        self.ordering_table = nn.Embedding(len(ORDERINGS) + 1, width)
+        self.system_table = nn.Embedding(len(CRYSTAL_SYSTEMS) + 1, width)
+        self.number_in = nn.Linear(6, width)
+        for table in (self.element_table, self.cell_table):
+            nn.init.normal_(table.weight, std=0.02)
+        self.hidden = nn.Sequential(
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, N_SPACE_GROUPS),
+        )
+
+    def forward(
+        self, elements: Tensor, counts: Tensor, entries: Tensor, conditions: ConditionBatch
+    ) -> Tensor:
+        """Return log-probabilities (B, 230) of the space groups 1 to 230.
+
+        Parameters
+        ----------
+        elements, counts : int64 tensor (B, E)
+            Atomic numbers, most electropositive first, and their numbers of atoms; 0 where none.
+        entries : int64 tensor (B,)
+            From `entries_of`.
+        conditions : ConditionBatch
+            Its `numbers` and `space_group` are not read.
+        """
+        shown = elements * conditions.known_elements[:, None]
+        amount = torch.stack([counts / counts.sum(1, keepdim=True), counts / 10], -1)
+        slots = (
+            self.element_table(shown)
+            + self.element_linear(self.element_features[shown])
+            + self.count_in(amount)
+        )
+        numbers = torch.cat(
+            [
+                scalar_features(conditions.band_gap, 0.05, 2.0),
+                scalar_features(conditions.energy_above_hull, 0.01, 0.1),
+            ],
+            -1,
+        )
+        system = conditions.crystal_system
+        hidden = (
+            self.slots_in(slots.flatten(1))
+            + self.cell_table(entries)
+            + self.number_in(numbers)
+            + self.ordering_table(conditions.ordering + 1)
+            + self.system_table(system + 1)
+        )
+        logits = self.hidden(hidden)
+        excluded = (system[:, None] >= 0) & (self.system_of_group != system[:, None])
+        log_p: Tensor = logits.masked_fill(excluded, -torch.inf).log_softmax(-1)
+        return log_p
+
+    def entries_of(self, counts: Tensor) -> Tensor:
+        """Return the row of `cell_table` for numbers of atoms (B, E)."""
+        places = {tuple(cell): row for row, cell in enumerate(self.cells.tolist(), start=1)}
+        rows = [places.get(tuple(cell), 0) for cell in counts.tolist()]
+        return torch.tensor(rows, device=counts.device)
+
+
+def frequent_cells(counts: NDArray[np.int64], at_least: int = 5) -> NDArray[np.int64]:
+    """Return the distinct rows (V, E) of numbers of atoms (N, E) that occur that often."""
+    cells, occurrences = np.unique(counts, axis=0, return_counts=True)
+    return np.asarray(cells[occurrences >= at_least])
+
+
+def train_space_group_model(
+    arrays: CrystalArrays,
+    conditions: ConditionBatch,
+    held_out: tuple[CrystalArrays, ConditionBatch] | None,
+    *,
+    width: int,
+    epochs: int,
+    seed: int,
+) -> tuple[SpaceGroupModel, dict[str, float]]:
+    """Fit the network; return it with its losses (nats per crystal) and held-out accuracy.
+
+    Parameters
+    ----------
+    arrays, conditions
+        Training crystals and everything that is known of them.
+    held_out
+        Crystals to measure it on, given their composition alone.
+    """
+    elements, counts = (torch.from_numpy(a) for a in cells_of(arrays.numbers))
+    torch.manual_seed(seed)
+    cells = torch.from_numpy(frequent_cells(counts.numpy()))
+    model = SpaceGroupModel(cells, width=width, dropout=0.2)
+    entries = model.entries_of(counts)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
+    batch, generator = 512, torch.Generator().manual_seed(seed)
+    total = epochs * -(-len(arrays) // batch)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total, pct_start=0.1)
+    loss = torch.tensor(torch.nan)
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(len(arrays), generator=generator), batch):
+            truth = conditions.space_group[rows] - 1
+            given = conditions.take(rows).drop(0.6, 0.05, generator)
+            hidden_entry = torch.rand(len(rows), generator=generator) < 0.1
+            shown = entries[rows].masked_fill(hidden_entry, 0)
+            log_p = model(elements[rows], counts[rows], shown, given)
+            loss = -log_p.gather(1, truth[:, None]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+    model.eval()
+    figures = {"train": float(loss)}
+    if held_out is not None:
+        figures["held_out"], figures["held_out_accuracy"] = space_group_loss(model, *held_out)
+    return model, figures
+
+
+@torch.no_grad()
+def space_group_loss(
+    model: SpaceGroupModel, arrays: CrystalArrays, conditions: ConditionBatch
+) -> tuple[float, float]:
+    """Return mean -log p (nats) and share of right first guesses, given composition alone."""
+    elements, counts = (torch.from_numpy(a) for a in cells_of(arrays.numbers))
+    only_elements = conditions.only_elements()
+    log_p = model(elements, counts, model.entries_of(counts), only_elements)
+    truth = conditions.space_group - 1
+    loss = -log_p.gather(1, truth[:, None]).clamp(min=-20).mean()
+    return float(loss), float((log_p.argmax(1) == truth).float().mean())
