@@ -25,6 +25,7 @@ from pymatgen.core import Structure
 
 from pccd_workflows.candidate import Relaxation, StoredStructure
 from pccd_workflows.errors import InputError, MissingDependencyError, PccdError
+from pccd_workflows.external.leash import leashed
 from pccd_workflows.levels import get_level
 from pccd_workflows.screening.magnetism import MagneticOrdering, ordering_of, starting_moments
 from pccd_workflows.settings import Settings
@@ -250,8 +251,8 @@ def _run_options(settings: Settings) -> dict[str, Any]:
         buffer = min(settings.vasp_walltime_buffer, settings.vasp_walltime / 2)
         handlers.append(WalltimeHandler(wall_time=max(left, 1.0), buffer_time=buffer))
     return {
-        "vasp_cmd": settings.vasp_command,
-        "vasp_gamma_cmd": settings.vasp_gamma_command,
+        "vasp_cmd": leashed(settings.vasp_command),
+        "vasp_gamma_cmd": leashed(settings.vasp_gamma_command),
         "handlers": handlers,
         "custodian_kwargs": {
             "polling_time_step": settings.custodian_polling,
