@@ -10,7 +10,7 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.collect import Collector, Ledger
 from pccd_workflows.errors import InputError, MissingDependencyError
-from pccd_workflows.external import launchpad, mongo
+from pccd_workflows.external import launchpad, mongo, reruns
 from pccd_workflows.levels import get_level
 from pccd_workflows.makers import DiscoveryMaker
 from pccd_workflows.settings import Settings
@@ -222,13 +222,29 @@ def lost_candidates(failures: list[Document]) -> dict[str, str]:
     }
 
 
-def release(campaign_id: str, settings: Settings) -> tuple[list[int], list[int]]:
+@dataclass(frozen=True)
+class Restarted:
+    """What `restart` put back (lost jobs, failed jobs) and why it left other failed ones."""
+
+    released: list[int]
+    rerun: list[int]
+    refused: dict[int, str]
+
+
+def restart(
+    campaign_id: str, settings: Settings, max_attempts: int, *, dry_run: bool = False
+) -> Restarted:
     """Make a campaign runnable again: free jobs of dead workers, rerun failed ones.
 
-    Returns the FireWorks ids of the released and of the rerun jobs.
+    Jobs that failed `max_attempts` times are left; `pccd job undo` takes a rerun back.
     """
-    released = launchpad.release_dead_runs(settings, campaign_id)
-    return released, launchpad.rerun_failed(settings, campaign_id)
+    if dry_run:
+        released = launchpad.find_dead(launchpad.launchpad(settings), campaign_id)
+    else:
+        released = launchpad.release_dead_runs(settings, campaign_id)
+    failures = reruns.job_failures(settings, campaign_id=campaign_id)
+    outcome = reruns.rerun(settings, failures, max_attempts=max_attempts, dry_run=dry_run)
+    return Restarted(released, outcome.rerun, outcome.refused)
 
 
 SAFE_REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,100}")

@@ -151,7 +151,7 @@ def test_vasp_is_stopped_at_the_walltime_and_goes_on(settings, tmp_path, monkeyp
     assert results(found, "relaxation") == []
     monkeypatch.delenv("PCCD_VASP_WALLTIME")
     get_settings.cache_clear()
-    launchpad.rerun_failed(found, whole.campaign_id)
+    operations.restart(whole.campaign_id, found, 5)
     launchpad.run_worker(get_settings(), campaign_id=whole.campaign_id)
     (relaxation,) = results(found, "relaxation")
     assert relaxation["verdict"] == "converged"
