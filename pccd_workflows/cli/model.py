@@ -210,7 +210,7 @@ def evaluate(
     )
     from pccd_workflows.diffusion.checkpoint import find_model, load_model
     from pccd_workflows.diffusion.training_index import load_training_index
-    from pccd_workflows.evaluation.generation import evaluate_generation
+    from pccd_workflows.evaluation.generation import Known, evaluate_generation
     from pccd_workflows.evaluation.reconstruction import evaluate_reconstruction
     from pccd_workflows.settings import get_settings
 
@@ -231,7 +231,7 @@ def evaluate(
         result["generation"] = evaluate_generation(
             model,
             crystals,
-            load_training_index(folder),
+            Known(index=load_training_index(folder)),
             samples=samples,
             seed=seed,
             sampler=chosen.sampler,
