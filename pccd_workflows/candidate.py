@@ -99,6 +99,7 @@ class Relaxation(Record):
         "diverged",  # collapsed, exploded or forces beyond reason
         "not_a_number",
         "unsupported_element",
+        "budget",  # not computed: the rung's core-hours were spent
         "error",
     ]
     reason: str | None = None

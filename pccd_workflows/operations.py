@@ -11,7 +11,7 @@ from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.collect import Collector, Ledger
 from pccd_workflows.errors import InputError, MissingDependencyError
 from pccd_workflows.external import launchpad, mongo, reruns
-from pccd_workflows.levels import get_level
+from pccd_workflows.levels import engine, get_level
 from pccd_workflows.makers import DiscoveryMaker
 from pccd_workflows.settings import Settings
 
@@ -98,14 +98,19 @@ def _check_dft(campaign: Campaign, settings: Settings) -> None:
     for rung in campaign.rungs:
         if get_level(rung.level).kind != "dft":
             continue
-        if campaign.references.source == "prototypes":
-            raise InputError(
-                f"references.source: a rung at {rung.level!r} needs 'materials_project' or 'file'; "
-                "prototypes are relaxed with potentials only."
-            )
-        from pccd_workflows.external.vasp import check_ready
+        check_engine(rung.level, sorted(_elements(campaign)), settings)
 
-        check_ready(rung.level, sorted(_elements(campaign)), settings)
+
+def check_engine(level: str, elements: list[str], settings: Settings) -> None:
+    """See that the program of a DFT level is there, with what it needs for each element."""
+    if engine(level) == "gpaw":
+        from pccd_workflows.external import gpaw
+
+        gpaw.check_ready(level, elements)
+    else:
+        from pccd_workflows.external import vasp
+
+        vasp.check_ready(level, elements, settings)
 
 
 def _elements(campaign: Campaign) -> set[str]:

@@ -9,7 +9,8 @@ from pymatgen.core import Structure
 from pccd_workflows.campaign import Campaign, MatcherSettings
 from pccd_workflows.candidate import Crystal, Novelty, SetNovelty
 from pccd_workflows.jobs.common import stage_database
-from pccd_workflows.screening.matching import KnownCrystals, group
+from pccd_workflows.screening.known import KnownCrystals
+from pccd_workflows.screening.matching import group
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:
