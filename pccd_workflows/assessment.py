@@ -96,6 +96,9 @@ class PotentialJudge:
 
     def __call__(self, structures: Sequence[Structure]) -> list[Judged]:
         """Return the relaxation and the energy above hull of each crystal."""
+        self.about = {}
+        if not structures:
+            return []
         relaxations = []
         for done, structure in enumerate(structures, start=1):
             relaxations.append(self.results.relax(structure, self.level))
@@ -146,7 +149,6 @@ class PotentialJudge:
                 else "not relaxed"
             ),
             "corrections": "MaterialsProject2020Compatibility, once",
-            **self.about,
         }
 
 
@@ -239,7 +241,7 @@ def generation_part(
     result = evaluate_generation(
         model, crystals, known, samples=samples, seed=seed, sampler=sampler
     )
-    return {**result, "protocol": _card(sampler, known)}
+    return {**result, "hull": _hull(known), "protocol": _card(sampler, known)}
 
 
 def batches_part(
@@ -259,17 +261,13 @@ def batches_part(
     samples
         Raw samples of each batch.
     """
-    found: dict[str, list[Verdict]] = {}
+    parts: dict[str, dict[str, Any]] = {}
     for name in batches:
-        found[name] = _batch_verdicts(model, name, known, samples=samples, sampler=sampler)
-    parts = {name: {**report(v), "rows": rows_of(v)} for name, v in found.items()}
-    if BATCHES[1] in found:
-        others = [
-            v
-            for v in found[BATCHES[1]]
-            if not any(Element(e).is_rare_earth for e in v.sample.elements)
-        ]
-        parts["seed-batch-2-without-rare-earths"] = summarize(others)
+        verdicts = _batch_verdicts(model, name, known, samples=samples, sampler=sampler)
+        parts[name] = {**report(verdicts), "hull": _hull(known), "rows": rows_of(verdicts)}
+        if name == BATCHES[1]:
+            plain = [v for v in verdicts if not _has_rare_earth(v.sample.elements)]
+            parts[f"{name}-without-rare-earths"] = summarize(plain)
     return {**parts, "table_2": table_2(parts), "protocol": _card(sampler, known)}
 
 
@@ -284,6 +282,15 @@ def _batch_verdicts(
     requests = requests_for(asked, generate.conditions)
     made = draw_samples(model, requests, seed=generate.seed, sampler=sampler)
     return judge_samples(made, known)
+
+
+def _has_rare_earth(elements: Iterable[str]) -> bool:
+    return any(Element(symbol).is_rare_earth for symbol in elements)
+
+
+def _hull(known: Known) -> dict[str, Any] | None:
+    """Return what the judge says of the hull of its last call."""
+    return dict(known.judge.about) if isinstance(known.judge, PotentialJudge) else None
 
 
 def _card(sampler: Sampler, known: Known) -> dict[str, Any]:
@@ -352,6 +359,7 @@ def _rediscover_one(
             sum(v.known_reference is not None for v in verdicts), len(verdicts)
         ),
         "best": None if best is None else _best(best),
+        "hull": _hull(known),
         "phonons": None,
     }
     if phonons is not None and best is not None and best.judged is not None:
@@ -395,10 +403,10 @@ def phonon_verdict(structure: Structure, level: str, results: "DiskResults") -> 
     import tempfile
     import time
 
-    from jobflow import JobStore, run_locally
-    from maggma.stores import MemoryStore
+    from jobflow import run_locally
 
     from pccd_workflows.external.phonons import phonon_flow, phonon_key, phonon_record, tight_cell
+    from pccd_workflows.external.stores import memory_store
 
     section = PhononsSection(level=level)
     key = phonon_key(structure, level, section)
@@ -408,7 +416,7 @@ def phonon_verdict(structure: Structure, level: str, results: "DiskResults") -> 
     try:
         tight = tight_cell(structure, level)
         flow = phonon_flow(tight, level, section)
-        store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+        store = memory_store()
         with tempfile.TemporaryDirectory(prefix="pccd-phonons-") as folder:
             run_locally(flow, store=store, log=False, ensure_success=True, root_dir=folder)
         document = store.get_output(flow.output.uuid, load=True)
