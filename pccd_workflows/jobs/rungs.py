@@ -106,7 +106,7 @@ def judge(
         key=lambda i: (records[i].energy_above_hull or 0.0, i),
     )
     crystals = [Crystal(candidate_id=i, structure=relaxations[i].structure) for i in near]
-    novelty = judge_novelty(campaign, crystals, reference_systems)
+    novelty = judge_novelty(campaign, crystals, reference_systems, frameworks=True)
     for candidate_id, verdict in novelty.items():
         records[candidate_id] = with_novelty(campaign, records[candidate_id], verdict)
     survivors = [crystal for crystal in crystals if records[crystal.candidate_id].passed]
