@@ -16,7 +16,8 @@ from pymatgen.core import Composition, Element, Structure
 
 from pccd_workflows.campaign import PhononsSection, Sampler, load_campaign
 from pccd_workflows.candidate import Phonons
-from pccd_workflows.diffusion.dataset import CrystalArrays, read_records
+from pccd_workflows.diffusion.dataset import CrystalArrays
+from pccd_workflows.diffusion.records import read_records
 from pccd_workflows.errors import InputError, PccdError
 from pccd_workflows.evaluation.generation import (
     Known,

@@ -165,7 +165,7 @@ def checked_sampler(name: str, steps: int, guidance: float) -> "Sampler":
 def _loaded(name: str, data: Path) -> tuple[Any, Path, Any]:
     """Return model, its folder and the settings, after a look at the data."""
     from pccd_workflows.diffusion.checkpoint import find_model, load_model
-    from pccd_workflows.diffusion.dataset import read_records
+    from pccd_workflows.diffusion.records import read_records
     from pccd_workflows.settings import get_settings
 
     warnings.simplefilter("ignore")  # pymatgen warns of noble gases and of isolated atoms

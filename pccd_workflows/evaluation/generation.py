@@ -20,7 +20,8 @@ from pccd_workflows.evaluation.intervals import share
 from pccd_workflows.evaluation.stability import THRESHOLDS, Judge, Judged, is_within
 from pccd_workflows.pointcloud.decode import DecodeError, decode
 from pccd_workflows.pointcloud.elements import canonical_elements, symbol
-from pccd_workflows.screening.matching import KnownCrystals, group
+from pccd_workflows.screening.known import KnownCrystals
+from pccd_workflows.screening.matching import group
 from pccd_workflows.screening.validity import screen
 
 if TYPE_CHECKING:
