@@ -24,6 +24,7 @@ from pccd_workflows.errors import InputError
 from pccd_workflows.evaluation.generation import Known, Sample
 from pccd_workflows.external.disk_results import DiskResults
 from pccd_workflows.levels import LEVELS, Level
+from pccd_workflows.report.generation import batches_page
 
 FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
 DRAW = Draw(4, 0, Sampler())
@@ -161,6 +162,9 @@ def test_table_2_has_the_seeds_numbers_beside_ours(monkeypatch, judge, data):
     assert "VASP" in found["table_2"]["caveat"]
     assert found["protocol"]["stability"]["potential"]["level"] == "emt"
     json.dumps(found)
+    page = batches_page(found)
+    assert page.count("<svg") == 6  # two tables, and both forms of batch 2 with theirs
+    assert "VASP" in page
 
 
 @pytest.mark.parametrize("text", ["", "Xx2O", "hello", "Mg2Mn3O8)"])

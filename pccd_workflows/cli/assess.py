@@ -36,6 +36,7 @@ def batches(
     guidance: float = GUIDANCE,
     relax: bool = typer.Option(True, help="Without, nothing is said of stability"),
     level: str = LEVEL,
+    report: Path | None = typer.Option(None, help="HTML file with pictures to write"),
     as_json: bool = AS_JSON,
 ) -> None:
     """Measure the seed paper's three batches: its Table 2 with ours beside it.
@@ -58,6 +59,11 @@ def batches(
             sampler=drawn,
             batches=chosen,
         )
+    if report is not None:
+        from pccd_workflows.files import write_whole
+        from pccd_workflows.report.generation import batches_page
+
+        write_whole(report, batches_page(result))
     header = {"model": model.info.name, "weights_sha256": model.info.weights_sha256}
     if as_json:
         typer.echo(json.dumps({**header, "samples": samples, **result}, indent=2))

@@ -9,15 +9,11 @@ from numpy.typing import NDArray
 
 from pccd_workflows.diffusion.dataset import CrystalArrays
 from pccd_workflows.pointcloud.elements import symbol
-from pccd_workflows.report.render import asset
+from pccd_workflows.report.render import plain_page
 from pccd_workflows.report.svg import Plot, element, text
 
 SIZE = (540.0, 260.0)
 WIDE = (1100.0, 260.0)
-PAGE = Markup("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head>
-<body><main><h1>{title}</h1><p>{facts}</p>{pictures}</main></body></html>
-""")
 
 
 def dataset_page(
@@ -46,21 +42,14 @@ def dataset_page(
     ]
     left_out = provenance.get("left_out", {})
     facts += [f"left out {count:,} with {reason}" for reason, count in left_out.items()]
-    return str(
-        PAGE.format(
-            title=name,
-            style=asset("style.css"),
-            facts="; ".join(facts),
-            pictures=Markup("").join(pictures(arrays, summary)),
-        )
-    )
+    return plain_page(name, facts, pictures(arrays, summary))
 
 
 def pictures(arrays: CrystalArrays, summary: Mapping[str, Any]) -> list[Markup]:
     """Return one picture per column of a dataset."""
     numbers = [z for row in arrays.numbers for z in np.unique(row[row > 0]).tolist()]
     counts = np.bincount(numbers, minlength=1)
-    elements = {symbol(z): int(counts[z]) for z in np.flatnonzero(counts)}
+    elements = {symbol(z): int(counts[z]) for z in np.flatnonzero(counts).tolist()}
     return [
         bars(summary["n_elements"], "Elements per crystal", SIZE),
         bars(summary["n_sites"], "Atoms per cell", SIZE),
