@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -213,7 +213,7 @@ def evaluate(
     from pccd_workflows.cli import evaluation
 
     parts = evaluation.chosen_parts(only)
-    chosen: Generate = _generate(
+    chosen = _generate(
         {
             "elements": ["H"],
             "sampler": {"name": sampler, "steps": steps, "guidance": guidance},
