@@ -37,7 +37,8 @@ from pymatgen.core.structure_matcher import StructureMatcher
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pccd_workflows.screening.matching import DEFAULT_SETTINGS, KnownCrystals, group
+from pccd_workflows.screening.known import KnownCrystals
+from pccd_workflows.screening.matching import DEFAULT_SETTINGS, group
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "structures.jsonl.gz"
 SUPERCELLS = np.array(

@@ -262,7 +262,12 @@ class Budget(Section):
     """What a rung may spend."""
 
     candidates: int | None = Field(None, ge=1, description="At most so many crystals, best first")
-    core_hours: float | None = Field(None, gt=0)
+    core_hours: float | None = Field(
+        None, gt=0, description="No run is started once so many are spent; see campaign resume"
+    )
+    references: int = Field(
+        40, ge=1, description="Competing phases recomputed per system (DFT), lowest first"
+    )
 
 
 class Rung(Section):

@@ -72,6 +72,11 @@ class SetNovelty(Record):
     matched_id: str | None = None
     method: str = Field(description="How it was compared, with the settings")
     note: str | None = None
+    framework_id: str | None = Field(
+        None,
+        description="Known crystal of the same structure type but another composition; looked for "
+        "when a new crystal lies near the hull",
+    )
 
 
 class Novelty(Record):
@@ -99,6 +104,7 @@ class Relaxation(Record):
         "diverged",  # collapsed, exploded or forces beyond reason
         "not_a_number",
         "unsupported_element",
+        "budget",  # not computed: the rung's core-hours were spent
         "error",
     ]
     reason: str | None = None

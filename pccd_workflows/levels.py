@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pccd_workflows.errors import InputError
 
-EnergyConvention = Literal["uncorrected", "mp2020"]
+EnergyConvention = Literal["uncorrected", "mp2020", "as_computed"]
 """``uncorrected``: raw PBE(+U) totals, MaterialsProject2020Compatibility still to be applied.
-``mp2020``: energies that already contain these corrections (MP's own entries, CHGNet 0.3.0)."""
+``mp2020``: energies that already contain these corrections (MP's own entries, CHGNet 0.3.0).
+``as_computed``: totals that no correction belongs to (r2SCAN, engines other than VASP)."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Level:
 
     kind: ``potential`` (an ASE calculator) or ``dft``.
     convention: the energy convention of what it returns.
-    calculator: ``module:callable`` that makes the ASE calculator of a potential.
+    calculator: ``module:callable`` that makes the ASE calculator of a potential or the DFT jobs.
     options: keyword arguments of that callable.
     package: what to install when it is missing.
     """
@@ -68,6 +69,17 @@ LEVELS: dict[str, Level] = {
             "atomate2.vasp.flows.mp:MPGGADoubleRelaxStaticMaker",
             package="atomate2",
         ),
+        # PBEsol pre-relaxation, r2SCAN, ENCUT 680: the settings of the Materials Project's r2SCAN
+        # energies (10.1103/PhysRevMaterials.6.013801), to which no MP2020 correction belongs
+        Level(
+            "vasp/mp-r2scan",
+            "dft",
+            "as_computed",
+            "atomate2.vasp.flows.mp:MPMetaGGADoubleRelaxStaticMaker",
+            package="atomate2",
+        ),
+        # PBE without U in plane waves and GPAW's own PAW data: shares no zero with VASP
+        Level("gpaw/pbe", "dft", "as_computed", "gpaw:GPAW", package="pccd-workflows[gpaw]"),
     )
 }
 
@@ -75,6 +87,16 @@ LEVELS: dict[str, Level] = {
 MATERIALS_PROJECT_LEVEL = "vasp/mp-gga"
 """Level of the Materials Project's own energies: PBE(+U) with its input sets, convention
 ``mp2020``."""
+
+
+def engine(level: str) -> str:
+    """Return the program that runs a DFT level: ``vasp`` or ``gpaw``."""
+    return level.partition("/")[0]
+
+
+def hull_convention(convention: EnergyConvention) -> EnergyConvention:
+    """Return the convention in which energies of `convention` are placed on a hull."""
+    return "mp2020" if convention == "uncorrected" else convention
 
 
 def get_level(name: str) -> Level:

@@ -10,8 +10,8 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.collect import Collector, Ledger
 from pccd_workflows.errors import InputError, MissingDependencyError
-from pccd_workflows.external import launchpad, mongo
-from pccd_workflows.levels import get_level
+from pccd_workflows.external import launchpad, mongo, reruns
+from pccd_workflows.levels import engine, get_level
 from pccd_workflows.makers import DiscoveryMaker
 from pccd_workflows.settings import Settings
 
@@ -98,14 +98,19 @@ def _check_dft(campaign: Campaign, settings: Settings) -> None:
     for rung in campaign.rungs:
         if get_level(rung.level).kind != "dft":
             continue
-        if campaign.references.source == "prototypes":
-            raise InputError(
-                f"references.source: a rung at {rung.level!r} needs 'materials_project' or 'file'; "
-                "prototypes are relaxed with potentials only."
-            )
-        from pccd_workflows.external.vasp import check_ready
+        check_engine(rung.level, sorted(_elements(campaign)), settings)
 
-        check_ready(rung.level, sorted(_elements(campaign)), settings)
+
+def check_engine(level: str, elements: list[str], settings: Settings) -> None:
+    """See that the program of a DFT level is there, with what it needs for each element."""
+    if engine(level) == "gpaw":
+        from pccd_workflows.external import gpaw
+
+        gpaw.check_ready(level, elements)
+    else:
+        from pccd_workflows.external import vasp
+
+        vasp.check_ready(level, elements, settings)
 
 
 def _elements(campaign: Campaign) -> set[str]:
@@ -222,13 +227,29 @@ def lost_candidates(failures: list[Document]) -> dict[str, str]:
     }
 
 
-def release(campaign_id: str, settings: Settings) -> tuple[list[int], list[int]]:
+@dataclass(frozen=True)
+class Restarted:
+    """What `restart` put back (lost jobs, failed jobs) and why it left other failed ones."""
+
+    released: list[int]
+    rerun: list[int]
+    refused: dict[int, str]
+
+
+def restart(
+    campaign_id: str, settings: Settings, max_attempts: int, *, dry_run: bool = False
+) -> Restarted:
     """Make a campaign runnable again: free jobs of dead workers, rerun failed ones.
 
-    Returns the FireWorks ids of the released and of the rerun jobs.
+    Jobs that failed `max_attempts` times are left; `pccd job undo` takes a rerun back.
     """
-    released = launchpad.release_dead_runs(settings, campaign_id)
-    return released, launchpad.rerun_failed(settings, campaign_id)
+    if dry_run:
+        released = launchpad.find_dead(launchpad.launchpad(settings), campaign_id)
+    else:
+        released = launchpad.release_dead_runs(settings, campaign_id)
+    failures = reruns.job_failures(settings, campaign_id=campaign_id)
+    outcome = reruns.rerun(settings, failures, max_attempts=max_attempts, dry_run=dry_run)
+    return Restarted(released, outcome.rerun, outcome.refused)
 
 
 SAFE_REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,100}")

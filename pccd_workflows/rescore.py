@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pccd_workflows.candidate import SCHEMA_VERSION, CandidateDoc, Relaxation, Stability
 from pccd_workflows.errors import InputError
+from pccd_workflows.levels import hull_convention
 from pccd_workflows.reference import ReferenceEntry, ReferenceSet
 from pccd_workflows.screening.hull import Hull, HullQuery, correct_mp2020, correct_references
 from pccd_workflows.units import EV_TO_MEV
@@ -201,7 +202,7 @@ def _query(candidate_id: str, relaxation: Relaxation) -> HullQuery:
         id=candidate_id,
         composition=structure.composition,
         energy=correct_mp2020(structure, energy, convention=convention),
-        convention="mp2020",
+        convention=hull_convention(convention),
         level=relaxation.level,
     )
 

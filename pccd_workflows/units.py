@@ -7,3 +7,5 @@ EV_PER_A3_TO_GPA = constants.elementary_charge / constants.angstrom**3 / constan
 KBAR_TO_GPA = 0.1
 """1 kbar (VASP's stress unit) in GPa."""
 EV_TO_MEV = 1000.0
+BOHR_TO_ANGSTROM = constants.value("Bohr radius") / constants.angstrom
+"""Bohr radius in Å (about 0.529)."""

@@ -81,6 +81,24 @@ def thermo_documents() -> list[Document]:
     return documents
 
 
+@lru_cache(maxsize=1)
+def summary_documents() -> list[Document]:
+    """Return summaries of CRYSTALS, as far as a training set needs them."""
+    return [
+        {
+            "material_id": identifier,
+            "structure": structure.as_dict(),
+            "band_gap": 4.4 if "O" in structure.composition else 0.0,
+            "ordering": "AFM" if hubbards else "NM",
+            "symmetry": {"number": structure.get_space_group_info()[1]},
+            "energy_above_hull": 0.0 if energy < -5 else 0.3,
+            "nsites": len(structure),
+            "nelements": len(structure.composition),
+        }
+        for identifier, structure, energy, hubbards in CRYSTALS
+    ]
+
+
 @dataclass
 class Fault:
     """What goes wrong with one answer."""
@@ -104,6 +122,7 @@ class ProjectServer(ThreadingHTTPServer):
         self.key = "k" * 32
         self.faults: list[Fault] = []
         self.longest_url = 8000
+        self.longest_page = 1000
         self.without_total = False
         self.requests: list[dict[str, str]] = []
         self.headers_seen: list[dict[str, str]] = []
@@ -115,6 +134,18 @@ class ProjectServer(ThreadingHTTPServer):
     def asked_for(self) -> list[str]:
         """Return the chemical systems of each request, in order."""
         return [query.get("chemsys", "*") for query in self.requests]
+
+    def summaries(self, query: dict[str, str]) -> Document:
+        """Answer a search of materials/summary."""
+        found = [
+            document
+            for document in summary_documents()
+            if document["nsites"] <= int(query["nsites_max"])
+            and document["nelements"] <= int(query["nelements_max"])
+        ]
+        first, limit = int(query["_skip"]), min(int(query["_limit"]), self.longest_page)
+        page = found[first : first + limit]
+        return {"data": page, "meta": {"total_doc": len(found)}}
 
     def search(self, query: dict[str, str]) -> Document:
         found = [
@@ -150,7 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.status != 200:
             self._answer(fault.status, {"detail": "busy"}, fault)
         else:
-            self._answer(200, self.server.search(query), fault)
+            search = self.server.summaries if "summary" in url.path else self.server.search
+            self._answer(200, search(query), fault)
 
     def _answer(self, status: int, content: Document, fault: Fault) -> None:
         body = json.dumps(content).encode()

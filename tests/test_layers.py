@@ -17,7 +17,7 @@ LAYERS = [
     {"external"},
     {"jobs"},
     {"makers"},
-    {"collect", "report", "explorer", "export", "query", "operations", "rescore"},
+    {"assessment", "collect", "report", "explorer", "export", "query", "operations", "rescore"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -32,6 +32,7 @@ OWNERS = {
     "chgnet": {"external/potential.py", "external/chgnet_calculator.py"},
     "sevenn": {"external/potential.py"},
     "custodian": {"external/vasp.py"},
+    "gpaw": {"external/gpaw.py"},
 }
 VERSION = "pccd_workflows.__version__"
 MODULES = sorted(PACKAGE.rglob("*.py"))

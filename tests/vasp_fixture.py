@@ -24,8 +24,10 @@ def standin_environment(folder: Path, **settings: object) -> dict[str, str]:
         "custodian_polling": 0.2,
         "custodian_check": 1.0,
     }
+    for functional in ("POT_GGA_PAW_PBE", "POT_GGA_PAW_PBE_54"):
+        write_potcars(folder / "potcars", POTCARS, functional)
     return {
-        "PMG_VASP_PSP_DIR": str(write_potcars(folder / "potcars", POTCARS)),
+        "PMG_VASP_PSP_DIR": str(folder / "potcars"),
         "VASP_STANDIN_PYTHON": sys.executable,
         "VASP_STANDIN_FAULTS": str(folder / "faults.json"),
         "OMP_NUM_THREADS": "1",

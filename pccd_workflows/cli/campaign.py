@@ -102,9 +102,15 @@ def resume(
     name: str = NAME,
     workers: int | None = WORKERS,
     report: Path | None = typer.Option(None, help="HTML report; <campaign id>.html if left out"),
+    max_attempts: int = typer.Option(
+        5, min=1, max=100, help="Leave jobs that failed so often (see `pccd job failures`)"
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would be run again"),
 ) -> None:
-    """Go on with a campaign: rerun what was lost or failed, keep all that is done."""
+    """Go on with a campaign: rerun what was lost or failed, keep all that is done.
+
+    `pccd job undo` takes the rerun of a failed job back as long as it has not started.
+    """
     from pccd_workflows import operations
 
     settings = _settings() if dry_run else _with_database(_settings())
@@ -112,15 +118,20 @@ def resume(
     if dry_run:
         progress = operations.progress(document["_id"], settings)
         typer.echo(
-            f"{progress.completed} jobs are done, {progress.unfinished} are ready or running, "
-            f"{len(progress.failures)} failed and would be rerun."
+            f"{progress.completed} jobs are done, {progress.unfinished} are ready or running."
         )
-        return
-    if document["state"] == "submitting":
+    elif document["state"] == "submitting":
         document = operations.submit(operations.stored_campaign(document), settings)
-    released, rerun = operations.release(document["_id"], settings)
-    if released or rerun:
-        typer.echo(f"Released {len(released)} lost and rerun {len(rerun)} failed jobs.")
+    found = operations.restart(document["_id"], settings, max_attempts, dry_run=dry_run)
+    verb = "would be" if dry_run else "are"
+    if dry_run or found.released or found.rerun:
+        typer.echo(
+            f"{len(found.released)} lost and {len(found.rerun)} failed jobs {verb} ready again."
+        )
+    for fw_id, reason in found.refused.items():
+        typer.echo(f"Job {fw_id} {'would be' if dry_run else 'was'} left: {reason}.")
+    if dry_run:
+        return
     _finish(document, settings, workers, report)
 
 

@@ -95,7 +95,7 @@ def rerun(  # noqa: PLR0917
         False, "--from-contcar", help="VASP goes on from the failed attempt's last geometry"
     ),
     tags: list[str] = typer.Option([], "--set", help="e.g. INCAR.ALGO=All (repeatable)"),
-    max_attempts: int = typer.Option(5, min=1, max=100, help="Leave jobs that ran so often"),
+    max_attempts: int = typer.Option(5, min=1, max=100, help="Leave jobs that failed so often"),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say which jobs it would be"),
     as_json: bool = AS_JSON,
 ) -> None:
@@ -109,16 +109,14 @@ def rerun(  # noqa: PLR0917
     if not (campaign or candidate or error_class or job):
         raise InputError("Say which: --error-class, --campaign, --candidate or --job.")
     chosen = [f for f in _failures(campaign, candidate, error_class) if not job or f.fw_id in job]
-    if dry_run:
-        outcome = reruns.Outcome([f.fw_id for f in chosen if f.attempts < max_attempts], {})
-    else:
-        outcome = reruns.rerun(
-            get_settings(),
-            chosen,
-            from_contcar=from_contcar,
-            incar=incar,
-            max_attempts=max_attempts,
-        )
+    outcome = reruns.rerun(
+        get_settings(),
+        chosen,
+        from_contcar=from_contcar,
+        incar=incar,
+        max_attempts=max_attempts,
+        dry_run=dry_run,
+    )
     if as_json:
         content = {"rerun": outcome.rerun, "refused": outcome.refused, "dry_run": dry_run}
         typer.echo(json.dumps(content, indent=2))
@@ -126,7 +124,7 @@ def rerun(  # noqa: PLR0917
     verb = "would be" if dry_run else "are"
     typer.echo(f"{len(outcome.rerun)} of {len(chosen)} failed jobs {verb} ready again.")
     for fw_id, reason in outcome.refused.items():
-        typer.echo(f"job {fw_id} was left: {reason}.")
+        typer.echo(f"Job {fw_id} {'would be' if dry_run else 'was'} left: {reason}.")
 
 
 @app.command()

@@ -1,14 +1,20 @@
 """`pccd model`: train, sample, inspect and evaluate generative models."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from pccd_workflows.cli import assess
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Train, sample and inspect generative models."
 )
+app.command()(assess.batches)
+app.command()(assess.rediscover)
+app.command("compare-levels")(assess.compare_levels)
 NAME = typer.Argument(..., help="A folder of model/, or a path")
 AS_JSON = typer.Option(False, "--json", help="Print JSON")
 SEED = typer.Option(0, min=0, help="Fixes every random number")
@@ -186,24 +192,30 @@ def train(
 def evaluate(
     name: str = NAME,
     *,
-    data: Path = typer.Option(..., help="Dataset (.npz), JSON lines file or CIF folder"),
-    split: str = typer.Option("test", help="train, val or test of the data"),
-    only: str = typer.Option("generation,reconstruction", help="Parts, comma-separated"),
+    data: Path = typer.Option(..., help="JSON lines file, dataset (.npz) or CIF folder"),
+    split: str = typer.Option("test", help="train, val, test or all of the data"),
+    only: str | None = typer.Option(None, help="Parts, comma-separated; all if left out"),
     samples: int = typer.Option(256, min=1, help="Crystals of each part"),
+    attempts: int = typer.Option(1, min=1, max=100, help="Samples per crystal of csp"),
+    level: str | None = typer.Option(None, help="Potential that relaxes what is generated"),
+    energy_level: str = typer.Option("chgnet", help="Potential of the energy distance"),
+    report: Path | None = typer.Option(None, help="Folder for a page with figures"),
     seed: int = SEED,
     sampler: str = SAMPLER,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Measure a model on held-out crystals."""
-    from pccd_workflows.campaign import Generate
-    from pccd_workflows.errors import InputError
+    """Measure a model on held-out crystals.
 
-    parts = [part.strip() for part in only.split(",")]
-    if unknown := sorted(set(parts) - {"generation", "reconstruction"}):
-        raise InputError(f"--only: unknown part {unknown[0]!r}; use generation, reconstruction.")
-    chosen: Generate = _generate(
+    Parts: reconstruction (the seed paper's test), control (the same from pure noise), inversion
+    (crystal to noise and back), csp (structure prediction), similarity (six metrics between
+    crystals and their reconstructions), generation (validity, novelty, with --level stability).
+    """
+    from pccd_workflows.cli import evaluation
+
+    parts = evaluation.chosen_parts(only)
+    chosen = _generate(
         {
             "elements": ["H"],
             "sampler": {"name": sampler, "steps": steps, "guidance": guidance},
@@ -211,75 +223,38 @@ def evaluate(
         }
     )
     from pccd_workflows.diffusion.checkpoint import find_model, load_model
-    from pccd_workflows.diffusion.training_index import load_training_index
-    from pccd_workflows.evaluation.generation import evaluate_generation
-    from pccd_workflows.evaluation.reconstruction import evaluate_reconstruction
+    from pccd_workflows.evaluation.crystals import read_crystals
     from pccd_workflows.settings import get_settings
 
     settings = get_settings()
     folder = find_model(name, settings)
     model = load_model(folder, settings.device)
-    crystals = _held_out(data, split, model.info.max_sites)
-    result: dict[str, Any] = {
+    held_out = read_crystals(data, split, model.info)
+    request = evaluation.Request(
+        data, split, samples, seed, chosen.sampler, attempts, level, energy_level
+    )
+    measured = evaluation.Evaluation(
+        folder, model, held_out.crystals, request, settings, _say_on_terminal
+    )
+    result = {
         "model": model.info.name,
         "weights_sha256": model.info.weights_sha256,
         "data": data.name,
         "split": split,
+        "crystals": len(held_out.crystals),
+        "skipped": held_out.skipped,
         "samples": samples,
         "seed": seed,
         "sampler": chosen.sampler.model_dump(),
+        **measured.summary(parts),
     }
-    if "generation" in parts:
-        result["generation"] = evaluate_generation(
-            model,
-            crystals,
-            load_training_index(folder),
-            samples=samples,
-            seed=seed,
-            sampler=chosen.sampler,
-        )
-    if "reconstruction" in parts:
-        result |= evaluate_reconstruction(
-            model, crystals, samples=samples, seed=seed, sampler=chosen.sampler
-        )
     if as_json:
         typer.echo(json.dumps(result, indent=2))
-        return
-    for line in _lines(result):
-        typer.echo(line)
-
-
-def _held_out(data: Path, split: str, max_sites: int) -> Any:
-    from pccd_workflows.diffusion.dataset import (
-        SPLITS,
-        DatasetLimits,
-        build_dataset,
-        read_dataset,
-    )
-    from pccd_workflows.errors import InputError
-
-    if split not in SPLITS:
-        raise InputError(f"--split {split!r} must be one of {', '.join(SPLITS)}.")
-    if data.suffix == ".npz":
-        arrays = read_dataset(data)
     else:
-        arrays = build_dataset(data, DatasetLimits(max_sites=max_sites))[0]
-    crystals = arrays.take((arrays.split == SPLITS.index(split)) & (arrays.n_sites <= max_sites))
-    if len(crystals) == 0:
-        raise InputError(f"{data} has no {split} crystal of up to {max_sites} atoms.")
-    return crystals
+        typer.echo("\n".join(evaluation.lines(result)))
 
 
-def _lines(content: dict[str, Any], indent: int = 0) -> list[str]:
-    """Return nested results as indented lines."""
-    lines: list[str] = []
-    for key, value in content.items():
-        pad = "  " * indent
-        if isinstance(value, dict) and set(value) == {"value", "interval", "n"}:
-            shown = "none" if value["value"] is None else f"{value['value']:.1%}"
-            lines.append(f"{pad}{key}: {shown}  95 % {value['interval']}  of {value['n']}")
-        elif isinstance(value, dict):
-            lines += [f"{pad}{key}:", *_lines(value, indent + 1)]
-        else:
-            lines.append(f"{pad}{key}: {value}")
-    return lines
+def _say_on_terminal(part: str) -> None:
+    """Tell a person who waits at a terminal what is being done."""
+    if sys.stderr.isatty():
+        typer.echo(f"measuring {part} ...", err=True)

@@ -1,14 +1,14 @@
 """Training data: crystals of a file or folder -> one columnar file in canonical form."""
 
-import gzip
 import hashlib
 import json
+import math
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from pccd_workflows.campaign import LAST_SPACE_GROUP
 from pccd_workflows.diffusion.canonical import canonical_cell
 from pccd_workflows.diffusion.chemistry import MAX_Z
+from pccd_workflows.diffusion.records import Record, read_records
 from pccd_workflows.diffusion.training_index import hash_key
 from pccd_workflows.errors import InputError
-from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements
+from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements, symbol
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -26,6 +27,10 @@ ORDERINGS = ("NM", "FM", "AFM", "FiM")
 CRYSTAL_SYSTEMS = tuple(LAST_SPACE_GROUP)
 MAX_VOLUME_PER_ATOM = 150.0
 """Å^3; larger cells are broken entries or isolated molecules."""
+NEVER_RELAXED = "X2YZ never relaxed (MP's mp-109xxxx)"
+"""Some 1,900 entries that MP serves at about 200 Å^3 per atom, counted apart."""
+CHUNK = 4096
+"""Crystals that are held as rows before they become columns."""
 FORMAT_VERSION = 2
 
 
@@ -117,10 +122,34 @@ def split_of(chemsys: str) -> Split:
 
 @dataclass(frozen=True)
 class DatasetLimits:
-    """Which crystals are taken."""
+    """Which crystals are taken; the defaults are the seed paper's.
+
+    Attributes
+    ----------
+    max_elements, max_sites : int
+    band_gap : (float, float) or None
+        eV; a crystal whose gap is not known is left out if limits are given. So with the others.
+    max_energy_above_hull : float or None
+        eV/atom
+    orderings, crystal_systems : tuple of str
+        Of ORDERINGS and CRYSTAL_SYSTEMS; empty takes all.
+    """
 
     max_elements: int = 3
     max_sites: int = 16
+    band_gap: tuple[float, float] | None = None
+    max_energy_above_hull: float | None = None
+    orderings: tuple[str, ...] = ()
+    crystal_systems: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that no crystal has."""
+        for name, given, options in (
+            ("magnetic ordering", self.orderings, ORDERINGS),
+            ("crystal system", self.crystal_systems, CRYSTAL_SYSTEMS),
+        ):
+            if unknown := sorted(set(given) - set(options)):
+                raise InputError(f"Unknown {name} {unknown[0]!r}; use {', '.join(options)}.")
 
 
 class _RejectedError(Exception):
@@ -128,19 +157,22 @@ class _RejectedError(Exception):
 
 
 def build_dataset(
-    source: Path,
+    source: Path | Iterable[Record],
     limits: DatasetLimits = DatasetLimits(),
     *,
+    resplit: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[CrystalArrays, Counter[str]]:
     """Read crystals and write them in canonical form.
 
     Parameters
     ----------
-    source : Path
-        JSON lines (.jsonl, .jsonl.gz, keys as in the README of `pccd dataset`) or a folder of CIFs.
+    source : Path or iterable
+        JSON lines (.jsonl, .jsonl.gz), a folder of CIFs, or records as `records` describes them.
     limits : DatasetLimits
-        Larger crystals are left out.
+        Other crystals are left out.
+    resplit : bool
+        Ignore the splits that records name; the chemical system decides.
     progress : callable
         Called with the number of crystals read so far.
 
@@ -155,68 +187,44 @@ def build_dataset(
     InputError
         If the source is missing, empty or holds nothing usable.
     """
+    chunks: list[dict[str, NDArray[Any]]] = []
     rows: list[dict[str, Any]] = []
     rejected: Counter[str] = Counter()
-    for count, record in enumerate(read_records(source), start=1):
+    records = read_records(source) if isinstance(source, Path) else source
+    for count, record in enumerate(records, start=1):
         try:
-            rows.append(_row(record, limits))
+            rows.append(_row(record, limits, resplit=resplit))
         except _RejectedError as reason:
             rejected[str(reason)] += 1
+        if len(rows) == CHUNK:
+            chunks.append(_columns(rows))
+            rows = []
         if progress is not None and count % 500 == 0:
             progress(count)
-    if not rows:
+    if rows:
+        chunks.append(_columns(rows))
+    if not chunks:
         why = ", ".join(f"{n} × {reason}" for reason, n in rejected.most_common()) or "it is empty"
-        raise InputError(f"{source} holds no crystal to learn from ({why}).")
-    columns: dict[str, Any] = {
-        name: np.array([row[name] for row in rows], dtype=dtype) for name, dtype in DTYPES.items()
-    }
+        name = source if isinstance(source, Path) else "The source"
+        raise InputError(f"{name} holds no crystal to learn from ({why}).")
+    columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in DTYPES}
     return CrystalArrays(**columns), rejected
 
 
-def read_records(source: Path) -> Iterator[dict[str, Any]]:
-    """Yield the crystals of a JSON lines file or a folder of CIFs as dictionaries."""
-    if source.is_dir():
-        yield from _read_cifs(source)
-        return
-    try:
-        with _open_text(source) as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    raise InputError(f"{source} line {number} is not JSON.") from None
-    except FileNotFoundError:
-        raise InputError(f"There is no file or folder {source}.") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{source} cannot be read: {error}.") from None
+def _columns(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    """Return rows as columns: a tenth of the memory."""
+    return {
+        name: np.array([row[name] for row in rows], dtype=dtype) for name, dtype in DTYPES.items()
+    }
 
 
-def _open_text(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
-
-
-def _read_cifs(folder: Path) -> Iterator[dict[str, Any]]:
-    from pymatgen.core import Structure
-
-    paths = sorted(folder.glob("*.cif"))
-    if not paths:
-        raise InputError(f"Folder {folder} holds no .cif file.")
-    for path in paths:
-        try:
-            structure = Structure.from_file(path)
-        except Exception as error:  # pymatgen raises anything on a broken CIF
-            raise InputError(f"{path} is not a readable CIF: {error}.") from None
-        yield {"id": path.stem, "structure": structure}
-
-
-def _row(record: dict[str, Any], limits: DatasetLimits) -> dict[str, Any]:
+def _row(record: Record, limits: DatasetLimits, *, resplit: bool = False) -> dict[str, Any]:
     """Return one crystal in columns; raises _RejectedError with the reason if it is left out."""
-    if "structure" in record:
+    if record.get("structure") is not None:
         record = {**record, **_reduced(record["structure"])}
+    gap, hull = _float(record.get("band_gap")), _float(_energy_above_hull(record))
+    ordering = record.get("magnetic_ordering")
+    _check_properties(gap, hull, ordering, limits)
     try:
         lattice = np.asarray(record["lattice"], dtype=float).reshape(3, 3)
         numbers = np.array([atomic_number(s) for s in record["species"]], dtype=np.int64)
@@ -232,24 +240,46 @@ def _row(record: dict[str, Any], limits: DatasetLimits) -> dict[str, Any]:
     padded_frac = np.zeros((limits.max_sites, 3), dtype=np.float32)
     padded_frac[:n] = cell.frac_coords
     spacegroup = int(record.get("spacegroup") or _spacegroup(lattice, numbers, frac))
+    system = crystal_system(spacegroup)
+    if limits.crystal_systems and CRYSTAL_SYSTEMS[system] not in limits.crystal_systems:
+        raise _RejectedError("other crystal system")
     chemsys = "-".join(sorted(elements))
-    split = record.get("split") or split_of(chemsys)
+    named = None if resplit else record.get("split")
+    split = named or split_of(chemsys)
     if split not in SPLITS:
         raise InputError(f"Crystal {record.get('id')}: split {split!r} must be one of {SPLITS}.")
-    ordering = record.get("magnetic_ordering")
-    hull = record.get("energy_above_hull", record.get("energy_above_hull_legacy_derived"))
     return {
         "numbers": padded_numbers,
         "frac_coords": padded_frac,
         "lengths": cell.lengths,
         "angles": cell.angles,
-        "band_gap": _float(record.get("band_gap")),
-        "energy_above_hull": _float(hull),
+        "band_gap": gap,
+        "energy_above_hull": hull,
         "ordering": ORDERINGS.index(ordering) if ordering in ORDERINGS else -1,
         "space_group": spacegroup,
         "split": SPLITS.index(split),
         "key": hash_key(_reduced_formula(record["species"]), spacegroup, n),
     }
+
+
+def _energy_above_hull(record: Record) -> object:
+    published = record.get("energy_above_hull")
+    return record.get("energy_above_hull_legacy_derived") if published is None else published
+
+
+def _check_properties(gap: float, hull: float, ordering: object, limits: DatasetLimits) -> None:
+    """Raise _RejectedError if a property is outside the limits, or not known where it must be."""
+    if limits.band_gap is not None:
+        low, high = limits.band_gap
+        if not low <= gap <= high:
+            raise _RejectedError("band gap unknown" if math.isnan(gap) else "other band gap")
+    if limits.max_energy_above_hull is not None and not hull <= limits.max_energy_above_hull:
+        raise _RejectedError(
+            "energy above hull unknown" if math.isnan(hull) else "too far above the hull"
+        )
+    if limits.orderings and ordering not in limits.orderings:
+        known = ordering in ORDERINGS
+        raise _RejectedError("other magnetic ordering" if known else "magnetic ordering unknown")
 
 
 def _check(
@@ -268,8 +298,15 @@ def _check(
     if not (np.isfinite(lattice).all() and np.isfinite(frac).all()):
         raise _RejectedError("NaN")
     volume = abs(float(np.linalg.det(lattice)))
+    if volume / n >= MAX_VOLUME_PER_ATOM and _is_x2yz(numbers):
+        raise _RejectedError(NEVER_RELAXED)
     if not 1.0 < volume / n < MAX_VOLUME_PER_ATOM:
         raise _RejectedError("volume per atom")
+
+
+def _is_x2yz(numbers: NDArray[np.int64]) -> bool:
+    counts = np.unique(numbers, return_counts=True)[1]
+    return sorted((counts // np.gcd.reduce(counts)).tolist()) == [1, 1, 2]
 
 
 def _float(value: object) -> float:
@@ -283,15 +320,20 @@ def _reduced_formula(species: list[str]) -> str:
 
 
 def _reduced(structure: Any) -> dict[str, Any]:
-    """Return the primitive Niggli cell of a pymatgen Structure as plain lists."""
-    if not structure.is_ordered:
-        raise _RejectedError("partial occupancies")
-    cell = structure.get_primitive_structure(tolerance=0.1).get_reduced_structure("niggli")
-    return {
-        "lattice": cell.lattice.matrix,
-        "species": [site.specie.symbol for site in cell],
-        "frac_coords": cell.frac_coords,
-    }
+    """Return the primitive Niggli cell of a pymatgen Structure, or of its dictionary."""
+    from pymatgen.core import Structure
+
+    try:
+        whole = Structure.from_dict(structure) if isinstance(structure, dict) else structure
+        if not whole.is_ordered:
+            raise _RejectedError("partial occupancies")
+        if not np.isfinite(whole.lattice.matrix).all():
+            raise _RejectedError("NaN")
+        cell = whole.get_primitive_structure(tolerance=0.1).get_reduced_structure("niggli")
+        species = [site.specie.symbol for site in cell]
+    except (KeyError, TypeError, ValueError, AttributeError, np.linalg.LinAlgError):
+        raise _RejectedError("malformed") from None
+    return {"lattice": cell.lattice.matrix, "species": species, "frac_coords": cell.frac_coords}
 
 
 def _spacegroup(
@@ -303,14 +345,70 @@ def _spacegroup(
     return int(found.number) if found is not None else 1
 
 
-def write_dataset(path: Path, arrays: CrystalArrays) -> str:
-    """Write the columns to one compressed .npz file; return its sha256 over the content."""
+def write_dataset(
+    path: Path, arrays: CrystalArrays, provenance: Mapping[str, Any] | None = None
+) -> str:
+    """Write the columns to one compressed .npz file; return its sha256 over the content.
+
+    Parameters
+    ----------
+    provenance
+        Source, limits and what was left out, as plain JSON values; kept in the file, not hashed.
+    """
     content = {f.name: getattr(arrays, f.name) for f in fields(arrays)}
+    told = np.array(json.dumps(dict(provenance or {})))
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        np.savez_compressed(file, format_version=np.array(FORMAT_VERSION), **content)
+        np.savez_compressed(
+            file, format_version=np.array(FORMAT_VERSION), provenance=told, **content
+        )
     partial.replace(path)
     return content_hash(arrays)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Return where a dataset came from; empty if its file does not say."""
+    with np.load(path, allow_pickle=False) as file:
+        told = json.loads(str(file["provenance"])) if "provenance" in file else {}
+    return dict(told)
+
+
+def check_splits(arrays: CrystalArrays) -> None:
+    """Refuse a dataset that cannot be learned from, or whose measures would be worth nothing.
+
+    Raises
+    ------
+    InputError
+        A chemical system occurs in several splits (a leak), the training split is empty, or it
+        has nothing but crystals of one element each.
+    """
+    leaking = shared_systems(arrays)
+    if leaking:
+        raise InputError(
+            f"{len(leaking)} chemical systems occur in more than one split, e.g. {leaking[0]}: "
+            "what is measured on val or test would be memory. Give each system one split, or let "
+            "--resplit decide."
+        )
+    train = arrays.of_split("train")
+    if len(train) == 0:
+        raise InputError("No crystal is in the train split: there is nothing to learn from.")
+    if all(len(set(row[row > 0].tolist())) == 1 for row in train.numbers):
+        raise InputError(
+            "Every crystal of the train split consists of one element: nothing can be learned of "
+            "compounds. Add some, or check the limits."
+        )
+
+
+def shared_systems(arrays: CrystalArrays) -> list[str]:
+    """Return the chemical systems that occur in more than one split, by name."""
+    splits_of: dict[frozenset[int], set[int]] = {}
+    for row, place in zip(arrays.numbers, arrays.split.tolist(), strict=True):
+        splits_of.setdefault(frozenset(row[row > 0].tolist()), set()).add(place)
+    return sorted(
+        "-".join(sorted(symbol(z) for z in system))
+        for system, found in splits_of.items()
+        if len(found) > 1
+    )
 
 
 def content_hash(arrays: CrystalArrays) -> str:
@@ -355,17 +453,14 @@ def describe_dataset(arrays: CrystalArrays) -> dict[str, Any]:
     `shared_between_splits` counts the chemical systems that occur in more than one split: a leak.
     """
     systems = [frozenset(row[row > 0].tolist()) for row in arrays.numbers]
-    splits_of: dict[frozenset[int], set[int]] = {}
-    for system, place in zip(systems, arrays.split.tolist(), strict=True):
-        splits_of.setdefault(system, set()).add(place)
     sizes = Counter(arrays.n_sites.tolist())
     by_elements = Counter(len(system) for system in systems)
     by_system = Counter(arrays.crystal_system.tolist())
     return {
         "crystals": len(arrays),
         "splits": {name: int((arrays.split == i).sum()) for i, name in enumerate(SPLITS)},
-        "chemical_systems": len(splits_of),
-        "shared_between_splits": sum(len(found) > 1 for found in splits_of.values()),
+        "chemical_systems": len(set(systems)),
+        "shared_between_splits": len(shared_systems(arrays)),
         "distinct": len(np.unique(arrays.key)),
         "n_elements": {str(n): by_elements[n] for n in sorted(by_elements)},
         "n_sites": {str(n): sizes[n] for n in sorted(sizes)},

@@ -25,6 +25,8 @@ Document = dict[str, Any]
 
 CHUNK = 1 << 20
 """Characters read at a time."""
+FLAT = 1e-3
+"""Å^3; a cell with less has no lattice that could be compared."""
 OPTIMADE_PAGE = 100
 """Structures per answer; providers allow between 50 and 1000."""
 OPTIMADE_FIELDS = (
@@ -195,6 +197,8 @@ def _checked(structure: Structure) -> Structure:
         raise ValueError("it has disorder")
     if len(structure) == 0:
         raise ValueError("it has no sites")
+    if not abs(structure.volume) > FLAT:
+        raise ValueError("its cell has no volume")
     alien = {site.specie.symbol for site in structure if isinstance(site.specie, DummySpecies)}
     if alien:
         raise ValueError(f"it has sites of no element ({', '.join(sorted(alien))})")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Structure
 
@@ -41,7 +42,7 @@ class KnownSet(BaseModel):
     complete: bool = Field(description="False while an import runs or after it was cut off")
     n_structures: int = 0
     unreadable: dict[str, int] = Field(default_factory=dict, description="Records by reason")
-    content_sha256: str = Field("", description="Over id, formula and sites of every crystal")
+    content_sha256: str = Field("", description="Over id and geometry of every crystal")
 
     @property
     def note(self) -> str:
@@ -150,6 +151,22 @@ def known_structures(
             yield row["id"], unpack(row["structure"])
 
 
+def stored_crystals(db: "Database[Document]", name: str) -> Iterator[tuple[str, Structure]]:
+    """Yield id and crystal of all of the set `name`, by id."""
+    last = ""
+    while rows := _after(db, name, last):
+        for row in rows:
+            yield row["id"], unpack(row["structure"])
+        last = rows[-1]["_id"]
+
+
+def _after(db: "Database[Document]", name: str, last: str) -> list[Document]:
+    """Return the next records of a set: a cursor would not survive an outage."""
+    query = {"_id": {"$gt": last or f"{name}/", "$lt": f"{name}0"}}
+    found = db["known_structures"]
+    return survive_outage(lambda: list(found.find(query).sort("_id", 1).limit(10 * BATCH)))
+
+
 def _find(db: "Database[Document]", query: Document) -> list[Document]:
     return survive_outage(lambda: list(db["known_structures"].find(query).sort("_id", 1)))
 
@@ -219,9 +236,8 @@ def _store(db: "Database[Document]", name: str, crystals: dict[str, Structure]) 
 def _finish(db: "Database[Document]", name: str, read: int, unreadable: Counter[str]) -> KnownSet:
     """Mark a set as complete and say what it holds."""
     digest, count = hashlib.sha256(), 0
-    fields = ["id", "formula", "structure.species"]
-    for row in db["known_structures"].find({"set": name}, fields).sort("_id", 1):
-        digest.update(f"{row['id']} {row['formula']} {len(row['structure']['species'])}\n".encode())
+    for row in db["known_structures"].find({"set": name}).sort("_id", 1):
+        digest.update(orjson.dumps([row["id"], row["structure"]], option=orjson.OPT_SORT_KEYS))
         count += 1
     if count == 0:
         db["known_sets"].delete_one({"_id": name})

@@ -153,17 +153,6 @@ def _traceback(opened: AtomicLaunchPad, launch: Document | None, firework: Docum
     return str(details.get("_stacktrace") or stored.get("_message") or "")
 
 
-def rerun_failed(settings: Settings, campaign_id: str) -> list[int]:
-    """Make a campaign's failed fireworks, and what ran after them, ready again; return them."""
-    opened = launchpad(settings)
-    query = of_campaign(campaign_id) | {"state": "FIZZLED"}
-    with explained(settings):
-        ids = [row["fw_id"] for row in opened.fireworks.find(query, {"fw_id": 1})]
-        for fw_id in ids:
-            opened.rerun_fw(fw_id)
-    return ids
-
-
 # --- workers, dead and alive -----------------------------------------------------------------
 
 

@@ -5,10 +5,10 @@ own default is a hull that mixes functionals, and a search without filter would 
 A snapshot is what one database version says; the parts of two versions are never mixed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
@@ -178,15 +178,43 @@ def recompute(
         No elemental phase of an element could be relaxed.
     """
     chosen = near_hull(known, max_energy_above_hull)
-    entries, left_out = [], {}
+    relaxations: dict[str, Relaxation] = {}
     for count, entry in enumerate(chosen, start=1):
         if entry.structure is None:
             raise InputError(f"Reference {entry.entry_id} has no structure to relax.")
-        relaxation = relax(entry.structure)
+        relaxations[entry.entry_id] = relax(entry.structure)
+        if progress is not None:
+            progress(count, len(chosen))
+    settings = {"max_energy_above_hull": max_energy_above_hull}
+    return recomputed(known, level, relaxations, settings)
+
+
+def recomputed(
+    known: ReferenceSet,
+    level: str,
+    relaxations: Mapping[str, Relaxation],
+    settings: Mapping[str, Any],
+) -> ReferenceSet:
+    """Return the phases of `known` with what relaxing them at `level` gave.
+
+    Parameters
+    ----------
+    relaxations
+        By entry id.
+    settings
+        How the phases were chosen.
+
+    Raises
+    ------
+    InputError
+        No elemental phase of an element could be relaxed.
+    """
+    entries, left_out = [], {}
+    for entry_id, relaxation in relaxations.items():
         if relaxation.usable and relaxation.structure is not None and relaxation.energy is not None:
             entries.append(
                 ReferenceEntry(
-                    entry_id=entry.entry_id,
+                    entry_id=entry_id,
                     formula=relaxation.structure.composition.formula,
                     energy=relaxation.energy,
                     structure=relaxation.structure,
@@ -194,9 +222,7 @@ def recompute(
                 )
             )
         else:
-            left_out[entry.entry_id] = relaxation.reason or relaxation.verdict
-        if progress is not None:
-            progress(count, len(chosen))
+            left_out[entry_id] = relaxation.reason or relaxation.verdict
     if missing := set(known.chemsys.split("-")) - _elements(entries):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise InputError(
@@ -211,7 +237,7 @@ def recompute(
         source_version=known.source_version,
         settings={
             "structures_of": known.reference_id,
-            "max_energy_above_hull": max_energy_above_hull,
+            **settings,
             "not_usable": left_out,
         },
         entries=entries,
@@ -228,6 +254,33 @@ def near_hull(references: ReferenceSet, limit: float) -> list[ReferenceEntry]:
     placed = Hull(references).place(queries)
     pairs = zip(references.entries, placed, strict=True)
     return [entry for entry, result in pairs if result.energy_above_hull <= limit]
+
+
+def choose_phases(references: ReferenceSet, limit: float, number: int) -> list[ReferenceEntry]:
+    """Return at most `number` of the entries near the hull, the lowest first, the elements before.
+
+    An element's lowest phase is among them whatever the number: without it there is no hull.
+    """
+    queries = [
+        HullQuery(e.entry_id, e.composition, e.energy, references.convention, references.level)
+        for e in references.entries
+    ]
+    placed = Hull(references).place(queries)
+    ranked = sorted(
+        (
+            (result.energy_above_hull, entry.entry_id, entry)
+            for entry, result in zip(references.entries, placed, strict=True)
+            if result.energy_above_hull <= limit
+        ),
+        key=lambda row: row[:2],
+    )
+    elements: dict[str, ReferenceEntry] = {}
+    for _, _, entry in ranked:
+        if len(entry.composition) == 1:
+            elements.setdefault(entry.composition.reduced_formula, entry)
+    first = list(elements.values())
+    others = [entry for _, _, entry in ranked if entry not in first]
+    return first + others[: max(number - len(first), 0)]
 
 
 def computed_entry(entry: ReferenceEntry) -> "ComputedStructureEntry":

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -67,6 +67,26 @@ class Client:
         with mount(requests.Session(), adapter) as session:
             body = session.get(validate_endpoint(self._endpoint) + "heartbeat").json()
         return str(_field(body, "db_version", "its heartbeat"))
+
+    def page(self, route: str, parameters: Mapping[str, str]) -> tuple[list[dict[str, Any]], int]:
+        """Return the documents of one page of a REST route and how many match in all."""
+        import requests
+        from mp_api.client.core.utils import validate_endpoint
+
+        if not has_api_key():
+            raise InputError(NO_KEY)
+        key = str(os.environ.get("MP_API_KEY") or SETTINGS["PMG_MAPI_KEY"])
+        adapter = PatientAdapter(self._patience, sleep=self._sleep)
+        with _refusals_explained(), mount(requests.Session(), adapter) as session:
+            answer = session.get(
+                validate_endpoint(self._endpoint) + route,
+                params=dict(parameters),
+                headers={"x-api-key": key},
+            )
+        body = answer.json()
+        documents = _field(body, "data", "a search")
+        total = _field(_field(body, "meta", "a search"), "total_doc", "a search")
+        return list(documents), int(total)
 
     def all_systems(self) -> list[str]:
         """Return every chemical system that MP has phases of."""

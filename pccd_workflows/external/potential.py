@@ -97,6 +97,11 @@ def _device() -> str:
     return wanted
 
 
+def runs_on_gpu() -> bool:
+    """Return whether potentials run on a GPU here."""
+    return _device() == "cuda"
+
+
 def supported_elements(level: Level) -> frozenset[str] | None:
     """Return the symbols the potential was trained on; None if it does not say."""
     engine = calculator(level)
@@ -145,7 +150,7 @@ def single_point(structure: Structure, level: str) -> float:
 
     Raises whatever the calculator raises.
     """
-    atoms = _atoms(structure)
+    atoms = to_atoms(structure)
     atoms.calc = calculator(get_level(level))
     return float(atoms.get_potential_energy()) / len(atoms)
 
@@ -191,15 +196,7 @@ def relax(structure: Structure, level: str, *, fmax: float = 0.05, steps: int = 
         "key": relaxation_key(structure, level, fmax=fmax, steps=steps),
         "convention": of.convention,
         "software": software(of),
-        "settings": {
-            "fmax": fmax,
-            "steps": steps,
-            "optimizer": f"FIRE above {ROUGH_FMAX:g} eV/Å, then BFGS",
-            "alpha": STIFFNESS,
-            "max_step": MAX_STEP,
-            "filter": "FrechetCellFilter",
-            "algorithm": ALGORITHM,
-        },
+        "settings": optimizer_settings(fmax=fmax, steps=steps),
     }
     if not structure.is_ordered:
         return Relaxation(**record, verdict="error", reason="Sites are partially occupied.")
@@ -208,11 +205,33 @@ def relax(structure: Structure, level: str, *, fmax: float = 0.05, steps: int = 
     if foreign:
         reason = f"{level} was not trained on {', '.join(foreign)}."
         return Relaxation(**record, verdict="unsupported_element", reason=reason)
+    atoms = to_atoms(structure)
+    atoms.calc = engine
+    found = relax_atoms(structure, atoms, fmax=fmax, steps=steps)
+    return Relaxation(**record, **found, seconds=round(time.perf_counter() - start, 3))
+
+
+def optimizer_settings(*, fmax: float, steps: int) -> dict[str, Any]:
+    """Return what a record says about `relax_atoms`."""
+    return {
+        "fmax": fmax,
+        "steps": steps,
+        "optimizer": f"FIRE above {ROUGH_FMAX:g} eV/Å, then BFGS",
+        "alpha": STIFFNESS,
+        "max_step": MAX_STEP,
+        "filter": "FrechetCellFilter",
+        "algorithm": ALGORITHM,
+    }
+
+
+def relax_atoms(structure: Structure, atoms: "Atoms", *, fmax: float, steps: int) -> dict[str, Any]:
+    """Relax `atoms`, `structure` with a calculator; return verdict, energy and geometry.
+
+    The fields are those of a Relaxation. Whatever goes wrong is a verdict, but for memory.
+    """
     path = _Path()
     found: dict[str, Any] = {}
     try:
-        atoms = _atoms(structure)
-        atoms.calc = engine
         _descend(atoms, path, fmax=fmax, steps=steps)
         if not path.failure:
             found = _outcome(structure, atoms)
@@ -222,18 +241,17 @@ def relax(structure: Structure, level: str, *, fmax: float = 0.05, steps: int = 
         path.failure, path.reason = "error", _sentence(error)
     if not (path.failure or path.converged):
         path.reason = f"Forces are not below {fmax:g} eV/Å after {steps} steps."
-    return Relaxation(
-        **record,
+    return {
         **found,
-        verdict=path.failure or ("converged" if path.converged else "unconverged"),
-        reason=path.reason,
-        n_steps=path.n_steps,
-        energies=path.energies,
-        seconds=round(time.perf_counter() - start, 3),
-    )
+        "verdict": path.failure or ("converged" if path.converged else "unconverged"),
+        "reason": path.reason,
+        "n_steps": path.n_steps,
+        "energies": path.energies,
+    }
 
 
-def _atoms(structure: Structure) -> "Atoms":
+def to_atoms(structure: Structure) -> "Atoms":
+    """Return a crystal as ASE's atoms."""
     from ase import Atoms
 
     return Atoms(

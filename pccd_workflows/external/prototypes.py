@@ -237,7 +237,7 @@ def decorate(chemsys: str) -> list[tuple[str, Structure]]:
     """
     elements = sorted(chemsys.split("-"))
     if len(elements) == 1:
-        return [*_dimer_crystals(elements[0]), *_decorated(elements)]
+        return [*dimer_crystals(elements[0]), *_decorated(elements)]
     return list(_decorated(elements))
 
 
@@ -365,7 +365,7 @@ def _radius(element: Element, kind: str) -> float:
     return float(value)
 
 
-def _dimer_crystals(element: str) -> list[tuple[str, Structure]]:
+def dimer_crystals(element: str) -> list[tuple[str, Structure]]:
     """Return crystals of diatomic molecules, whose lattices do not scale with their bonds."""
     if element not in DIMERS:
         return []

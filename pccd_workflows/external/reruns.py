@@ -15,7 +15,7 @@ from pccd_workflows.settings import Settings
 Document = dict[str, Any]
 
 MAX_ATTEMPTS = 5
-"""A job that failed so often is not run again unless asked for more."""
+"""A job that failed so often is not run again unless more is asked for."""
 CANDIDATES = "spec.candidates"
 JOB = "spec._tasks.0.job"
 NOT_STARTED = ("READY", "WAITING")
@@ -25,7 +25,8 @@ NOT_STARTED = ("READY", "WAITING")
 class Failure:
     """One failed job.
 
-    attempts: how often it ran. folder: its last run folder.
+    attempts: how often it failed (not: how often it was put back because a worker ended).
+    folder: its last run folder.
     """
 
     fw_id: int
@@ -86,7 +87,8 @@ def job_failures(
         rows = list(opened.fireworks.find(query, fields))
         last = [row["launches"][-1] for row in rows if row["launches"]]
         launches = _launches(opened, last)
-    found = [_failure(row, launches) for row in sorted(rows, key=lambda row: row["fw_id"])]
+        earlier = _failed_before(opened, rows)
+    found = [_failure(row, launches, earlier) for row in sorted(rows, key=lambda r: r["fw_id"])]
     return [f for f in found if error_class in (None, f.error_class)]
 
 
@@ -100,6 +102,14 @@ def _launches(opened: AtomicLaunchPad, launch_ids: list[int]) -> dict[int, Docum
     return found
 
 
+def _failed_before(opened: AtomicLaunchPad, rows: Iterable[Document]) -> set[int]:
+    """Return which of the earlier launches of jobs failed."""
+    earlier = [i for row in rows for i in row.get("archived_launches", [])]
+    query = {"launch_id": {"$in": earlier}, "failure": {"$exists": True}}
+    fields = {"launch_id": 1, "_id": 0}
+    return {row["launch_id"] for row in opened.launches.find(query, fields)} if earlier else set()
+
+
 def note_failure(opened: AtomicLaunchPad, launch_id: int) -> Document:
     """Diagnose a failed launch, keep the diagnosis with it and return it."""
     launch = opened.get_launch_by_id(launch_id)
@@ -111,7 +121,7 @@ def note_failure(opened: AtomicLaunchPad, launch_id: int) -> Document:
     return failure
 
 
-def _failure(row: Document, launches: Mapping[int, Document]) -> Failure:
+def _failure(row: Document, launches: Mapping[int, Document], earlier: set[int]) -> Failure:
     launch = launches.get(row["launches"][-1], {}) if row["launches"] else {}
     known = launch.get("failure", {"error_class": "python", "evidence": "no message"})
     return Failure(
@@ -122,7 +132,7 @@ def _failure(row: Document, launches: Mapping[int, Document]) -> Failure:
         error_class=known["error_class"],
         evidence=known["evidence"],
         cure=BY_NAME[known["error_class"]].cure,
-        attempts=len(row["launches"]) + len(row.get("archived_launches", [])),
+        attempts=1 + len(earlier & {*row.get("archived_launches", [])}),
         folder=launch.get("launch_dir"),
         worker=launch.get("fworker", {}).get("name"),
     )
@@ -163,6 +173,7 @@ def rerun(
     from_contcar: bool = False,
     incar: Mapping[str, Any] | None = None,
     max_attempts: int = MAX_ATTEMPTS,
+    dry_run: bool = False,
 ) -> Outcome:
     """Make failed jobs, and what ran after them, ready again, each at most once.
 
@@ -173,7 +184,9 @@ def rerun(
     incar
         INCAR tags for the next attempt (VASP runs only).
     max_attempts
-        Jobs that ran so often are refused.
+        Jobs that failed so often are refused.
+    dry_run
+        Change nothing; only say what would be.
     """
     opened = launchpad(settings)
     restart = {"from_contcar": from_contcar, "incar": dict(incar or {})}
@@ -181,12 +194,13 @@ def rerun(
     done: list[int] = []
     refused: dict[int, str] = {}
     with explained(settings):
-        ensure_indexes(opened)
+        if not dry_run:
+            ensure_indexes(opened)
         for failure in failures:
             if failure.attempts >= max_attempts:
-                refused[failure.fw_id] = f"it ran {failure.attempts} times already"
+                refused[failure.fw_id] = f"it failed {failure.attempts} times already"
                 continue
-            reason = _rerun(opened, failure, restart if changed else None)
+            reason = _rerun(opened, failure, restart if changed else None, dry_run=dry_run)
             if reason is None:
                 done.append(failure.fw_id)
             else:
@@ -194,7 +208,9 @@ def rerun(
     return Outcome(done, refused)
 
 
-def _rerun(opened: AtomicLaunchPad, failure: Failure, restart: Document | None) -> str | None:
+def _rerun(
+    opened: AtomicLaunchPad, failure: Failure, restart: Document | None, *, dry_run: bool
+) -> str | None:
     """Put one job back; return why not."""
 
     def put_back() -> str | None:
@@ -206,6 +222,8 @@ def _rerun(opened: AtomicLaunchPad, failure: Failure, restart: Document | None) 
         vasp = job.get("function", {}).get("@callable") == "dft_run"
         if restart is not None and not vasp:
             return "it is no VASP run: rerun it without --set and --from-contcar"
+        if dry_run:
+            return None
         before = _state(opened, failure.fw_id)
         kept = job.get("function_kwargs", {}).get("restart")
         if restart is not None:

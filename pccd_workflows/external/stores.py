@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from jobflow import JobStore
-from maggma.stores import GridFSStore, MongoStore
+from maggma.stores import GridFSStore, MemoryStore, MongoStore
 
 from pccd_workflows.external.mongo import survive_outage
 
@@ -112,3 +112,8 @@ def make_job_store(**options: Any) -> JobStore:
     return PatientJobStore(
         outputs, additional_stores={"data": _DataStore(collection_name=DATA, **options)}
     )
+
+
+def memory_store() -> JobStore:
+    """Return a store that lives as long as the process, for flows run in place."""
+    return JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})

@@ -25,6 +25,7 @@ from pymatgen.core import Structure
 
 from pccd_workflows.candidate import Relaxation, StoredStructure
 from pccd_workflows.errors import InputError, MissingDependencyError, PccdError
+from pccd_workflows.external.leash import leashed
 from pccd_workflows.levels import get_level
 from pccd_workflows.screening.magnetism import MagneticOrdering, ordering_of, starting_moments
 from pccd_workflows.settings import Settings
@@ -39,8 +40,45 @@ EVIDENCE_LINES = 12
 GRACE_SECONDS = 5.0
 """How long VASP may take to end after SIGTERM."""
 WALLTIME_REACHED = "Walltime reached"
-RUNS = {"vasp/mp-gga": ("relax 1", "relax 2", "static")}
+RUNS = {
+    "vasp/mp-gga": ("relax 1", "relax 2", "static"),
+    "vasp/mp-r2scan": ("pre-relax", "relax", "static"),
+}
 """Names of a level's runs, in order; the last one's energy counts."""
+PLANS = {"tight": ("tight relax",), "forces": ("forces",)}
+"""What else is done at a level than relaxing, for phonons: a crystal brought to rest, the forces
+in a displaced supercell."""
+PHONON_TAGS: dict[str, Any] = {
+    # forces to 1e-4 eV/Å: real-space projectors and loose energies would spoil them
+    "EDIFF": 1e-7,
+    "PREC": "Accurate",
+    "LREAL": False,
+    # the tetrahedron method gives no forces in metals
+    "ISMEAR": 0,
+    "SIGMA": 0.05,
+    **dict.fromkeys(("LWAVE", "LCHARG", "LAECHG", "LVTOT"), False),
+}
+TAGS = {
+    "tight relax": {**PHONON_TAGS, "EDIFFG": -0.003},
+    "forces": PHONON_TAGS,
+}
+"""INCAR tags of these runs that differ from the level's."""
+ENERGY_TAGS = (
+    "GGA",
+    "METAGGA",
+    "ENCUT",
+    "LDAU",
+    "LDAUU",
+    "LDAUJ",
+    "IVDW",
+    "LUSE_VDW",
+    "LHFCALC",
+    "LSORBIT",
+    "ISPIN",
+    "LASPH",
+    "NELECT",
+)
+"""INCAR tags on which total energies depend: with others they share no hull."""
 FILES_AS_EVIDENCE = ("custodian.json", "vasp.out", "std_err.txt", "OUTCAR")
 
 
@@ -79,6 +117,13 @@ class VaspRun(BaseModel):
     stopped: bool = Field(False, description="Ended by STOPCAR at walltime")
     moments: list[float] = Field(default_factory=list, description="μB per site")
     corrections: list[str] = Field(default_factory=list, description="Errors custodian mended")
+    forces: list[list[float]] | None = Field(None, description="eV/Å, of the run 'forces'")
+    band_gap: float | None = Field(None, description="eV")
+    n_kpoints: int | None = Field(None, description="Irreducible ones")
+    n_electrons: float | None = None
+    n_spins: int = 1
+    n_scf: int = Field(0, description="Electronic steps of all ionic steps")
+    cores: int | None = Field(None, description="As VASP says")
     incar: dict[str, Any] = Field(default_factory=dict, description="INCAR tags set by hand")
     continued: bool = Field(False, description="Started from an earlier attempt's CONTCAR")
     run_type: str | None = Field(None, description="GGA or GGA+U")
@@ -104,6 +149,23 @@ def relaxation_key(structure: Structure, level: str, ordering: MagneticOrdering 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def plan_key(structure: Structure, level: str, plan: str, ordering: MagneticOrdering | None) -> str:
+    """Return the content address of what a plan computes of a crystal (see PLANS)."""
+    key = relaxation_key(structure, level, ordering)
+    if plan == "relax":
+        return key
+    tags = {name: TAGS[name] for name in PLANS[plan]}
+    content = [key, plan, tags, structure.site_properties.get("magmom")]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def runs_of(level: str, plan: str = "relax") -> tuple[str, ...]:
+    """Return the names of a plan's runs, in order."""
+    if level not in RUNS:
+        raise InputError(f"Level {level!r} is not one of {sorted(RUNS)}.")
+    return PLANS.get(plan, RUNS[level])
+
+
 def run_key(key: str, number: int) -> str:
     """Return the content address of run `number` of the relaxation `key`."""
     return hashlib.sha256(f"{key}:{number}".encode()).hexdigest()
@@ -125,7 +187,7 @@ def check_ready(level: str, elements: Sequence[str], settings: Settings) -> None
     from pymatgen.core import SETTINGS
     from pymatgen.io.vasp.inputs import POTCAR_FUNCTIONAL_MAP
 
-    input_set = _maker(level, 0).input_set_generator
+    input_set = _maker(level, RUNS[level][0]).input_set_generator
     folder = POTCAR_FUNCTIONAL_MAP[input_set.user_potcar_functional]
     root = os.environ.get("PMG_VASP_PSP_DIR") or SETTINGS.get("PMG_VASP_PSP_DIR")
     if not root:
@@ -170,7 +232,7 @@ def check_command(command: str) -> None:
 def run(
     structure: Structure,
     level: str,
-    number: int,
+    name: str,
     *,
     settings: Settings,
     restart: Restart,
@@ -182,8 +244,8 @@ def run(
     ----------
     structure
         The start, with ``magmom`` as site property where moments are wanted.
-    number
-        Which of the level's runs.
+    name
+        Which of the runs of `level` (see `runs_of`).
     previous
         host:path of the run before this one, whose WAVECAR and CHGCAR are used if they are
         on this machine.
@@ -191,19 +253,22 @@ def run(
     Raises
     ------
     VaspFailed
-        The run left no result; WalltimeReached if it was stopped in time and can go on.
+        The run left no result, or would leave one of another level; WalltimeReached if it was
+        stopped in time and can go on.
     MissingDependencyError
         VASP is not on this node.
     """
     check_command(settings.vasp_command)
-    maker = _maker(level, number)
+    maker = _maker(level, name)
     maker.run_vasp_kwargs = _run_options(settings)
     maker.stop_children_kwargs = {"handle_unsuccessful": False}
     incar = maker.input_set_generator.user_incar_settings or {}
+    expected = _incar(maker, structure)
     maker.input_set_generator.user_incar_settings = {**incar, **restart.incar}
     start = restart.structure if restart.structure is not None else structure
     began = time.perf_counter()
     try:
+        _refuse_other_level(_incar(maker, structure), expected, level)
         with _no_orphans():
             response = type(maker).make.original(maker, start, prev_dir=_here(previous))
     except PccdError:
@@ -213,11 +278,12 @@ def run(
     document = response.output
     result = read_run(
         document,
-        RUNS[level][number],
+        name,
         incar=restart.incar,
         continued=restart.structure is not None,
         seconds=round(time.perf_counter() - began, 3),
     )
+    _refuse_other_level(_input(document, "incar"), expected, level)
     if result.stopped:
         steps = len(result.energies)
         raise WalltimeReached(
@@ -227,15 +293,65 @@ def run(
     return result, document
 
 
-def _maker(level: str, number: int) -> Any:
+def _maker(level: str, name: str) -> Any:
     """Return atomate2's maker of a run."""
-    from atomate2.vasp.flows.mp import MPGGADoubleRelaxStaticMaker
+    from atomate2.vasp.flows.mp import MPGGADoubleRelaxStaticMaker, MPMetaGGADoubleRelaxStaticMaker
 
-    if level not in RUNS:
-        raise InputError(f"Level {level!r} is not one of {sorted(RUNS)}.")
-    whole = MPGGADoubleRelaxStaticMaker()
-    relax = whole.relax_maker
-    return (relax.relax_maker1, relax.relax_maker2, whole.static_maker)[number]
+    gga = level == "vasp/mp-gga"
+    whole = MPGGADoubleRelaxStaticMaker() if gga else MPMetaGGADoubleRelaxStaticMaker()
+    first, second = whole.relax_maker.relax_maker1, whole.relax_maker.relax_maker2
+    makers = dict(zip(runs_of(level), (first, second, whole.static_maker), strict=True))
+    if name in makers:
+        return makers[name]
+    maker = second if name == "tight relax" else whole.static_maker
+    settings = maker.input_set_generator.user_incar_settings or {}
+    maker.input_set_generator.user_incar_settings = {**settings, **TAGS[name]}
+    maker.name = name
+    return maker
+
+
+def _incar(maker: Any, structure: Structure) -> dict[str, Any]:
+    """Return the INCAR that a maker gives a crystal."""
+    return dict(maker.input_set_generator.get_input_set(structure, potcar_spec=True).incar)
+
+
+def _refuse_other_level(incar: dict[str, Any], expected: dict[str, Any], level: str) -> None:
+    if found := deviations(incar, expected):
+        raise VaspFailed(
+            f"VaspFailed: OtherLevel: {'; '.join(found)}: such an energy shares no hull with "
+            f"{level}; run the job again without these tags."
+        )
+
+
+def deviations(incar: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """Say which tags of an INCAR make total energies incomparable with those of its level.
+
+    A higher cutoff than the level's is no deviation: MP accepts it, too.
+    """
+    found = []
+    for tag in ENERGY_TAGS:
+        have, want = _plain_tag(incar.get(tag)), _plain_tag(expected.get(tag))
+        higher = tag == "ENCUT" and want is not None and have is not None and have > want
+        if have != want and not higher:
+            found.append(f"{tag} is {incar.get(tag)}, not {expected.get(tag)}")
+    return found
+
+
+def _plain_tag(value: Any) -> Any:
+    """Return a tag's value so that 1 and 1.0, `Ps` and `PS`, and absent and false, are the same."""
+    match value:
+        case None | False:
+            return None
+        case str():
+            return value.upper()
+        case list():
+            return [float(item) for item in value] if any(value) else None
+    return value
+
+
+def _input(document: Any, name: str) -> Any:
+    data = document if isinstance(document, dict) else document.model_dump()
+    return data["input"].get(name) or {}
 
 
 def _run_options(settings: Settings) -> dict[str, Any]:
@@ -250,8 +366,8 @@ def _run_options(settings: Settings) -> dict[str, Any]:
         buffer = min(settings.vasp_walltime_buffer, settings.vasp_walltime / 2)
         handlers.append(WalltimeHandler(wall_time=max(left, 1.0), buffer_time=buffer))
     return {
-        "vasp_cmd": settings.vasp_command,
-        "vasp_gamma_cmd": settings.vasp_gamma_command,
+        "vasp_cmd": leashed(settings.vasp_command),
+        "vasp_gamma_cmd": leashed(settings.vasp_gamma_command),
         "handlers": handlers,
         "custodian_kwargs": {
             "polling_time_step": settings.custodian_polling,
@@ -311,7 +427,16 @@ def _corrections(path: Path) -> list[str]:
         jobs = json.loads(path.read_text())
     except ValueError:
         return []
-    return [str(e) for job in jobs for c in job["corrections"] for e in c["errors"]]
+    return [name for job in jobs for made in job["corrections"] for name in _names(made)]
+
+
+def _names(correction: dict[str, Any]) -> list[str]:
+    """Return a correction's errors; custodian has one name for two kinds of no convergence."""
+    ionic = {"dict": "INCAR", "action": {"_set": {"IBRION": 1}}} in (correction["actions"] or [])
+    return [
+        "Unconverged_ionic" if ionic and name == "Unconverged" else str(name)
+        for name in correction["errors"]
+    ]
 
 
 def last_geometry(folder: str, like: Structure) -> Structure | None:
@@ -354,6 +479,7 @@ def read_run(
     output, calculation = data["output"], data["calcs_reversed"][0]
     structure = _structure(output["structure"])
     steps = calculation["output"]["ionic_steps"] or []
+    parameters = data["input"].get("parameters") or {}
     corrections = [
         str(error)
         for job in data.get("custodian") or []
@@ -383,7 +509,20 @@ def read_run(
         vasp_version=calculation.get("vasp_version"),
         folder=data["dir_name"] or "",
         seconds=seconds,
+        forces=np.asarray(output["forces"]).tolist() if name == "forces" else None,
+        band_gap=output.get("bandgap"),
+        n_kpoints=(calculation["input"] or {}).get("nkpoints"),
+        n_electrons=parameters.get("NELECT"),
+        n_spins=int(parameters.get("ISPIN") or 1),
+        n_scf=sum(step.get("num_electronic_steps") or 0 for step in steps),
+        cores=_cores(data.get("run_stats")),
     )
+
+
+def _cores(statistics: Any) -> int | None:
+    """Return how many cores VASP said it ran on."""
+    numbers = [row.get("cores") for row in (statistics or {}).values()]
+    return max((int(n) for n in numbers if n), default=None)
 
 
 def _structure(value: Any) -> Structure:
@@ -422,18 +561,22 @@ def with_moments(structure: Structure, ordering: MagneticOrdering | None) -> Str
 
 
 def relaxation(
-    start: Structure, level: str, runs: Sequence[VaspRun], ordering: MagneticOrdering | None
+    start: Structure,
+    level: str,
+    runs: Sequence[VaspRun],
+    ordering: MagneticOrdering | None,
+    plan: str = "relax",
 ) -> Relaxation:
     """Return the record that a crystal's runs, in order, amount to.
 
     One that was stopped at walltime, or ran out of steps, is unconverged; a collapsed or exploded
     cell is diverged and has no structure.
     """
-    last = runs[-1]
+    last, names = runs[-1], runs_of(level, plan)
     reason = diverged(start, last)
     record: dict[str, Any] = {
         "level": level,
-        "key": relaxation_key(start, level, ordering),
+        "key": plan_key(start, level, plan, ordering),
         "convention": get_level(level).convention,
         "n_steps": sum(max(len(r.energies) - 1, 0) for r in runs),
         "energies": [energy for r in runs for energy in r.energies],
@@ -451,6 +594,7 @@ def relaxation(
             "potcars": last.potcars,
             "magnetic_ordering": ordering,
             "moments": last.moments,
+            "band_gap": last.band_gap,
             "algorithm": ALGORITHM,
         },
         "seconds": sum(r.seconds for r in runs),
@@ -458,8 +602,8 @@ def relaxation(
     if reason is not None:
         return Relaxation(**record, verdict="diverged", reason=reason)
     unfinished = [r.name for r in runs if not r.converged]
-    if len(runs) < len(RUNS[level]):
-        unfinished.append(f"{RUNS[level][len(runs)]} (not run)")
+    if len(runs) < len(names):
+        unfinished.append(f"{names[len(runs)]} (not run)")
     end, n_sites = last.structure, len(start)
     forces = [r.max_force for r in runs if r.max_force is not None]
     moved = end.frac_coords - start.frac_coords

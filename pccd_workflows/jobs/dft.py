@@ -1,4 +1,4 @@
-"""Relax one crystal with VASP: one job per run, each handing over to the next.
+"""Relax one crystal with DFT: with VASP one job per run, each handing over to the next.
 
 A job whose run is stored already goes on with the next one; a job that is lost leaves its
 siblings alone. Where a run was stopped (walltime, a killed worker) the next attempt starts from
@@ -7,6 +7,7 @@ its CONTCAR; after an error it starts anew unless `restart` says otherwise.
 
 import os
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,54 +15,105 @@ from typing import Any
 from jobflow import Job, Response
 from pymatgen.core import Structure
 
-from pccd_workflows.campaign import Campaign, Rung
 from pccd_workflows.candidate import Crystal, Relaxation, StageOutput
 from pccd_workflows.external.vasp import (
-    RUNS,
     Restart,
     VaspFailed,
     VaspRun,
     WalltimeReached,
     diverged,
     last_geometry,
+    plan_key,
     relaxation,
-    relaxation_key,
     run,
     run_key,
+    runs_of,
     with_moments,
 )
+from pccd_workflows.jobs.budget import note_cost, skipped
 from pccd_workflows.jobs.common import CPU, assign, stage_database, task_job
+from pccd_workflows.levels import engine
 from pccd_workflows.settings import get_settings
 
-
-def dft_job(campaign: Campaign, rung: Rung, crystal: Crystal) -> Job:
-    """Return the first job of a crystal's relaxation at a VASP level."""
-    ordering = campaign.generate.conditions.magnetic_ordering
-    return _named(dft_run(crystal, rung.level, ordering), rung.level, 0, crystal.candidate_id)
+Output = StageOutput | Relaxation | dict[str, Any]
 
 
-def _named(job: Job, level: str, number: int, candidate_id: str) -> Job:
-    """Return the job with its name, its candidate and its kind of worker."""
-    what = RUNS[level][number] if number < len(RUNS[level]) else "record"
-    job.name = f"{what} {level} {candidate_id}"
-    job.update_metadata({"candidates": [candidate_id]})
-    return assign(job, CPU)
-
-
-@task_job
-def dft_run(
-    crystal: Crystal,
-    level: str,
-    ordering: str | None,
-    continuations: int = 0,
-    restart: dict[str, Any] | None = None,
-) -> Response[Any] | StageOutput:
-    """Do the next VASP run of a crystal that is not stored yet.
+def dft_job(crystal: Crystal, level: str, ordering: str | None, plan: str = "relax") -> Job:
+    """Return the (first) job of what `plan` computes of a crystal at a DFT level.
 
     Parameters
     ----------
     ordering
-        Magnetic ordering to start from; None leaves it to the input set.
+        Magnetic ordering to start from; None leaves it to the level.
+    plan
+        ``relax``: a candidate, its output is a StageOutput. ``reference``: the same of a competing
+        phase, and ``tight``: brought to rest for phonons; both give a Relaxation. ``forces``: a
+        dictionary with the forces in a displaced supercell.
+    """
+    function = gpaw_run if engine(level) == "gpaw" else dft_run
+    return _named(function(crystal, level, ordering, plan=plan), crystal, level, plan)
+
+
+def _named(job: Job, crystal: Crystal, level: str, plan: str, number: int = 0) -> Job:
+    """Return the job with its name, its candidate and its kind of worker."""
+    runs = runs_of(level, plan) if engine(level) == "vasp" else (plan,)
+    what = runs[number] if number < len(runs) else "record"
+    job.name = f"{what} {level} {crystal.candidate_id}"
+    if plan != "reference":
+        job.update_metadata({"candidates": [crystal.candidate_id]})
+    return assign(job, CPU)
+
+
+@task_job
+def gpaw_run(crystal: Crystal, level: str, ordering: str | None, plan: str = "relax") -> Output:
+    """Do with GPAW what `plan` says, unless it is stored; see `dft_job`."""
+    from pccd_workflows.external import gpaw
+    from pccd_workflows.external.mongo import get_result, put_result
+
+    database, structure = stage_database(), crystal.structure
+    effort = "relax" if plan == "reference" else plan
+    key = gpaw.result_key(structure, level, effort, ordering)  # type: ignore[arg-type]
+    if (stored := get_result(database, key)) is not None:
+        return stored if plan == "forces" else _output(crystal, level, plan, stored)
+    if (record := skipped(level, plan)) is not None:
+        return _output(crystal, level, plan, record)
+    began = time.perf_counter()
+    if plan == "forces":
+        found: dict[str, Any] = {"forces": gpaw.forces(structure, level).tolist()}
+        settings: dict[str, Any] = {}
+    else:
+        record = gpaw.relax(structure, level, ordering, plan=effort)  # type: ignore[arg-type]
+        found, settings = record.model_dump(mode="json"), record.settings
+    note_cost(
+        level,
+        plan,
+        run=effort,
+        seconds=time.perf_counter() - began,
+        n_atoms=len(structure),
+        n_electrons=settings.get("n_electrons"),
+        n_kpoints=settings.get("n_kpoints"),
+        n_spins=2 if settings.get("moments") else 1,
+        n_steps=found.get("n_steps", 0) + 1,
+    )
+    put_result(database, key, "forces" if plan == "forces" else "relaxation", found)
+    return found if plan == "forces" else _output(crystal, level, plan, found)
+
+
+@task_job
+def dft_run(  # noqa: PLR0911
+    crystal: Crystal,
+    level: str,
+    ordering: str | None,
+    plan: str = "relax",
+    continuations: int = 0,
+    restart: dict[str, Any] | None = None,
+) -> Response[Any] | Output:
+    """Do the next VASP run of a crystal that is not stored yet.
+
+    Parameters
+    ----------
+    ordering, plan
+        See `dft_job`.
     continuations
         How often this run went on after reaching the walltime.
     restart
@@ -74,38 +126,53 @@ def dft_run(
     """
     from pccd_workflows.external.mongo import get_result, put_result
 
-    database = stage_database()
-    key = relaxation_key(crystal.structure, level, ordering)  # type: ignore[arg-type]
+    database, effort = stage_database(), "relax" if plan == "reference" else plan
+    key = plan_key(crystal.structure, level, effort, ordering)  # type: ignore[arg-type]
     if (stored := get_result(database, key)) is not None:
-        return _output(crystal, level, Relaxation.model_validate(stored))
-    runs = _stored_runs(key, level)
-    if len(runs) == len(RUNS[level]) or (runs and diverged(crystal.structure, runs[-1])):
-        record = relaxation(crystal.structure, level, runs, ordering)  # type: ignore[arg-type]
+        return _output(crystal, level, plan, stored)
+    names = runs_of(level, effort)
+    runs = _stored_runs(key, len(names))
+    if plan == "forces" and runs:
+        return {"forces": runs[-1].forces}
+    if len(runs) == len(names) or (runs and diverged(crystal.structure, runs[-1])):
+        record = relaxation(crystal.structure, level, runs, ordering, effort)  # type: ignore[arg-type]
         put_result(database, key, "relaxation", record.model_dump(mode="json"))
-        return _output(crystal, level, record)
+        return _output(crystal, level, plan, record)
+    if (missed := skipped(level, plan)) is not None:
+        return _output(crystal, level, plan, missed)
     begin = runs[-1].structure if runs else crystal.structure
     start = with_moments(begin, ordering)  # type: ignore[arg-type]
     try:
-        document = _run(key, start, level, runs, restart or {})
+        document = _run(key, start, (level, plan, names[len(runs)]), runs, restart or {})
     except WalltimeReached:
         if continuations >= get_settings().vasp_continuations:
             raise
-        again = dft_run(crystal, level, ordering, continuations=continuations + 1, restart=restart)
-        return Response(replace=_named(again, level, len(runs), crystal.candidate_id))
-    following = _named(
-        dft_run(crystal, level, ordering), level, len(runs) + 1, crystal.candidate_id
-    )
-    return Response(output=document, replace=following)
+        again = dft_run(
+            crystal, level, ordering, plan, continuations=continuations + 1, restart=restart
+        )
+        return Response(replace=_named(again, crystal, level, plan, len(runs)))
+    if plan == "forces":
+        return {"forces": _stored_runs(key, 1)[0].forces}
+    following = dft_run(crystal, level, ordering, plan)
+    return Response(output=document, replace=_named(following, crystal, level, plan, len(runs) + 1))
 
 
 def _run(
-    key: str, start: Structure, level: str, runs: list[VaspRun], restart: dict[str, Any]
+    key: str,
+    start: Structure,
+    what: tuple[str, str, str],
+    runs: list[VaspRun],
+    restart: dict[str, Any],
 ) -> Any:
-    """Do one run and store it; return its TaskDoc. Leaves a checkpoint, whatever happens."""
+    """Do one run and store it; return its TaskDoc. Leaves a checkpoint, whatever happens.
+
+    what: level, plan and name of the run.
+    """
     from pccd_workflows.external.mongo import put_result, survive_outage
 
-    number = len(runs)
-    identifier = run_key(key, number)
+    level, plan, name = what
+    identifier = run_key(key, len(runs))
+    began = time.perf_counter()
     checkpoints = stage_database()["checkpoints"]
     earlier = survive_outage(lambda: checkpoints.find_one({"_id": identifier}))
     geometry = None
@@ -125,33 +192,53 @@ def _run(
         result, document = run(
             start,
             level,
-            number,
+            name,
             settings=get_settings(),
             restart=Restart(geometry, dict(restart.get("incar") or {})),
             previous=runs[-1].folder if runs else None,
         )
     except VaspFailed as error:
         resume = isinstance(error, WalltimeReached)
+        seconds = time.perf_counter() - began
+        note_cost(level, plan, run=name, seconds=seconds, outcome="failed")
         survive_outage(
             lambda: checkpoints.update_one({"_id": identifier}, {"$set": {"resume": resume}})
         )
         raise
+    note_cost(
+        level,
+        plan,
+        run=name,
+        seconds=result.seconds,
+        cores=result.cores,
+        n_atoms=len(start),
+        n_electrons=result.n_electrons,
+        n_kpoints=result.n_kpoints,
+        n_spins=result.n_spins,
+        n_steps=len(result.energies),
+    )
     put_result(stage_database(), identifier, "vasp_run", result.model_dump(mode="json"))
     survive_outage(lambda: checkpoints.delete_one({"_id": identifier}))
     return document
 
 
-def _stored_runs(key: str, level: str) -> list[VaspRun]:
+def _stored_runs(key: str, number: int) -> list[VaspRun]:
+    """Return those of the first `number` runs that are stored, up to the first that is not."""
     from pccd_workflows.external.mongo import get_result
 
     runs: list[VaspRun] = []
-    for number in range(len(RUNS[level])):
-        stored = get_result(stage_database(), run_key(key, number))
+    for index in range(number):
+        stored = get_result(stage_database(), run_key(key, index))
         if stored is None:
             break
         runs.append(VaspRun.model_validate(stored))
     return runs
 
 
-def _output(crystal: Crystal, level: str, record: Relaxation) -> StageOutput:
-    return StageOutput(stage=f"relax:{level}", records={crystal.candidate_id: record})
+def _output(
+    crystal: Crystal, level: str, plan: str, record: Relaxation | dict[str, Any]
+) -> StageOutput | Relaxation:
+    found = record if isinstance(record, Relaxation) else Relaxation.model_validate(record)
+    if plan != "relax":
+        return found
+    return StageOutput(stage=f"relax:{level}", records={crystal.candidate_id: found})

@@ -9,7 +9,8 @@ from pymatgen.core import Structure
 from pccd_workflows.campaign import Campaign, MatcherSettings
 from pccd_workflows.candidate import Crystal, Novelty, SetNovelty
 from pccd_workflows.jobs.common import stage_database
-from pccd_workflows.screening.matching import KnownCrystals, group
+from pccd_workflows.screening.known import KnownCrystals
+from pccd_workflows.screening.matching import group
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
 
 
 def judge_novelty(
-    campaign: Campaign, crystals: Sequence[Crystal], reference_systems: Sequence[str]
+    campaign: Campaign,
+    crystals: Sequence[Crystal],
+    reference_systems: Sequence[str],
+    *,
+    frameworks: bool = False,
 ) -> dict[str, Novelty]:
     """Return for each crystal whether it repeats an earlier one of them, and who knows it.
 
-    The first of a group of equal crystals is the one that is kept.
+    The first of a group of equal crystals is the one that is kept. With `frameworks`, new crystals
+    are also told whether their structure type is known.
     """
     duplicates = find_duplicates(crystals, campaign.novelty.matcher)
     unique = [crystal for crystal in crystals if crystal.candidate_id not in duplicates]
-    known = _known_sets(campaign, unique, reference_systems)
+    known = _known_sets(campaign, unique, reference_systems, frameworks=frameworks)
     return {
         crystal.candidate_id: Novelty(
             duplicate_of=duplicates.get(crystal.candidate_id),
@@ -52,47 +58,56 @@ def find_duplicates(crystals: Sequence[Crystal], settings: MatcherSettings) -> d
 
 
 def match_known(
-    crystals: Iterable[Crystal],
-    known: Iterable[tuple[str, Structure]],
-    settings: MatcherSettings,
+    crystals: Sequence[Crystal], known: KnownCrystals, *, frameworks: bool = False
 ) -> dict[str, SetNovelty]:
-    """Compare crystals with known ones by structure; return a verdict for each."""
-    index = KnownCrystals(known, settings=settings)
+    """Compare crystals with known ones by structure; return a verdict for each.
+
+    With `frameworks`, those that are new are compared once more, whatever their species.
+    """
+    settings = known.settings
     method = (
         f"StructureMatcher(ltol={settings.ltol}, stol={settings.stol}, "
         f"angle_tol={settings.angle_tol}), symmetric"
     )
-    verdicts = {}
-    for crystal in crystals:
-        match = index.find(crystal.structure)
-        verdicts[crystal.candidate_id] = SetNovelty(
-            known=match is not None, matched_id=match, method=method
+    matches = known.find_all([crystal.structure for crystal in crystals])
+    new = [crystal for crystal, match in zip(crystals, matches, strict=True) if match is None]
+    types = known.find_frameworks([c.structure for c in new]) if frameworks else [None] * len(new)
+    framework = {c.candidate_id: found for c, found in zip(new, types, strict=True)}
+    return {
+        crystal.candidate_id: SetNovelty(
+            known=match is not None,
+            matched_id=match,
+            method=method,
+            framework_id=framework.get(crystal.candidate_id),
         )
-    return verdicts
+        for crystal, match in zip(crystals, matches, strict=True)
+    }
 
 
 def _known_sets(
-    campaign: Campaign, crystals: Sequence[Crystal], reference_systems: Sequence[str]
+    campaign: Campaign,
+    crystals: Sequence[Crystal],
+    reference_systems: Sequence[str],
+    *,
+    frameworks: bool = False,
 ) -> Mapping[str, dict[str, SetNovelty]]:
     database = stage_database()
     verdicts: dict[str, dict[str, SetNovelty]] = defaultdict(dict)
     for name in campaign.novelty.against:
-        if name == "references":
-            found = match_known(
-                crystals,
-                _reference_structures(database, campaign, crystals, reference_systems),
-                campaign.novelty.matcher,
-            )
-        elif name == "history":
-            found = match_known(
-                crystals, _history(database, campaign, crystals), campaign.novelty.matcher
-            )
-        else:
+        if name == "training":
             found = _in_training(campaign, crystals)
+        else:
+            known = (
+                _reference_structures(database, campaign, crystals, reference_systems)
+                if name == "references"
+                else _history(database, campaign, crystals)
+            )
+            index = KnownCrystals(known, settings=campaign.novelty.matcher)
+            found = match_known(crystals, index, frameworks=frameworks)
         for candidate_id, verdict in found.items():
             verdicts[candidate_id][name] = verdict
     for imported in campaign.novelty.sets:
-        found = _in_known_set(database, imported, campaign, crystals)
+        found = _in_known_set(database, imported, campaign, crystals, frameworks=frameworks)
         for candidate_id, verdict in found.items():
             verdicts[candidate_id][imported] = verdict
     return verdicts
@@ -103,7 +118,10 @@ def _in_known_set(
     name: str,
     campaign: Campaign,
     crystals: Sequence[Crystal],
+    *,
+    frameworks: bool,
 ) -> dict[str, SetNovelty]:
+    from pccd_workflows.external.known_index import find_index
     from pccd_workflows.external.known_sets import find_known_set, known_structures
 
     known_set = find_known_set(database, name)
@@ -111,9 +129,13 @@ def _in_known_set(
         note = f"there is no complete set {name!r} in the database any more"
         unknown = SetNovelty(known=None, method="not compared", note=note)
         return {crystal.candidate_id: unknown for crystal in crystals}
-    formulas = {c.structure.composition.reduced_formula for c in crystals}
-    known = known_structures(database, name, formulas)
-    found = match_known(crystals, known, campaign.novelty.matcher)
+    settings = campaign.novelty.matcher
+    index = find_index(database, known_set, get_settings().data_dir / "known", settings)
+    if index is None:  # too large for this machine's memory: those of the same formulas alone
+        formulas = {c.structure.composition.reduced_formula for c in crystals}
+        index = KnownCrystals(known_structures(database, name, formulas), settings=settings)
+        frameworks = False
+    found = match_known(crystals, index, frameworks=frameworks)
     return {key: v.model_copy(update={"note": known_set.note}) for key, v in found.items()}
 
 

@@ -6,11 +6,12 @@ from functools import partial
 from jobflow import Flow, Response
 
 from pccd_workflows.campaign import Campaign, Rung
-from pccd_workflows.candidate import Crystal, StageOutput
+from pccd_workflows.candidate import Crystal, Relaxation, StageOutput
 from pccd_workflows.errors import InputError
 from pccd_workflows.jobs.common import GPU, assign, plain_job, stage_database
+from pccd_workflows.jobs.dft import dft_job
 from pccd_workflows.jobs.relax import relax_once
-from pccd_workflows.levels import get_level
+from pccd_workflows.levels import MATERIALS_PROJECT_LEVEL, get_level
 from pccd_workflows.reference import ReferenceSet
 
 
@@ -31,7 +32,10 @@ def prepare_references(
     missing = [s for s in systems if find_reference_set(database, source, s, rung.level) is None]
     if not missing:
         return systems
-    builds = [assign(build_references(campaign, rung, system), GPU) for system in missing]
+    if recomputes(campaign, rung):
+        builds = [recompute_references(campaign, rung, system) for system in missing]
+    else:
+        builds = [assign(build_references(campaign, rung, system), GPU) for system in missing]
     for system, build in zip(missing, builds, strict=True):
         build.name = f"references {system} {rung.level}"
     present = [system for system in systems if system not in missing]
@@ -45,6 +49,79 @@ def build_references(campaign: Campaign, rung: Rung, chemsys: str) -> str:
 
     put_reference_set(stage_database(), make_reference_set(campaign, rung, chemsys))
     return chemsys
+
+
+def recomputes(campaign: Campaign, rung: Rung) -> bool:
+    """Return whether a rung's competing phases are computed with DFT, a job each."""
+    theirs = campaign.references.source == "materials_project" and (
+        rung.level == MATERIALS_PROJECT_LEVEL
+    )
+    return get_level(rung.level).kind == "dft" and not (
+        theirs or campaign.references.source == "file"
+    )
+
+
+@plain_job
+def recompute_references(campaign: Campaign, rung: Rung, chemsys: str) -> Response[str]:
+    """Compute the phases near the known hull of `chemsys` at a DFT level; return `chemsys`.
+
+    One that is lost holds the hull back until it is run again: without it, crystals would look
+    stabler than they are.
+    """
+    from pccd_workflows.external.materials_project import RECOMPUTED_ABOVE_HULL, choose_phases
+    from pccd_workflows.external.mongo import put_reference_set
+
+    known = known_phases(campaign, chemsys)
+    reference_id = put_reference_set(stage_database(), known)
+    chosen = choose_phases(known, RECOMPUTED_ABOVE_HULL, rung.budget.references)
+    crystals = [
+        Crystal(candidate_id=entry.entry_id, structure=entry.structure)
+        for entry in chosen
+        if entry.structure is not None
+    ]
+    jobs = [dft_job(crystal, rung.level, None, "reference") for crystal in crystals]
+    ids = [crystal.candidate_id for crystal in crystals]
+    gather = gather_references(rung, reference_id, ids, [job.output for job in jobs])
+    gather.name = f"references {chemsys} {rung.level}"
+    return Response(replace=Flow([*jobs, gather], output=gather.output))
+
+
+@plain_job
+def gather_references(
+    rung: Rung, known_id: str, entry_ids: list[str], relaxations: list[Relaxation]
+) -> str:
+    """Store the recomputed phases of the reference set `known_id`; return its chemical system."""
+    from pccd_workflows.external.materials_project import RECOMPUTED_ABOVE_HULL, recomputed
+    from pccd_workflows.external.mongo import get_reference_set, put_reference_set
+
+    database = stage_database()
+    known = get_reference_set(database, known_id)
+    if known is None:
+        raise InputError(f"The reference set {known_id} is gone; run `pccd campaign resume`.")
+    settings = {
+        "max_energy_above_hull": RECOMPUTED_ABOVE_HULL,
+        "at_most": rung.budget.references,
+    }
+    by_id = dict(zip(entry_ids, relaxations, strict=True))
+    put_reference_set(database, recomputed(known, rung.level, by_id, settings))
+    return known.chemsys
+
+
+def known_phases(campaign: Campaign, chemsys: str) -> ReferenceSet:
+    """Return what the campaign's source knows of `chemsys`, at the level it knows it.
+
+    That is MP's own for the Materials Project; for prototypes the campaign's first potential.
+    """
+    from pccd_workflows.external.materials_project import fetch_reference_set
+    from pccd_workflows.external.mongo import find_reference_set
+    from pccd_workflows.external.snapshots import MongoSnapshot
+
+    if campaign.references.source == "materials_project":
+        return fetch_reference_set(chemsys, snapshot=MongoSnapshot(stage_database()))
+    rungs = [rung for rung in campaign.rungs if get_level(rung.level).kind == "potential"]
+    rung = rungs[0] if rungs else Rung(level="chgnet")
+    found = find_reference_set(stage_database(), campaign.references.source, chemsys, rung.level)
+    return found or make_reference_set(campaign, rung, chemsys)
 
 
 def make_reference_set(campaign: Campaign, rung: Rung, chemsys: str) -> ReferenceSet:

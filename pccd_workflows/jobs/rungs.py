@@ -22,7 +22,7 @@ from pccd_workflows.jobs.common import (
 from pccd_workflows.jobs.novelty import goes_on, judge_novelty
 from pccd_workflows.jobs.references import covering_system
 from pccd_workflows.jobs.relax import relax
-from pccd_workflows.levels import get_level
+from pccd_workflows.levels import get_level, hull_convention
 from pccd_workflows.reference import ReferenceSet
 from pccd_workflows.screening.hull import (
     Hull,
@@ -43,7 +43,8 @@ def climb(
     if get_level(rung.level).kind == "dft":
         from pccd_workflows.jobs.dft import dft_job
 
-        batches = [dft_job(campaign, rung, crystal) for crystal in chosen]
+        ordering = campaign.generate.conditions.magnetic_ordering
+        batches = [dft_job(crystal, rung.level, ordering) for crystal in chosen]
     else:
         batches = _batches(rung, chosen)
     verdict = judge(
@@ -105,7 +106,7 @@ def judge(
         key=lambda i: (records[i].energy_above_hull or 0.0, i),
     )
     crystals = [Crystal(candidate_id=i, structure=relaxations[i].structure) for i in near]
-    novelty = judge_novelty(campaign, crystals, reference_systems)
+    novelty = judge_novelty(campaign, crystals, reference_systems, frameworks=True)
     for candidate_id, verdict in novelty.items():
         records[candidate_id] = with_novelty(campaign, records[candidate_id], verdict)
     survivors = [crystal for crystal in crystals if records[crystal.candidate_id].passed]
@@ -165,7 +166,7 @@ def judge_stability(
                 id=candidate_id,
                 composition=structure.composition,
                 energy=corrected,
-                convention="mp2020",
+                convention=hull_convention(convention),
                 level=relaxation.level,
             )
         )
@@ -198,7 +199,7 @@ def _placed(result: HullResult, rung: Rung, references: ReferenceSet) -> Stabili
         formation_energy_per_atom=result.formation_energy_per_atom,
         decomposition=result.decomposition,
         references=references.reference_id,
-        convention="mp2020",
+        convention=hull_convention(references.convention),
         threshold=limit,
     )
 

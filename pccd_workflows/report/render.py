@@ -1,9 +1,11 @@
 """One self-contained HTML file from a campaign's documents."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,7 +21,7 @@ from pccd_workflows.report.card import Badge, make_card, novelty_badge
 from pccd_workflows.report.figures import cumulative_share, hull_histogram
 from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
-from pccd_workflows.report.stages import millis
+from pccd_workflows.report.stages import millis, rescore_notes
 from pccd_workflows.report.statistics import (
     Share,
     Summary,
@@ -27,6 +29,7 @@ from pccd_workflows.report.statistics import (
     phonon_verdict,
     summarize,
 )
+from pccd_workflows.rescore import Rescore
 from pccd_workflows.units import EV_TO_MEV
 
 MAX_CARDS = 6
@@ -48,12 +51,14 @@ def write_report(
     campaign: dict[str, Any],
     candidates: Iterable[CandidateDoc],
     reference_sets: Sequence[ReferenceSet],
+    rescores: Mapping[str, Sequence[Rescore]] = MappingProxyType({}),
 ) -> Path:
     """Write the report of one campaign and return its path; the file needs no network.
 
     campaign: its document in the campaigns collection.
     candidates: all of its candidates, read once.
     reference_sets: those that the candidates' hull records name.
+    rescores: later verdicts by other references, by candidate_id.
 
     Raises
     ------
@@ -62,7 +67,7 @@ def write_report(
     """
     resolved = Campaign.model_validate(campaign["campaign"])
     summary = summarize(candidates, resolved)
-    view = report_view(campaign, resolved, summary, reference_sets)
+    view = report_view(campaign, resolved, summary, reference_sets, rescores)
     return write_whole(Path(path), render("report.html", r=view))
 
 
@@ -73,6 +78,19 @@ def render(template: str, **values: Any) -> str:
         .get_template(template)
         .render(style=asset("style.css"), script=asset("page.js"), **values)
     )
+
+
+PLAIN_PAGE = Markup("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head>
+<body><main><h1>{title}</h1>{facts}{pictures}</main></body></html>
+""")
+
+
+def plain_page(title: str, facts: Sequence[str], pictures: Sequence[Markup]) -> str:
+    """Return a self-contained page of sentences and pictures."""
+    told = Markup("").join(Markup("<p>{}</p>").format(fact) for fact in facts)
+    shown = Markup("").join(pictures)
+    return str(PLAIN_PAGE.format(title=title, style=asset("style.css"), facts=told, pictures=shown))
 
 
 @lru_cache(maxsize=1)
@@ -101,16 +119,19 @@ def report_view(
     campaign: Campaign,
     summary: Summary,
     reference_sets: Sequence[ReferenceSet],
+    rescores: Mapping[str, Sequence[Rescore]] = MappingProxyType({}),
 ) -> View:
     """Return everything the template shows, as text, numbers and finished pictures."""
-    cards = [make_card(doc, f"c{i}") for i, doc in enumerate(summary.best[:MAX_CARDS])]
+    later = [rescores.get(doc.candidate_id, ()) for doc in summary.best]
+    cards = [make_card(d, f"c{i}", later[i]) for i, d in enumerate(summary.best[:MAX_CARDS])]
+    plain = zip(summary.best[MAX_CARDS:], later[MAX_CARDS:], strict=True)
     view: View = {
         "name": campaign.name,
         "description": campaign.description,
         "campaign_id": document["_id"],
         "sections": [s for s in SECTIONS if cards or s[0] != "cards"],
         "tiles": _tiles(summary, campaign),
-        "notes": _notes(summary, campaign),
+        "notes": _notes(summary, campaign) + rescore_notes(rescores),
         "protocol": protocol_facts(document, campaign, summary, reference_sets),
         "funnel": _funnel(summary, document["_id"]),
         "levels": _levels(summary) if any(summary.points.values()) else [],
@@ -122,7 +143,7 @@ def report_view(
         "cards": cards,
         "cards_caption": f"The first {len(cards)} of the table. Turn a structure with the mouse or "
         "the arrow keys; a double click turns it back.",
-        "documents": [make_card(doc) for doc in summary.best[MAX_CARDS:]],
+        "documents": [make_card(doc, rescores=others) for doc, others in plain],
         "essentials": summary.essentials,
         "embedded_caption": _embedded_caption(summary),
         "written": show_time(datetime.now(UTC)),
@@ -281,10 +302,7 @@ def _no_energies(summary: Summary) -> str:
 
 def _diagrams(summary: Summary, reference_sets: Sequence[ReferenceSet]) -> View:
     points = [point for level in summary.points.values() for point in level]
-    used = {
-        references.reference_id: sum(p.references == references.reference_id for p in points)
-        for references in reference_sets
-    }
+    used = Counter(point.references for point in points)
     chosen = sorted(reference_sets, key=lambda r: (-used[r.reference_id], r.chemsys))
     views = [_diagram(references, points) for references in chosen[:MAX_DIAGRAMS]]
     left_out = ""

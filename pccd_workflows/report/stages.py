@@ -133,12 +133,18 @@ def _stability(record: Stability) -> StageRow:
 
 
 def _known_after_relaxation(novelty: Novelty | None) -> list[str]:
-    known = novelty.sets.items() if novelty is not None else ()
-    return [
+    sets = novelty.sets if novelty is not None else {}
+    known = [
         f"relaxed, it is known in {name}" + (f" as {found.matched_id}" if found.matched_id else "")
-        for name, found in known
+        for name, found in sets.items()
         if found.known
     ]
+    types = [
+        f"a new composition of a known structure type, that of {found.framework_id} in {name}"
+        for name, found in sets.items()
+        if found.framework_id and not known
+    ]
+    return known + types
 
 
 def _phonons(record: Phonons) -> StageRow:

@@ -6,6 +6,7 @@ The reduction is that of pymatgen's StructureMatcher (Niggli cell, then the prim
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,10 @@ Vector = tuple[float, float, float]
 
 NIGGLI_TOLERANCE = 1e-5
 """As in pymatgen: in units of volume^(1/3)."""
-MAX_STEPS = 1000
-"""Reductions of cells with edges up to 1e6 times too long end within some tens of steps."""
+MAX_STEPS = 100
+"""Reductions of cells with edges up to 1e6 times too long end within some tens of steps. A cell
+that lies between two forms, which rounding swaps for ever, is taken as it is then, as by
+pymatgen."""
 
 
 class ReductionError(PccdError):
@@ -63,13 +66,18 @@ def reduce_structure(structure: Structure) -> Cell:
     ReductionError
         If the cell has no volume or holds numbers that are not finite.
     """
-    labels = [_label(site) for site in structure]
+    return reduce_sites(structure, species_labels(structure))
+
+
+def reduce_sites(structure: Structure, labels: Sequence[str]) -> Cell:
+    """Return the reduced cell of a structure whose species have these labels; see above."""
     matrix = np.asarray(structure.lattice.matrix, dtype=float)
     coords = np.asarray(structure.frac_coords, dtype=float)
     if not labels or not (np.isfinite(matrix).all() and np.isfinite(coords).all()):
         raise ReductionError("A structure without sites or with infinite numbers has no cell.")
     if abs(np.linalg.det(matrix)) < 1e-3:
         raise ReductionError("A structure with a flat cell cannot be compared.")
+    labels = list(labels)
     matrix, coords = _into_niggli_cell(matrix, coords)
     while smaller := find_smaller_cell(matrix, coords, labels):
         matrix, coords, labels = smaller
@@ -77,18 +85,24 @@ def reduce_structure(structure: Structure) -> Cell:
     return _cell(matrix, coords, labels)
 
 
-def formula_key(structure: Structure) -> frozenset[tuple[str, int]]:
-    """Return the composition in lowest terms: equal for all cells of a crystal."""
-    counts = Counter(_label(site) for site in structure)
+def species_labels(structure: Structure) -> list[str]:
+    """Return what stands for the species of each site: a symbol, or a formula if it is mixed."""
+    return [_label(site) for site in structure]
+
+
+def formula_key(labels: Sequence[str]) -> frozenset[tuple[str, int]]:
+    """Return the composition of sites in lowest terms: equal for all cells of a crystal."""
+    counts = Counter(labels)
     unit = math.gcd(*counts.values())
     return frozenset((label, count // unit) for label, count in counts.items())
 
 
 def _label(site: Any) -> str:
-    species = list(site.species.items())
-    if len(species) == 1 and species[0][1] == 1:
-        return str(species[0][0].symbol)
-    return str(site.species.element_composition.formula)
+    species = site.species
+    kinds = [*species]
+    if len(kinds) == 1 and species.num_atoms == 1:
+        return str(kinds[0].symbol)
+    return str(species.element_composition.formula)
 
 
 def _cell(matrix: FloatArray, coords: FloatArray, labels: list[str]) -> Cell:
@@ -123,8 +137,8 @@ def niggli(matrix: FloatArray) -> FloatArray:
     for _ in range(MAX_STEPS):
         a, b, c, done = _niggli_step(a, b, c, e)
         if done:
-            return np.array([a, b, c])
-    raise ReductionError("The cell has no Niggli form.")
+            break
+    return np.array([a, b, c])
 
 
 def _niggli_step(a: Vector, b: Vector, c: Vector, e: float) -> tuple[Vector, Vector, Vector, bool]:

@@ -33,8 +33,8 @@ class Families:
     """Cells sorted into near copies of leaders.
 
     leader: index of each cell's leader, shape (m,). blur: how far copies are from the leader, 0
-    for cells that lead none. anchors: the leader's sites that its copies' anchors lie on,
-    shape (m, n).
+    for cells that lead none. anchors: the leader's sites that its copies' anchors lie on, of all
+    cells one after another, shape (t,).
     """
 
     leader: IntArray
@@ -49,7 +49,7 @@ def find_families(cells: Stack) -> Families:
     lattice (up to order and direction of the axes, within MAX_STRAIN) and the same sites (up to
     origin, within MAX_SHIFT) belong to it.
     """
-    m = len(cells.anchors)
+    m = len(cells.sizes)
     leader = np.arange(m)
     strain, spread, shift = np.zeros(m), np.zeros((m, 3)), np.zeros(m)
     anchors = cells.anchors.copy()
@@ -66,7 +66,7 @@ def find_families(cells: Stack) -> Families:
         strain[first] = copies.strain.max(initial=0.0)
         spread[first] = copies.spread.max(axis=0, initial=0.0)
         shift[first] = copies.shift.max(initial=0.0)
-        anchors[first, copies.anchor] = True
+        anchors[cells.starts[first] + copies.anchor] = True
     return Families(leader, Blur(strain, spread, shift), anchors)
 
 
@@ -96,14 +96,15 @@ class _Copies:
 
 def _copies(cells: Stack, leader: int, others: IntArray) -> _Copies:
     member, axes, strain = _same_lattices(cells, leader, others)
-    coords = np.einsum("isn,sij->jsn", cells.coords[:, others[member]], axes)
-    anchor = cells.anchors[others[member]].argmax(axis=1)
-    ends = np.array([block.stop for block in cells.blocks])
-    starts = np.array([block.start for block in cells.blocks])
-    block = np.searchsorted(ends, anchor, side="right")
-    row, number = expand((ends - starts)[block])
-    site = starts[block[row]] + number
-    origin = cells.coords[:, leader, site] - coords[:, row, anchor[row]]
+    numbers = np.arange(cells.n_sites[leader])
+    sites = cells.starts[others[member], None] + numbers
+    coords = np.einsum("isn,sij->jsn", cells.coords[:, sites], axes)
+    anchor = cells.anchors[sites].argmax(axis=1)
+    offsets, sizes = cells.offsets[leader], cells.sizes[leader]
+    block = np.searchsorted(offsets, anchor, side="right") - 1
+    row, number = expand(sizes[block])
+    site = offsets[block[row]] + number
+    origin = cells.coords[:, cells.starts[leader] + site] - coords[:, row, anchor[row]]
     spread, shift = _differences(cells, leader, coords[:, row] + origin[:, :, None])
     found = _Copies(member[row], strain[row], spread, shift, site)
     found = found.of(shift <= MAX_SHIFT)
@@ -160,8 +161,10 @@ def _differences(cells: Stack, leader: int, coords: FloatArray) -> tuple[FloatAr
     matrix = cells.lattices.matrices[leader]
     shifts = np.empty_like(coords)
     distinct = np.ones(coords.shape[1], dtype=bool)
-    for block in cells.blocks:
-        gaps = coords[:, :, block, None] - cells.coords[:, leader, None, None, block]
+    sites = cells.coords[:, cells.starts[leader] :]
+    for first, size in zip(cells.offsets[leader], cells.sizes[leader], strict=True):
+        block = slice(first, first + size)
+        gaps = coords[:, :, block, None] - sites[:, None, None, block]
         gaps -= np.rint(gaps)
         squares = (np.moveaxis(gaps, 0, 3) @ matrix) ** 2
         nearest = squares.sum(axis=3).argmin(axis=2)

@@ -19,6 +19,7 @@ Stage 3 is not part of StructureMatcher; it only spares work. Lengths are in uni
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise, product
 
 import numpy as np
@@ -49,22 +50,37 @@ the derivatives of V^(1/3), of an area and of a length is below 7 for reduced ce
 
 @dataclass(frozen=True)
 class Stack:
-    """Cells with the same number of sites in each block of like sites, as arrays.
+    """Cells as arrays: the sites of all cells one after another.
 
-    lattices: of the m cells. coords: fractional, shape (3, m, n). anchors: the sites of each cell
-    to be put on a source site first, shape (m, n). blocks: the sites of each species,
-    rarest first.
+    lattices: of the m cells. coords: fractional, shape (3, t). anchors: whether a site is to be
+    put on a source site first, shape (t,). sizes: number of sites of each species, rarest first,
+    0 where a cell has no more species, shape (m, b).
     """
 
     lattices: Lattices
     coords: FloatArray
     anchors: BoolArray
-    blocks: tuple[slice, ...]
+    sizes: IntArray
 
-    @property
-    def n_sites(self) -> int:
-        """Sites per cell."""
-        return int(self.coords.shape[2])
+    @cached_property
+    def n_sites(self) -> IntArray:
+        """Sites of each cell, shape (m,)."""
+        return np.asarray(self.sizes.sum(axis=1))
+
+    @cached_property
+    def starts(self) -> IntArray:
+        """The first site of each cell, shape (m,)."""
+        return np.cumsum(self.n_sites) - self.n_sites
+
+    @cached_property
+    def offsets(self) -> IntArray:
+        """The first site of each species, counted from the first one of its cell, shape (m, b)."""
+        return np.cumsum(self.sizes, axis=1) - self.sizes
+
+    @cached_property
+    def anchor_sites(self) -> IntArray:
+        """All sites that are anchors, in order."""
+        return np.flatnonzero(self.anchors)
 
 
 @dataclass(frozen=True)
@@ -82,17 +98,19 @@ class Blur:
 
 
 def stack(cells: Sequence[Cell]) -> Stack:
-    """Return cells with the same numbers of like sites as arrays."""
-    n_sites = cells[0].n_sites
-    ends = np.cumsum([count for _, count in cells[0].species]).tolist()
-    anchors = np.zeros((len(cells), n_sites), dtype=bool)
-    anchors[np.arange(len(cells)), [cell.anchor for cell in cells]] = True
-    return Stack(
+    """Return cells as arrays."""
+    sizes = np.zeros((len(cells), max(len(cell.species) for cell in cells)), dtype=np.intp)
+    for row, cell in zip(sizes, cells, strict=True):
+        row[: len(cell.species)] = [count for _, count in cell.species]
+    coords = np.ascontiguousarray(np.concatenate([cell.coords for cell in cells]).T)
+    stacked = Stack(
         lattices=make_lattices(np.array([cell.matrix for cell in cells])),
-        coords=np.ascontiguousarray(np.moveaxis(np.array([c.coords for c in cells]), 2, 0)),
-        anchors=anchors,
-        blocks=tuple(slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)),
+        coords=coords,
+        anchors=np.zeros(coords.shape[1], dtype=bool),
+        sizes=sizes,
     )
+    stacked.anchors[stacked.starts + [cell.anchor for cell in cells]] = True
+    return stacked
 
 
 def fits(
@@ -103,14 +121,14 @@ def fits(
     Parameters
     ----------
     cells
-        Where the pairs come from; both cells of a pair have the same species.
+        Where the pairs come from; both cells of a pair have the same numbers of like sites.
     sources, targets
         Indices of the cells to compare, shape (p,).
     settings
         Tolerances.
     """
     verdicts = np.zeros(len(sources), dtype=bool)
-    m = len(cells.anchors)
+    m = len(cells.sizes)
     sharp = Blur(np.zeros(m), np.zeros((m, 3)), np.zeros(m))
     for overlays in _overlays(cells, sources, targets, settings, sharp):
         for part in overlays.portions(cells):
@@ -140,7 +158,8 @@ class _Overlays:
     """Lattice mappings with all that the tests of the sites need.
 
     pair, target: index of the pair and of the target cell, shape (q,).
-    source: fractional coordinates of the source's sites in the target's basis, shape (3, q, n).
+    source: fractional coordinates of the sources' sites in the targets' bases, one mapping's
+    after another's, shape (3, t). starts: the first one of each mapping, shape (q,).
     metric: of the mean lattice, shape (q, 3, 3). unit: its (V/n)^(1/3), shape (q,).
     box: tolerance of stage 2, fractional, shape (q, 3). radius: tolerance of stage 3, shape (q,).
     short: the axes along which the sphere reaches beyond half the cell, shape (q, 3). Along the
@@ -150,6 +169,7 @@ class _Overlays:
     pair: IntArray
     target: IntArray
     source: FloatArray
+    starts: IntArray
     metric: FloatArray
     unit: FloatArray
     box: FloatArray
@@ -158,9 +178,9 @@ class _Overlays:
 
     def portions(self, cells: Stack) -> Iterator["_Overlays"]:
         """Yield overlays whose trials fit into memory."""
-        largest = max(block.stop - block.start for block in cells.blocks)
-        trials = cells.anchors[self.target].sum(axis=1) * largest
-        cost = np.cumsum(trials * largest**2)
+        # anchors are of a species with fewest sites
+        trials = np.add.reduceat(cells.anchors, cells.starts, dtype=np.intp) * cells.sizes[:, 0]
+        cost = np.cumsum((trials * cells.sizes.max(axis=1) ** 2)[self.target])
         part = np.searchsorted(cost, np.arange(1, cost[-1] // CHUNK + 1) * CHUNK)
         bounds = np.unique([0, *part, len(cost)]).tolist()
         for start, stop in pairwise(bounds):
@@ -168,7 +188,8 @@ class _Overlays:
             yield _Overlays(
                 self.pair[chosen],
                 self.target[chosen],
-                self.source[:, chosen],
+                self.source,
+                self.starts[chosen],
                 self.metric[chosen],
                 self.unit[chosen],
                 self.box[chosen],
@@ -212,7 +233,8 @@ def _overlays(
 def _overlay(cells: Stack, pairs: Pairs, maps: Mappings, stol: float, blur: Blur) -> _Overlays:
     source, target = pairs.sources[maps.pair], pairs.targets[maps.pair]
     volume, areas = volume_and_areas(maps.lengths, maps.angles)
-    unit = np.cbrt(volume / cells.n_sites)
+    n_sites = cells.n_sites[source]
+    unit = np.cbrt(volume / n_sites)
     growth = 1 + GROWTH * (blur.strain[source] + blur.strain[target])
     spread = blur.spread[target] + np.einsum(
         "qi,qij->qj", blur.spread[source], np.abs(maps.inverse)
@@ -220,10 +242,13 @@ def _overlay(cells: Stack, pairs: Pairs, maps: Mappings, stol: float, blur: Blur
     spacings = volume[:, None] / areas
     reach = 2 * stol * unit * growth
     radius = (reach + blur.shift[source] + blur.shift[target]) * growth * (1 + 1e-9)
+    row, number = expand(n_sites)
+    coords = cells.coords[:, cells.starts[source][row] + number]
     return _Overlays(
         pair=maps.pair,
         target=target,
-        source=np.einsum("iqn,qij->jqn", cells.coords[:, source], maps.inverse, optimize=True),
+        source=np.asarray(sum(coords[i] * maps.inverse[row, i].T for i in range(3))),
+        starts=np.cumsum(n_sites) - n_sites,
         metric=metrics(maps.lengths, maps.angles),
         unit=unit,
         box=reach[:, None] / spacings + spread,
@@ -238,32 +263,57 @@ def _overlay(cells: Stack, pairs: Pairs, maps: Mappings, stol: float, blur: Blur
 def _near_everywhere(cells: Stack, overlays: _Overlays, wanted: BoolArray) -> _Trials:
     """Return the trials in which every target site is near a source site of its species."""
     trials = _all_trials(cells, overlays, wanted)
-    for block in cells.blocks:
-        size = block.stop - block.start
-        near: BoolArray = np.ones((len(trials.mapping), size, size), dtype=bool)
-        for axis, gaps in enumerate(_gaps(cells, overlays, trials, block)):
-            near &= np.abs(gaps) <= overlays.box[trials.mapping, axis, None, None]
-        trials = trials.of(np.asarray(np.any(near, axis=2).all(axis=1)))
+    for block in range(cells.sizes.shape[1]):
+        inside = np.ones(len(trials.mapping), dtype=bool)
+        for rows in _by_size(cells, overlays, trials, block):
+            some = trials.of(rows)
+            gaps = _gaps(cells, overlays, some, block)
+            box = overlays.box[some.mapping]
+            near = np.abs(gaps[0]) <= box[:, 0, None, None]
+            for axis in (1, 2):
+                near &= np.abs(gaps[axis]) <= box[:, axis, None, None]
+            inside[rows] = near.any(axis=2).all(axis=1)
+        trials = trials.of(inside)
     return _Trials(trials.mapping, trials.shift, _in_spheres(cells, overlays, trials))
 
 
 def _all_trials(cells: Stack, overlays: _Overlays, wanted: BoolArray) -> _Trials:
     """Return every anchor of the target on every source site of its species."""
-    ends = np.array([block.stop for block in cells.blocks])
-    starts = np.array([block.start for block in cells.blocks])
-    mapping, anchor = np.nonzero(cells.anchors[overlays.target] & wanted[:, None])
-    block = np.searchsorted(ends, anchor, side="right")
-    row, number = expand((ends - starts)[block])
-    mapping, anchor, site = mapping[row], anchor[row], starts[block[row]] + number
-    shift = overlays.source[:, mapping, site] - cells.coords[:, overlays.target[mapping], anchor]
+    mapping = np.flatnonzero(wanted)
+    target = overlays.target[mapping]
+    first = np.searchsorted(cells.anchor_sites, cells.starts[target])
+    last = np.searchsorted(cells.anchor_sites, cells.starts[target] + cells.n_sites[target])
+    row, number = expand(last - first)
+    anchor, mapping, target = cells.anchor_sites[first[row] + number], mapping[row], target[row]
+    place = anchor - cells.starts[target]
+    block = (cells.offsets[target] <= place[:, None]).sum(axis=1) - 1
+    # absent species stand last, with offsets beyond the last site
+    row, number = expand(cells.sizes[target, block])
+    mapping, anchor = mapping[row], anchor[row]
+    site = overlays.starts[mapping] + cells.offsets[target[row], block[row]] + number
+    shift = overlays.source[:, site] - cells.coords[:, anchor]
     return _Trials(mapping, shift, np.ones(len(mapping), dtype=bool))
 
 
-def _gaps(cells: Stack, overlays: _Overlays, trials: _Trials, block: slice) -> FloatArray:
-    """Return the smallest fractional vectors from target to source sites, (3, s, k, k)."""
-    source = overlays.source[:, trials.mapping, block]
-    target = cells.coords[:, overlays.target[trials.mapping], block] + trials.shift[:, :, None]
-    gaps = source[:, :, None, :] - target[:, :, :, None]
+def _by_size(cells: Stack, overlays: _Overlays, trials: _Trials, block: int) -> Iterator[IntArray]:
+    """Yield the trials whose cells have the same number of sites of the species `block`."""
+    sizes = cells.sizes[overlays.target[trials.mapping], block]
+    for size in np.unique(sizes[sizes > 0]):
+        yield np.flatnonzero(sizes == size)
+
+
+def _gaps(cells: Stack, overlays: _Overlays, trials: _Trials, block: int) -> FloatArray:
+    """Return the smallest fractional vectors from target to source sites, (3, s, k, k).
+
+    `block` is the number of the species, of which all cells have k sites.
+    """
+    target = overlays.target[trials.mapping]
+    first = cells.offsets[target, block]
+    numbers = np.arange(cells.sizes[target[0], block])
+    source = overlays.source[:, (overlays.starts[trials.mapping] + first)[:, None] + numbers]
+    sites = cells.coords[:, (cells.starts[target] + first)[:, None] + numbers]
+    sites += trials.shift[:, :, None]
+    gaps = source[:, :, None, :] - sites[:, :, :, None]
     gaps -= np.rint(gaps)
     return np.asarray(gaps)
 
@@ -271,19 +321,20 @@ def _gaps(cells: Stack, overlays: _Overlays, trials: _Trials, block: slice) -> F
 def _in_spheres(cells: Stack, overlays: _Overlays, trials: _Trials) -> BoolArray:
     """Return whether every target site has a source site of its species within the radius."""
     inside = np.ones(len(trials.mapping), dtype=bool)
-    short = overlays.short[trials.mapping]
-    for axes in np.unique(short, axis=0):
-        rows = np.flatnonzero((short == axes).all(axis=1))
+    short = overlays.short[trials.mapping] @ (4, 2, 1)
+    for code in np.unique(short).tolist():
+        axes = (code & 4, code & 2, code & 1)
         # beyond half the cell the next image may be nearer
         images = np.array(list(product(*((-1, 0, 1) if axis else (0,) for axis in axes))))
-        for block in cells.blocks:
-            some = trials.of(rows)
-            squares = _least_squares(
-                _gaps(cells, overlays, some, block), overlays.metric[some.mapping], images
-            )
-            near = squares.min(axis=2).max(axis=1) <= overlays.radius[some.mapping] ** 2
-            inside[rows[~near]] = False
-            rows = rows[near]
+        for block in range(cells.sizes.shape[1]):
+            left = np.flatnonzero(inside & (short == code))
+            for rows in _by_size(cells, overlays, trials.of(left), block):
+                some = trials.of(left[rows])
+                squares = _least_squares(
+                    _gaps(cells, overlays, some, block), overlays.metric[some.mapping], images
+                )
+                near = squares.min(axis=2).max(axis=1) <= overlays.radius[some.mapping] ** 2
+                inside[left[rows]] = near
     return inside
 
 
@@ -315,7 +366,7 @@ def _fitting_pairs(cells: Stack, overlays: _Overlays, trials: _Trials, stol: flo
     """
     found: list[int] = []
     take = 1
-    size = max(1, CHUNK // cells.n_sites**2)
+    size = max(1, CHUNK // int(cells.n_sites.max()) ** 2)
     while len(trials.mapping):
         trials = trials.of(np.lexsort((~trials.close, overlays.pair[trials.mapping])))
         pair = overlays.pair[trials.mapping]
@@ -339,13 +390,19 @@ def _largest_displacements(cells: Stack, overlays: _Overlays, trials: _Trials) -
     # rows of the Cholesky factor of a metric tensor are lattice vectors with that metric
     matrices = np.asarray(np.linalg.cholesky(overlays.metric[trials.mapping]), dtype=float)
     limits = np.where(overlays.short.any(axis=1), 0.0, overlays.radius**2)[trials.mapping]
-    moves = np.empty((len(trials.mapping), cells.n_sites, 3))
-    for block in cells.blocks:
-        gaps = np.moveaxis(_gaps(cells, overlays, trials, block), 0, 3)
-        moves[:, block] = _best_moves(gaps, matrices, limits)
-    moves -= moves.mean(axis=1, keepdims=True)
-    largest = np.sqrt((moves**2).sum(axis=2).max(axis=1))
-    return np.asarray(largest / overlays.unit[trials.mapping])
+    target = overlays.target[trials.mapping]
+    n_sites = cells.n_sites[target]
+    starts = np.cumsum(n_sites) - n_sites
+    moves = np.empty((int(n_sites.sum()), 3))
+    for block in range(cells.sizes.shape[1]):
+        for rows in _by_size(cells, overlays, trials, block):
+            gaps = np.moveaxis(_gaps(cells, overlays, trials.of(rows), block), 0, 3)
+            first = starts[rows] + cells.offsets[target[rows], block]
+            sites = first[:, None] + np.arange(gaps.shape[1])
+            moves[sites] = _best_moves(gaps, matrices[rows], limits[rows])
+    mean = np.add.reduceat(moves, starts) / n_sites[:, None]
+    squares = ((moves - np.repeat(mean, n_sites, axis=0)) ** 2).sum(axis=1)
+    return np.sqrt(np.maximum.reduceat(squares, starts)) / overlays.unit[trials.mapping]
 
 
 def _best_moves(gaps: FloatArray, matrices: FloatArray, limits: FloatArray) -> FloatArray:

@@ -300,7 +300,7 @@ def _mp2020() -> Any:
 
 
 def correct_mp2020(structure: Structure, energy: float, *, convention: EnergyConvention) -> float:
-    """Return a total energy (eV) in the convention ``mp2020``: corrected once, never twice.
+    """Return a total energy (eV) in the convention of its hull: corrected once, never twice.
 
     Uncorrected energies get the anion corrections (oxide, peroxide and superoxide told apart by
     the O-O distances) and the GGA/GGA+U mixing corrections of MaterialsProject2020Compatibility.
@@ -314,14 +314,14 @@ def correct_mp2020(structure: Structure, energy: float, *, convention: EnergyCon
     energy
         Total energy of its cell, eV.
     convention
-        What `energy` is; ``mp2020`` is returned as it is.
+        What `energy` is; all but ``uncorrected`` is returned as it is.
 
     Raises
     ------
     InputError
         If the scheme has no corrections for the crystal.
     """
-    if convention == "mp2020":
+    if convention != "uncorrected":
         return energy
     from pymatgen.entries.computed_entries import ComputedStructureEntry
 
@@ -344,14 +344,14 @@ def correct_mp2020(structure: Structure, energy: float, *, convention: EnergyCon
 
 
 def correct_references(references: ReferenceSet) -> ReferenceSet:
-    """Return a reference set in the convention ``mp2020``.
+    """Return a reference set in the convention of its hull: ``mp2020`` if it was uncorrected.
 
     Raises
     ------
     InputError
         If an uncorrected entry has no structure (which tells oxides from peroxides).
     """
-    if references.convention == "mp2020":
+    if references.convention != "uncorrected":
         return references
     entries = []
     for entry in references.entries:

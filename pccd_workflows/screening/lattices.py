@@ -18,7 +18,7 @@ CHUNK = 500_000
 
 @dataclass(frozen=True)
 class Lattices:
-    """Cells of the same volume.
+    """Cells of one volume per site.
 
     matrices: lattice vectors as rows, shape (m, 3, 3). lengths, angles (degrees): shape (m, 3).
     """
@@ -109,7 +109,7 @@ def _portions(lattices: Lattices, pairs: Pairs) -> Iterator[slice]:
 
     A half shell between l / s and l s holds about 2 pi l^3 (s^3 - 1 / s^3) / 3V lattice vectors.
     """
-    volume = abs(np.linalg.det(lattices.matrices[0])) if len(lattices.matrices) else 1.0
+    volume = np.abs(np.linalg.det(lattices.matrices))[pairs.targets]
     width = (pairs.stretch**3 - pairs.stretch**-3) * 2 * np.pi / 3 / volume
     shells = 2 + width[:, None] * lattices.lengths[pairs.targets] ** 3
     # of the triples about one in five pairs of a and b passes the test of their angle
@@ -187,11 +187,8 @@ def _vectors_near(lattices: Lattices, pairs: Pairs) -> _Vectors:
     stretch = pairs.stretch[:, None]
     reach = np.zeros(len(distinct))
     np.maximum.at(reach, which, wanted.max(axis=1) * pairs.stretch)
-    lists = [_half_sphere(lattices.matrices[s], r) for s, r in zip(distinct, reach, strict=True)]
-    integers = np.concatenate([ints for ints, _ in lists])
-    carts = np.concatenate([cart for _, cart in lists])
+    owner, integers, carts = _half_spheres(lattices.matrices[distinct], reach)
     lengths = np.linalg.norm(carts, axis=1)
-    owner = np.repeat(np.arange(len(lists)), [len(ints) for ints, _ in lists])
     # one sorted array for all sources: each has its own range of keys
     step = 2 * float(reach.max()) + 1
     keys = owner * step + lengths
@@ -208,14 +205,34 @@ def _vectors_near(lattices: Lattices, pairs: Pairs) -> _Vectors:
     )
 
 
-def _half_sphere(matrix: FloatArray, radius: float) -> tuple[FloatArray, FloatArray]:
-    """Return the lattice vectors up to a length, one of each ±v: integers and Cartesian."""
-    reciprocal = np.sqrt((np.linalg.inv(matrix) ** 2).sum(axis=0))
-    x, y, z = (int(radius * r + 1e-9) for r in reciprocal.tolist())
-    integers = _half_grid(x, y, z)
-    carts = integers @ matrix
-    inside = (carts * carts).sum(axis=1) <= radius * radius
-    return integers[inside], carts[inside]
+def _half_spheres(
+    matrices: FloatArray, radii: FloatArray
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return the vectors of lattices up to a length each, of each ±v only one.
+
+    Returns
+    -------
+    owner
+        Number of the lattice, shape (t,).
+    integers, carts
+        The vectors in units of the lattice vectors and in space, shape (t, 3).
+    """
+    reciprocal = np.linalg.norm(np.linalg.inv(matrices), axis=1)
+    boxes = (radii[:, None] * reciprocal + 1e-9).astype(np.intp)
+    kinds, which = np.unique(boxes, axis=0, return_inverse=True)
+    owners, integers, carts = [], [], []
+    for kind, box in enumerate(kinds.tolist()):
+        members = np.flatnonzero(which == kind)
+        grid = _half_grid(*box)
+        for start in range(0, len(members), size := 1 + CHUNK // (3 * len(grid) + 1)):
+            some = members[start : start + size]
+            vectors = grid @ matrices[some]
+            inside = (vectors**2).sum(axis=2) <= radii[some, None] ** 2
+            row, number = np.nonzero(inside)
+            owners.append(some[row])
+            integers.append(grid[number])
+            carts.append(vectors[inside])
+    return np.concatenate(owners), np.concatenate(integers), np.concatenate(carts)
 
 
 @lru_cache(maxsize=512)

@@ -1,4 +1,4 @@
-"""Which crystals are the same: groups inside a campaign, novelty against known crystals.
+"""Which crystals are the same: groups inside a campaign.
 
 Two crystals match if pymatgen's StructureMatcher fits the first to the second or the second to
 the first, each as its reduced cell. Groups are the connected components of that relation. They
@@ -8,7 +8,7 @@ same, and so is its mirror image. Oxidation states and magnetic moments are igno
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -22,10 +22,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pccd_workflows.campaign import MatcherSettings
-from pccd_workflows.screening.cells import Cell, formula_key, reduce_structure
+from pccd_workflows.screening.cells import Cell, reduce_structure
 from pccd_workflows.screening.copies import Families, find_families
 from pccd_workflows.screening.fitting import Stack, fits, may_fit, stack
-from pccd_workflows.screening.lattices import BoolArray, IntArray, expand
+from pccd_workflows.screening.lattices import BoolArray, IntArray
 
 DEFAULT_SETTINGS = MatcherSettings()
 Species = tuple[tuple[str, int], ...]
@@ -98,7 +98,7 @@ class _Graph:
     def __init__(self, cells: Stack, settings: MatcherSettings) -> None:
         self._cells = cells
         self._settings = settings
-        self.labels: IntArray = np.arange(len(cells.anchors))
+        self.labels: IntArray = np.arange(len(cells.sizes))
 
     def compare(self, one: IntArray, other: IntArray) -> None:
         """Connect those of the pairs that match; pairs that are connected are spared."""
@@ -170,65 +170,3 @@ def _map(function: Callable[[T], R], items: Sequence[T], processes: int) -> list
         return [function(item) for item in items]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         return list(pool.map(function, items, chunksize=max(1, len(items) // (8 * processes))))
-
-
-class KnownCrystals:
-    """Crystals that are known, by id; new ones are compared with those of their composition.
-
-    Only reduced cells are kept, about 1 kB per crystal.
-    """
-
-    def __init__(
-        self,
-        crystals: Iterable[tuple[str, Structure]] = (),
-        *,
-        settings: MatcherSettings = DEFAULT_SETTINGS,
-    ) -> None:
-        self.settings = settings
-        self._known: dict[Species, list[tuple[str, Cell]]] = defaultdict(list)
-        self._formulas: set[frozenset[tuple[str, int]]] = set()
-        for identifier, structure in crystals:
-            self.add(identifier, structure)
-
-    def __len__(self) -> int:
-        return sum(len(known) for known in self._known.values())
-
-    def add(self, identifier: str, structure: Structure) -> None:
-        """Make a crystal known; ReductionError if its cell is flat."""
-        cell = reduce_structure(structure)
-        self._known[cell.species].append((identifier, cell))
-        self._formulas.add(formula_key(structure))
-
-    def find(self, structure: Structure) -> str | None:
-        """Return the smallest id of the known crystals that match, None if none does."""
-        return self.find_all([structure])[0]
-
-    def find_all(self, structures: Sequence[Structure]) -> list[str | None]:
-        """Return for each structure the smallest id of the known crystals that match, or None."""
-        found: list[str | None] = [None] * len(structures)
-        by_size: dict[tuple[int, ...], list[tuple[int, Cell]]] = defaultdict(list)
-        for index, structure in enumerate(structures):
-            if formula_key(structure) not in self._formulas:
-                continue
-            cell = reduce_structure(structure)
-            if cell.species in self._known:
-                by_size[tuple(n for _, n in cell.species)].append((index, cell))
-        for cells in by_size.values():
-            for index, identifier in self._matches(cells):
-                smallest = found[index]
-                found[index] = identifier if smallest is None else min(smallest, identifier)
-        return found
-
-    def _matches(self, crystals: Sequence[tuple[int, Cell]]) -> Iterator[tuple[int, str]]:
-        """Yield (index, id) of all matches of cells that share their numbers of like sites."""
-        species = dict.fromkeys(cell.species for _, cell in crystals)
-        known = [pair for each in species for pair in self._known[each]]
-        ends = np.cumsum([len(self._known[each]) for each in species]).tolist()
-        ranges = dict(zip(species, zip([0, *ends[:-1]], ends, strict=True), strict=True))
-        stacked = stack([cell for _, cell in known] + [cell for _, cell in crystals])
-        counts = [ranges[cell.species][1] - ranges[cell.species][0] for _, cell in crystals]
-        row, number = expand(np.array(counts))
-        first = np.array([ranges[cell.species][0] for _, cell in crystals])
-        matched = match(stacked, len(known) + row, first[row] + number, self.settings)
-        for i, j in zip(row[matched], (first[row] + number)[matched], strict=True):
-            yield crystals[i][0], known[j][0]

@@ -84,7 +84,7 @@ def test_a_rerun_is_done_once_and_not_for_ever(capsys, settings):
     (again,) = reruns.job_failures(settings)
     assert again.attempts == 2
     outcome = reruns.rerun(settings, [again], max_attempts=2)
-    assert outcome.refused == {again.fw_id: "it ran 2 times already"}
+    assert outcome.refused == {again.fw_id: "it failed 2 times already"}
     with pytest.raises(SystemExit) as ended:
         main(["job", "undo", str(again.fw_id)])
     assert ended.value.code == 2

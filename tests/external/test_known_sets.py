@@ -17,7 +17,7 @@ from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.optimade import OptimadeStructureAdapter
 
 from pccd_workflows import operations
-from pccd_workflows.campaign import Campaign
+from pccd_workflows.campaign import Campaign, MatcherSettings
 from pccd_workflows.candidate import Crystal
 from pccd_workflows.errors import InputError, PccdError
 from pccd_workflows.external import known_files, mongo
@@ -28,6 +28,7 @@ from pccd_workflows.external.known_files import (
     read_crystals,
     read_optimade,
 )
+from pccd_workflows.external.known_index import find_index
 from pccd_workflows.external.known_sets import (
     check_known_sets,
     find_known_set,
@@ -36,6 +37,7 @@ from pccd_workflows.external.known_sets import (
     list_known_sets,
     pack,
     remove_known_set,
+    stored_crystals,
     unpack,
 )
 from pccd_workflows.jobs.novelty import _known_sets
@@ -410,6 +412,55 @@ def test_a_verdict_names_the_set_and_the_id(database):
     }
     assert verdicts["c-1"]["wbm"].known is False
     assert verdicts["c-1"]["alexandria"].note.startswith("3 crystals of alexandria.json, content ")
+
+
+def test_a_new_composition_of_a_known_structure_type(database):
+    import_known_set(database, "alexandria", CRYSTALS.items(), source="alexandria.json")
+    crystals = [
+        Crystal(candidate_id="c-1", structure=rock_salt("Mn", "O", 4.4)),
+        Crystal(candidate_id="c-2", structure=CRYSTALS["a-1"]),
+    ]
+    asked = campaign(sets=["alexandria"])
+    verdicts = _known_sets(asked, crystals, [], frameworks=True)
+    said = {key: sets["alexandria"] for key, sets in verdicts.items()}
+    assert (said["c-1"].known, said["c-1"].framework_id) == (False, "a-1")
+    assert (said["c-2"].matched_id, said["c-2"].framework_id) == ("a-1", None)
+    row = _known_sets(asked, crystals, [])["c-1"]["alexandria"]
+    assert row.framework_id is None
+
+
+def test_an_index_is_built_once_for_each_content(database, tmp_path, monkeypatch):
+    known = import_known_set(database, "alexandria", CRYSTALS.items(), source="alexandria.json")
+    folder = tmp_path / "known"
+    asked = [rock_salt("Na", "Cl", 5.5)]
+    first = find_index(database, known, folder, MatcherSettings())
+    (path,) = folder.iterdir()
+    assert path.name == f"alexandria-{known.content_sha256[:16]}.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr("pccd_workflows.external.known_index.stored_crystals", None)
+        kept = find_index(database, known, folder, MatcherSettings(stol=0.2))
+    assert first.find_all(asked) == kept.find_all(asked) == ["a-3"]
+    path.write_bytes(path.read_bytes()[:-9])
+    again = find_index(database, known, folder, MatcherSettings(stol=0.25))
+    assert again.find_all(asked) == ["a-3"]
+    remove_known_set(database, "alexandria")
+    moved = {**CRYSTALS, "a-3": rock_salt("Na", "Cl", 5.65)}
+    other = import_known_set(database, "alexandria", moved.items(), source="alexandria.json")
+    assert other.content_sha256 != known.content_sha256, "the geometry is part of the content"
+    monkeypatch.setattr("pccd_workflows.external.known_index.MOST_CRYSTALS", 2)
+    assert find_index(database, other, folder, MatcherSettings()) is None
+    crystal = Crystal(candidate_id="c-1", structure=asked[0])
+    verdicts = _known_sets(campaign(sets=["alexandria"]), [crystal], [], frameworks=True)
+    assert verdicts["c-1"]["alexandria"].matched_id == "a-3", "a large set is asked by formula"
+
+
+def test_all_of_a_large_set_is_read_in_pieces(database, monkeypatch):
+    crystals = {f"x-{n:02d}": rock_salt("Mg", "O", 4 + n / 100) for n in range(21)}
+    for name in ("mine", "mine0", "mine-1"):
+        import_known_set(database, name, crystals.items(), source=name)
+    monkeypatch.setattr("pccd_workflows.external.known_sets.BATCH", 1)
+    found = list(stored_crystals(database, "mine"))
+    assert [identifier for identifier, _ in found] == sorted(crystals)
 
 
 def test_a_set_that_is_gone_says_nothing_about_novelty(database):

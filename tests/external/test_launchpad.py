@@ -20,6 +20,7 @@ from fireworks import LaunchPad
 from jobflow import Flow, JobConfig, OnMissing
 from pymongo import MongoClient
 
+from pccd_workflows import operations
 from pccd_workflows.external import launchpad, mongo, mongod
 from pccd_workflows.external import worker as worker_module
 from pccd_workflows.external.worker import WorkerSummary
@@ -133,7 +134,7 @@ def test_a_failing_job_fails_alone_and_can_be_mended(settings, tmp_path):
     assert "ValueError" in (Path(failure["launch_dir"]) / "job.out").read_text()
 
     marker.touch()
-    assert launchpad.rerun_failed(settings, CAMPAIGN) == [failure["fw_id"]]
+    assert operations.restart(CAMPAIGN, settings, 5).rerun == [failure["fw_id"]]
     run(settings)
     assert states(settings) == {"COMPLETED": 3}
     assert output(settings, child) == "mended!"

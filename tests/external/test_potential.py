@@ -204,7 +204,7 @@ def test_chgnet_agrees_with_the_packages_own_calculator() -> None:
     )
     skewed = crystal.apply_strain([0.02, -0.01, 0.03], inplace=False)
     skewed.perturb(0.05)
-    ours, theirs = (potential._atoms(skewed) for _ in range(2))
+    ours, theirs = (potential.to_atoms(skewed) for _ in range(2))
     ours.calc, theirs.calc = calculator(get_level("chgnet")), CHGNetCalculator(use_device="cpu")
     assert ours.get_potential_energy() == pytest.approx(theirs.get_potential_energy(), abs=1e-5)
     np.testing.assert_allclose(ours.get_forces(), theirs.get_forces(), atol=2e-4)

@@ -22,6 +22,7 @@ from pccd_workflows.external import launchpad, mongo, vasp
 from pccd_workflows.jobs.dft import dft_job
 
 LEVEL = "vasp/mp-gga"
+R2SCAN = "vasp/mp-r2scan"
 
 
 def rock_salt(cation: str = "Mn", a: float = 4.2) -> Structure:
@@ -53,10 +54,12 @@ def campaign(ordering: str | None = None) -> Campaign:
     )
 
 
-def submit(settings, structures: list[Structure], ordering: str | None = None) -> Campaign:
+def submit(
+    settings, structures: list[Structure], ordering: str | None = None, level: str = LEVEL
+) -> Campaign:
     whole = campaign(ordering)
     jobs = [
-        dft_job(whole, whole.rungs[0], Crystal(candidate_id=f"c-{i}", structure=structure))
+        dft_job(Crystal(candidate_id=f"c-{i}", structure=structure), level, ordering)
         for i, structure in enumerate(structures)
     ]
     flow = Flow(jobs)
@@ -112,6 +115,52 @@ def test_a_crystal_is_relaxed_at_the_levels_settings(standin, tmp_path):
     assert len(list((tmp_path / "data").rglob("vasprun.xml.gz"))) == folders
 
 
+def test_r2scan_is_a_level_of_its_own(standin):
+    whole = submit(standin, [rock_salt("Mg")], level=R2SCAN)
+    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    (relaxation,) = results(standin, "relaxation")
+    assert (relaxation["verdict"], relaxation["level"]) == ("converged", R2SCAN)
+    assert relaxation["convention"] == "as_computed"
+    assert relaxation["settings"]["run_type"] == "r2SCAN"
+    assert relaxation["settings"]["hubbards"] == {}
+    query = {"output.vasp_version": {"$exists": True}}
+    documents = list(mongo.database(standin)["job_outputs"].find(query))
+    assert [d["name"].split(" vasp")[0] for d in documents] == ["pre-relax", "relax", "static"]
+    tags = [d["output"]["input"]["incar"] for d in documents]
+    assert [t["ENCUT"] for t in tags] == [680.0] * 3
+    assert [(t.get("GGA"), t.get("METAGGA")) for t in tags] == [
+        ("Ps", None),
+        (None, "R2scan"),
+        (None, "R2scan"),
+    ]
+    ledger = list(mongo.database(standin)["costs"].find({"level": R2SCAN}).sort("at", 1))
+    assert [row["run"] for row in ledger] == ["pre-relax", "relax", "static"]
+    assert all(row["core_hours"] > 0 and row["n_kpoints"] and row["n_electrons"] for row in ledger)
+
+
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        ({"ENCUT": 400}, "ENCUT is 400"),
+        ({"GGA": "PS"}, "GGA is P"),
+        ({"LDAUU": {"Mn": 0}}, "LDAUU"),
+    ],
+)
+def test_energies_of_other_settings_are_refused_before_they_are_computed(standin, tags, found):
+    restart = vasp.Restart(incar=tags)
+    with pytest.raises(vasp.VaspFailed, match=f"{found}.* shares no hull with {LEVEL}"):
+        vasp.run(rock_salt(), LEVEL, "static", settings=standin, restart=restart)
+
+
+def test_tags_that_change_no_energy_are_no_deviation():
+    expected = {"ENCUT": 520.0, "GGA": "Pe", "LDAUU": [3.9, 0], "LASPH": True}
+    harmless = {"ENCUT": 600, "GGA": "PE", "LDAUU": [3.9, 0.0], "LASPH": True, "ALGO": "All"}
+    assert vasp.deviations(harmless | {"LDAU": False}, expected) == []
+    assert vasp.deviations(harmless | {"METAGGA": "R2SCAN"}, expected) == [
+        "METAGGA is R2SCAN, not None"
+    ]
+
+
 def test_a_failing_crystal_holds_back_no_other(standin, tmp_path):
     inject(
         tmp_path,
@@ -151,7 +200,7 @@ def test_vasp_is_stopped_at_the_walltime_and_goes_on(settings, tmp_path, monkeyp
     assert results(found, "relaxation") == []
     monkeypatch.delenv("PCCD_VASP_WALLTIME")
     get_settings.cache_clear()
-    launchpad.rerun_failed(found, whole.campaign_id)
+    operations.restart(whole.campaign_id, found, 5)
     launchpad.run_worker(get_settings(), campaign_id=whole.campaign_id)
     (relaxation,) = results(found, "relaxation")
     assert relaxation["verdict"] == "converged"

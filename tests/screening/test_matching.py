@@ -13,7 +13,8 @@ from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.screening.cells import ReductionError, reduce_structure
 from pccd_workflows.screening.copies import find_families
 from pccd_workflows.screening.fitting import fits, may_fit, stack
-from pccd_workflows.screening.matching import KnownCrystals, group, label_cells
+from pccd_workflows.screening.known import KnownCrystals
+from pccd_workflows.screening.matching import group, label_cells
 
 SETTINGS = MatcherSettings()
 RUTILE = Structure.from_spacegroup(
@@ -184,6 +185,27 @@ def test_tight_settings_tell_more_apart() -> None:
     other = distorted(RUTILE, 0.0, 0.1, 1)
     assert group([RUTILE, other], settings=SETTINGS) == [[0, 1]]
     assert group([RUTILE, other], settings=MatcherSettings(stol=0.02)) == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[0.0, 0.0, 6.358805], [-4.005095, 6.937041, 7e-06], [-8.010204, 0.0, 5e-06]],
+        [[5.754168, 0.0, -3e-06], [4e-06, -7.407142, -4.276495], [0.0, 0.0, -8.553048]],
+        [
+            [-1.710153, -4.836999, -2.962025],
+            [-3.420284, 4.836999, -4.7e-05],
+            [5.130437, 0.0, -2.96204],
+        ],
+    ],
+    ids=["mp-985302", "mp-1212526", "mp-1522340"],
+)
+def test_cells_between_two_reduced_forms(matrix: list[list[float]]) -> None:
+    """Rounding swaps the forms of these lattices for ever; they still have a cell."""
+    crystal = Structure(matrix, ["Mg", "O"], [[0, 0, 0], [0.4, 0.5, 0.6]])
+    turned = in_basis(crystal, [[1, 2, 0], [0, 1, 1], [0, 0, 1]])
+    assert group([crystal, turned, permuted(crystal)], settings=SETTINGS) == [[0, 1, 2]]
+    assert StructureMatcher().fit(crystal, turned)
 
 
 def test_a_flat_cell_is_refused() -> None:

@@ -1,0 +1,471 @@
+"""What a model's crystals are worth: the evaluation's measures, wired to potentials and data files.
+
+`evaluation` knows neither potentials nor files; this module lends it both. Everything that is
+computed lies on disk by its content (`DiskResults`), so that a second run, another part or another
+model pays only for what is new.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pymatgen.core import Composition, Element, Structure
+
+from pccd_workflows.campaign import PhononsSection, Sampler, load_campaign
+from pccd_workflows.candidate import Phonons
+from pccd_workflows.diffusion.dataset import CrystalArrays
+from pccd_workflows.diffusion.records import read_records
+from pccd_workflows.errors import InputError, PccdError
+from pccd_workflows.evaluation.generation import (
+    Known,
+    Verdict,
+    draw_samples,
+    evaluate_generation,
+    judge_samples,
+    protocol_card,
+    report,
+    requests_for,
+    rows_of,
+    summarize,
+)
+from pccd_workflows.evaluation.intervals import share
+from pccd_workflows.evaluation.published import NAMED_CRYSTALS, table_2
+from pccd_workflows.evaluation.stability import (
+    NEAR_AT_LEVEL,
+    NEAR_IN_DATA,
+    Judged,
+    Phase,
+    Progress,
+    competing_phases,
+    disagreement,
+    flattery,
+    hull_at_level,
+    place,
+    silent,
+    symbols,
+)
+from pccd_workflows.levels import get_level
+from pccd_workflows.settings import REPOSITORY, Settings
+
+if TYPE_CHECKING:
+    from pccd_workflows.diffusion.model import Model
+    from pccd_workflows.external.disk_results import DiskResults
+
+LEGACY_TABLE = "mp_legacy_formation_energies.jsonl.gz"
+"""File beside the data that holds one self-consistent hull, phases above 20 sites included."""
+BATCHES = ("seed-batch-1", "seed-batch-2", "seed-batch-3")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How many samples, what fixes them, and how noise becomes crystals."""
+
+    samples: int
+    seed: int
+    sampler: Sampler
+
+
+@dataclass
+class PotentialJudge:
+    """Relaxes crystals with a potential and places them on that potential's own hull.
+
+    Attributes
+    ----------
+    data : Path
+        JSON lines with the competing phases.
+    level : str
+        Name of a potential.
+    results : DiskResults
+        What is computed already.
+    relax_phases : bool
+        False takes the phases as they are in the data: faster, and some meV/atom too high.
+    progress : callable
+        Told what is being done.
+    about : dict
+        What the last call found: number of phases and what the missing ones flatter.
+    """
+
+    data: Path
+    level: str
+    results: "DiskResults"
+    relax_phases: bool = True
+    progress: Progress = silent
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, structures: Sequence[Structure]) -> list[Judged]:
+        """Return the relaxation and the energy above hull of each crystal."""
+        self.about = {}
+        if not structures:
+            return []
+        relaxations = []
+        for done, structure in enumerate(structures, start=1):
+            relaxations.append(self.results.relax(structure, self.level))
+            self.progress(f"relaxing samples, {self.level}", done, len(structures))
+        systems = {symbols(s.composition) for s in structures}
+        phases = competing_phases(read_records(self.data), systems)
+        references = hull_at_level(
+            [*phases, *_molecules(systems)],
+            self.level,
+            single_point=lambda s: self.results.single_point(s, self.level),
+            relax=(lambda s: self.results.relax(s, self.level)) if self.relax_phases else None,
+            progress=self.progress,
+        )
+        above = place(relaxations, references)
+        self.about = {
+            "phases": len(references.entries),
+            "reference_set": references.reference_id,
+            "largest_phase": max((len(p.structure) for p in phases), default=0),
+            "missing_phases": self._flattery(structures, above),
+        }
+        return [Judged(r, e) for r, e in zip(relaxations, above, strict=True)]
+
+    def _flattery(
+        self, structures: Sequence[Structure], above: Sequence[float | None]
+    ) -> dict[str, Any] | None:
+        """Return what phases that the data lacks would change; None without the table."""
+        table = self.data.with_name(LEGACY_TABLE)
+        if not table.exists() or not structures:
+            return None
+        present = {str(row["id"]) for row in read_records(self.data) if "id" in row}
+        crystals = [(s.composition, e) for s, e in zip(structures, above, strict=True)]
+        return {"table": table.name, **flattery(read_records(table), present, crystals)}
+
+    def card(self) -> dict[str, Any]:
+        """Return the protocol of this judge's verdicts."""
+        from pccd_workflows.external.potential import software
+
+        level = get_level(self.level)
+        return {
+            "potential": {"level": self.level, **software(level)},
+            "relaxation": f"cell and sites, forces below {self.results.fmax:g} eV/Å, at most "
+            f"{self.results.steps} steps",
+            "hull": f"phases of {self.data.name} with the same potential: all elements, compounds "
+            f"at most {NEAR_IN_DATA:g} eV/atom above the hull stated there or with none stated; "
+            + (
+                f"those at most {NEAR_AT_LEVEL:g} eV/atom above the unrelaxed hull are relaxed"
+                if self.relax_phases
+                else "not relaxed"
+            ),
+            "corrections": "MaterialsProject2020Compatibility, once",
+        }
+
+
+def _molecules(systems: Iterable[Collection[str]]) -> list[Phase]:
+    """Return diatomic crystals of the elements that are molecules: data files often lack them."""
+    from pccd_workflows.external.prototypes import DIMERS, dimer_crystals
+
+    elements = sorted(set(DIMERS) & {e for system in systems for e in system})
+    return [
+        Phase(label, structure, None)
+        for element in elements
+        for label, structure in dimer_crystals(element)
+    ]
+
+
+def disk_results(settings: Settings) -> "DiskResults":
+    """Return this machine's results of potentials outside of campaigns."""
+    from pccd_workflows.external.disk_results import DiskResults
+
+    return DiskResults(settings.data_dir / "results")
+
+
+def potential_judge(
+    data: Path, level: str, settings: Settings, *, progress: Progress = silent
+) -> PotentialJudge:
+    """Return the judge of a level with the phases of a data file.
+
+    Raises
+    ------
+    InputError
+        The level is no potential.
+    MissingDependencyError
+        Its package is not installed.
+    """
+    from pccd_workflows.external.potential import calculator
+
+    calculator(get_level(level))
+    return PotentialJudge(data, level, disk_results(settings), progress=progress)
+
+
+def references_of(data: Path) -> Callable[[set[str]], list[tuple[str, Structure]]]:
+    """Return the function that gives the crystals of a data file with certain formulas."""
+
+    def find(formulas: set[str]) -> list[tuple[str, Structure]]:
+        wanted = {_ratio(Composition(formula).get_el_amt_dict()) for formula in formulas}
+        return [
+            (str(row.get("id")), Structure(row["lattice"], row["species"], row["frac_coords"]))
+            for row in read_records(data)
+            if row.get("species") and _ratio(Counter(row["species"])) in wanted
+        ]
+
+    return find
+
+
+def _ratio(amounts: Any) -> frozenset[tuple[str, int]]:
+    """Return element symbols with their numbers in lowest terms: equal for equal formulas."""
+    counts = {str(name): round(n) for name, n in amounts.items()}
+    common = gcd(*counts.values())
+    return frozenset((name, n // common) for name, n in counts.items())
+
+
+def known_for(folder: Path, data: Path, *, judge: PotentialJudge | None = None) -> Known:
+    """Return what a model's crystals are measured against.
+
+    folder: of the model, with its training index. data: known crystals.
+    """
+    from pccd_workflows.diffusion.training_index import load_training_index
+
+    return Known(load_training_index(folder), references_of(data), judge)
+
+
+def generation_part(
+    model: "Model",
+    crystals: CrystalArrays,
+    known: Known,
+    *,
+    samples: int,
+    seed: int,
+    sampler: Sampler,
+) -> dict[str, Any]:
+    """Return the part `generation` of a model's evaluation, with its protocol card.
+
+    Parameters
+    ----------
+    crystals
+        Held-out crystals, whose elements are asked for.
+    known
+        From `known_for`; its judge, if any, adds the keys of stability.
+    """
+    result = evaluate_generation(
+        model, crystals, known, samples=samples, seed=seed, sampler=sampler
+    )
+    return {**result, "hull": _hull(known), "protocol": _card(sampler, known)}
+
+
+def batches_part(
+    model: "Model",
+    known: Known,
+    *,
+    samples: int,
+    sampler: Sampler,
+    batches: Sequence[str] = BATCHES,
+) -> dict[str, Any]:
+    """Return the shares of the seed's batches, and its Table 2 with ours beside it.
+
+    Elements are drawn as the campaign files flows/<batch>.yaml say, with their seeds.
+
+    Parameters
+    ----------
+    samples
+        Raw samples of each batch.
+    """
+    parts: dict[str, dict[str, Any]] = {}
+    for name in batches:
+        verdicts = _batch_verdicts(model, name, known, samples=samples, sampler=sampler)
+        parts[name] = {**report(verdicts), "hull": _hull(known), "rows": rows_of(verdicts)}
+        if name == BATCHES[1]:
+            plain = [v for v in verdicts if not _has_rare_earth(v.sample.elements)]
+            parts[f"{name}-without-rare-earths"] = summarize(plain)
+    return {**parts, "table_2": table_2(parts), "protocol": _card(sampler, known)}
+
+
+def _batch_verdicts(
+    model: "Model", name: str, known: Known, *, samples: int, sampler: Sampler
+) -> list[Verdict]:
+    from pccd_workflows.diffusion.sample import draw_elements
+
+    path = REPOSITORY / "flows" / f"{name}.yaml"
+    generate = load_campaign(path).generate
+    asked = [draw_elements(generate, i) for i in range(samples)]
+    requests = requests_for(asked, generate.conditions)
+    made = draw_samples(model, requests, seed=generate.seed, sampler=sampler)
+    return judge_samples(made, known)
+
+
+def _has_rare_earth(elements: Iterable[str]) -> bool:
+    return any(Element(symbol).is_rare_earth for symbol in elements)
+
+
+def _hull(known: Known) -> dict[str, Any] | None:
+    """Return what the judge says of the hull of its last call."""
+    return dict(known.judge.about) if isinstance(known.judge, PotentialJudge) else None
+
+
+def _card(sampler: Sampler, known: Known) -> dict[str, Any]:
+    judge = known.judge
+    return protocol_card(sampler, judge.card() if isinstance(judge, PotentialJudge) else None)
+
+
+def rediscover(
+    model: "Model",
+    known: Known,
+    *,
+    draw: Draw,
+    formulas: Sequence[str] = NAMED_CRYSTALS,
+    phonons: Callable[[Structure], Phonons] | None = None,
+) -> dict[str, Any]:
+    """Ask for the elements of named crystals and see how often their formulas come.
+
+    Parameters
+    ----------
+    draw
+        Samples of each formula's elements; nothing but the elements is asked.
+    formulas
+        Any formula units.
+    phonons
+        Verdict on the best crystal of each formula; needs a judge in `known`.
+
+    Returns
+    -------
+    dict
+        By formula: appeared (share of the raw samples), best (the crystal nearest to the hull, or
+        None), phonons.
+
+    Raises
+    ------
+    InputError
+        If a formula is none.
+    """
+    return {
+        formula: _rediscover_one(model, formula, known, draw=draw, phonons=phonons)
+        for formula in formulas
+    }
+
+
+def _rediscover_one(
+    model: "Model",
+    formula: str,
+    known: Known,
+    *,
+    draw: Draw,
+    phonons: Callable[[Structure], Phonons] | None,
+) -> dict[str, Any]:
+    composition = checked_formula(formula)
+    elements = tuple(sorted(symbols(composition)))
+    requests = requests_for([elements] * draw.samples)
+    made = draw_samples(model, requests, seed=draw.seed, sampler=draw.sampler)
+    target = composition.reduced_formula
+    hits = [s for s in made if s.structure and s.structure.composition.reduced_formula == target]
+    verdicts = judge_samples(hits, known)
+    placed = [v for v in verdicts if v.energy_above_hull is not None]
+    best = min(placed, key=lambda v: v.energy_above_hull or 0.0, default=None)
+    result: dict[str, Any] = {
+        "appeared": share(len(hits), draw.samples),
+        "screened": share(sum(v.screened for v in verdicts), draw.samples),
+        "distinct": sum(v.first_of_its_kind for v in verdicts),
+        "matches_reference": share(
+            sum(v.known_reference is not None for v in verdicts), len(verdicts)
+        ),
+        "best": None if best is None else _best(best),
+        "hull": _hull(known),
+        "phonons": None,
+    }
+    if phonons is not None and best is not None and best.judged is not None:
+        relaxed = best.judged.relaxation.structure
+        if relaxed is not None:
+            verdict = phonons(relaxed)
+            fields = {"verdict", "reason", "min_frequency", "level", "tolerance"}
+            result["phonons"] = verdict.model_dump(include=fields)
+    return result
+
+
+def _best(verdict: Verdict) -> dict[str, Any]:
+    judged = verdict.judged
+    if judged is None or judged.relaxation.structure is None:
+        raise ValueError("This crystal was not relaxed.")
+    relaxed = judged.relaxation.structure
+    return {
+        "energy_above_hull": judged.energy_above_hull,
+        "n_sites": len(relaxed),
+        "space_group": relaxed.get_space_group_info(symprec=0.1)[0],
+        "reference": verdict.known_reference,
+        "in_training": verdict.in_training,
+        "rmsd_to_relaxed": judged.relaxation.rms_displacement,
+        "structure": relaxed.as_dict(),
+    }
+
+
+def checked_formula(text: str) -> Composition:
+    """Return the composition of a formula; InputError if it is none."""
+    try:
+        composition = Composition(text)
+    except (ValueError, KeyError):
+        composition = Composition()
+    if not composition or not composition.valid:
+        raise InputError(f"{text!r} is not a chemical formula; write e.g. Mg2Mn3O8.")
+    return composition
+
+
+def phonon_verdict(structure: Structure, level: str, results: "DiskResults") -> Phonons:
+    """Return the phonon verdict of one crystal, computed in this process, without a database."""
+    import tempfile
+    import time
+
+    from jobflow import run_locally
+
+    from pccd_workflows.external.phonons import phonon_flow, phonon_key, phonon_record, tight_cell
+    from pccd_workflows.external.stores import memory_store
+
+    section = PhononsSection(level=level)
+    key = phonon_key(structure, level, section)
+    if (stored := results.read(key)) is not None:
+        return Phonons.model_validate(stored)
+    began = time.monotonic()
+    try:
+        tight = tight_cell(structure, level)
+        flow = phonon_flow(tight, level, section)
+        store = memory_store()
+        with tempfile.TemporaryDirectory(prefix="pccd-phonons-") as folder:
+            run_locally(flow, store=store, log=False, ensure_success=True, root_dir=folder)
+        document = store.get_output(flow.output.uuid, load=True)
+        seconds = time.monotonic() - began
+        record = phonon_record(document, level, section, seconds=seconds)
+    except (PccdError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        record = Phonons(
+            level=level, verdict="error", reason=reason, tolerance=section.tolerance_thz
+        )
+    results.write(key, record.model_dump(mode="json"))
+    return record
+
+
+def compare_levels(
+    model: "Model",
+    judges: Sequence[PotentialJudge],
+    *,
+    batch: str,
+    samples: int,
+    sampler: Sampler,
+) -> dict[str, Any]:
+    """Return how often two potentials disagree on the same crystals, each on its own hull.
+
+    Parameters
+    ----------
+    judges
+        Two of them.
+    batch
+        Campaign file of flows/ whose elements are drawn.
+    samples
+        Raw samples; those that pass the screening are judged.
+    """
+    one, other = judges
+    verdicts = _batch_verdicts(model, batch, Known(), samples=samples, sampler=sampler)
+    structures = [
+        v.sample.structure for v in verdicts if v.screened and v.sample.structure is not None
+    ]
+    above = [[found.energy_above_hull for found in judge(structures)] for judge in (one, other)]
+    return {
+        "levels": [one.level, other.level],
+        "batch": batch,
+        "samples": samples,
+        "screened": len(structures),
+        **disagreement(*above),
+        "crystals_by_level": [
+            {"formula": s.composition.reduced_formula, one.level: a, other.level: b}
+            for s, a, b in zip(structures, *above, strict=True)
+        ],
+        "protocol": [judge.card() for judge in judges],
+    }

@@ -1,0 +1,176 @@
+"""What `pccd model evaluate` measures: the parts of an evaluation, put together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pccd_workflows.errors import InputError
+
+if TYPE_CHECKING:
+    from pccd_workflows.campaign import Sampler
+    from pccd_workflows.diffusion.dataset import CrystalArrays
+    from pccd_workflows.diffusion.model import Model
+    from pccd_workflows.evaluation.reconstruction import Reconstruction
+    from pccd_workflows.settings import Settings
+
+DEFAULT_PARTS = ("reconstruction", "control", "inversion", "csp", "similarity", "generation")
+MAX_SIMILARITY = 64
+"""Pairs that are compared by all six metrics: neighbours and potentials take a second a pair."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured, and how.
+
+    Attributes
+    ----------
+    data : Path
+        Dataset, JSON lines or folder of CIFs.
+    split : str
+        Of the data.
+    samples, seed : int
+        Crystals of each part, and what draws them.
+    sampler : Sampler
+    attempts : int
+        Samples per crystal of structure prediction.
+    level : str or None
+        Potential that relaxes generated crystals; None leaves stability out.
+    energy_level : str
+        Potential of the energy distance.
+    """
+
+    data: Path
+    split: str
+    samples: int
+    seed: int
+    sampler: "Sampler"
+    attempts: int
+    level: str | None
+    energy_level: str
+
+
+@dataclass
+class Evaluation:
+    """A model on held-out crystals, part by part; parts share what they make.
+
+    Attributes
+    ----------
+    folder : Path
+        Of the model.
+    model : Model
+    crystals : CrystalArrays
+    request : Request
+    settings : Settings
+    report : callable
+        Told which part begins.
+    parts : dict
+        What has been measured, as objects with a `summary()`, or as plain results.
+    """
+
+    folder: Path
+    model: "Model"
+    crystals: "CrystalArrays"
+    request: Request
+    settings: "Settings"
+    report: Callable[[str], None]
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    def measure(self, name: str) -> Any:
+        """Return one part, measured if it has not been yet."""
+        if name not in self.parts:
+            self.report(name)
+            self.parts[name] = getattr(self, f"_{name}")()
+        return self.parts[name]
+
+    def summary(self, names: list[str]) -> dict[str, Any]:
+        """Return the figures of some parts by name."""
+        measured = {name: self.measure(name) for name in names}
+        return {n: p.summary() if hasattr(p, "summary") else p for n, p in measured.items()}
+
+    def _common(self) -> dict[str, Any]:
+        request = self.request
+        return {"samples": request.samples, "seed": request.seed, "sampler": request.sampler}
+
+    def _reconstruction(self) -> "Reconstruction":
+        from pccd_workflows.evaluation.reconstruction import reconstruct
+
+        return reconstruct(self.model, self.crystals, **self._common())
+
+    def _control(self) -> "Reconstruction":
+        from pccd_workflows.evaluation.reconstruction import reconstruct
+
+        return reconstruct(self.model, self.crystals, **self._common(), control=True)
+
+    def _inversion(self) -> Any:
+        from pccd_workflows.evaluation.inversion import invert_structures
+
+        samples, seed = self.request.samples, self.request.seed
+        return invert_structures(self.model, self.crystals, samples=samples, seed=seed)
+
+    def _csp(self) -> Any:
+        from pccd_workflows.evaluation.prediction import predict_structures
+
+        attempts = self.request.attempts
+        return predict_structures(self.model, self.crystals, **self._common(), attempts=attempts)
+
+    def _similarity(self) -> Any:
+        from pccd_workflows.assessment import disk_results
+        from pccd_workflows.evaluation.similarity import compare_pairs
+        from pccd_workflows.external.potential import calculator_of
+
+        level = self.request.energy_level
+        calculator_of(level)
+        results = disk_results(self.settings)
+        pairs = self.measure("reconstruction").counted[:MAX_SIMILARITY]
+        return compare_pairs(pairs, lambda structure: results.single_point(structure, level))
+
+    def _generation(self) -> dict[str, Any]:
+        from pccd_workflows.assessment import generation_part, known_for, potential_judge
+        from pccd_workflows.diffusion.training_index import load_training_index
+        from pccd_workflows.evaluation.generation import Known
+
+        data, level = self.request.data, self.request.level
+        if data.suffix == ".npz":  # holds no crystals by id, and no energies
+            known = Known(index=load_training_index(self.folder))
+        else:
+            judge = potential_judge(data, level, self.settings) if level else None
+            known = known_for(self.folder, data, judge=judge)
+        return generation_part(self.model, self.crystals, known, **self._common())
+
+
+def chosen_parts(only: str | None) -> list[str]:
+    """Return the names of the parts that --only names, all if it is left out.
+
+    Raises
+    ------
+    InputError
+        If there is no such part.
+    """
+    if only is None:
+        return list(DEFAULT_PARTS)
+    names = [part.strip() for part in only.split(",") if part.strip()]
+    if unknown := [name for name in names if name not in DEFAULT_PARTS]:
+        raise InputError(f"--only: unknown part {unknown[0]!r}; use {', '.join(DEFAULT_PARTS)}.")
+    return names
+
+
+def lines(content: dict[str, Any], indent: int = 0) -> list[str]:
+    """Return nested results as indented lines."""
+    written: list[str] = []
+    pad = "  " * indent
+    for key, value in content.items():
+        if isinstance(value, dict) and {"value", "interval", "n"} <= set(value):
+            written.append(f"{pad}{key}: {_measured(value)}")
+        elif isinstance(value, dict):
+            written += [f"{pad}{key}:", *lines(value, indent + 1)]
+        else:
+            written.append(f"{pad}{key}: {value}")
+    return written
+
+
+def _measured(found: dict[str, Any]) -> str:
+    if found["value"] is None:
+        return "none"
+    low, high = found["interval"]
+    return f"{found['value']:.4g}  95 % [{low:.4g}, {high:.4g}]  of {found['n']}"

@@ -1,0 +1,53 @@
+"""A program that dies with the process that started it: ``python leash.py <parent> <command...>``.
+
+custodian starts VASP in a session of its own, so that a worker killed with SIGKILL would leave it
+running. This script stands between the two, in VASP's process group: when the worker is gone it
+ends the group, ranks of MPI included. Only the standard library, for it starts with every run.
+"""
+
+import contextlib
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import sys
+
+GRACE_SECONDS = 5.0
+"""How long the program may take to end after SIGTERM."""
+CHECK_SECONDS = 0.2
+"""Between looks at the parent."""
+SET_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of Linux' prctl."""
+
+
+def leashed(command: str) -> str:
+    """Return the command line under which `command` ends when this process does."""
+    words = (sys.executable, "-S", "-E", __file__, str(os.getpid()))
+    return f"{shlex.join(words)} {command}"
+
+
+def main(parent: int, command: list[str]) -> int:
+    """Run `command` until it ends or `parent` does; return its exit status, as a shell would."""
+    with subprocess.Popen(command, preexec_fn=_die_with_parent) as child:  # noqa: PLW1509
+        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        while os.getppid() == parent:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = child.wait(CHECK_SECONDS)
+                return status if status >= 0 else 128 - status
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE_SECONDS)
+        os.killpg(0, signal.SIGKILL)  # what is left of the group, this process included
+    return 1
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent, the leash, is killed (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, int(signal.SIGKILL))
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
