@@ -7,6 +7,7 @@ those near the resulting hull relaxed. What computes is given by the caller.
 """
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -32,6 +33,8 @@ THRESHOLDS = {"stable_0": 0.0, "stable_80": 0.08, "stable_100": 0.1, "stable_250
 """eV/atom above the hull, at most; the seed counts at 80 and 250 meV/atom."""
 SAME_ENERGY = 1e-6
 """eV/atom; a crystal on the hull is not above it for rounding."""
+
+_SYMBOL = re.compile("[A-Z][a-z]?")
 
 SinglePoint = Callable[[Structure], float | None]
 """Energy of a crystal as it is, eV/atom; None if the potential cannot say."""
@@ -327,8 +330,9 @@ def _relevant(
     entries = []
     for row in table:
         per_atom = row.get("formation_energy_per_atom")
-        composition = Composition(row["formula"])
-        if per_atom is not None and any(symbols(composition) <= s for s in systems):
+        present = set(_SYMBOL.findall(row["formula"]))
+        if per_atom is not None and any(present <= s for s in systems):
+            composition = Composition(row["formula"])
             energy = float(per_atom) * composition.num_atoms
             entry_id = str(row["id"])
             entries.append(ReferenceEntry(entry_id=entry_id, formula=row["formula"], energy=energy))
