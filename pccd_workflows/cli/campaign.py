@@ -277,6 +277,7 @@ def _write_report(document: dict[str, Any], settings: "Settings", out: Path | No
     from pccd_workflows.candidate import CandidateDoc
     from pccd_workflows.external import mongo
     from pccd_workflows.report import write_report
+    from pccd_workflows.rescore import find_rescores
 
     database = mongo.database(settings)
     rows = database["candidates"].find({"campaign_id": document["_id"]}, {"_id": 0})
@@ -288,4 +289,5 @@ def _write_report(document: dict[str, Any], settings: "Settings", out: Path | No
         campaign=document,
         candidates=candidates,
         reference_sets=[reference_set for reference_set in sets if reference_set is not None],
+        rescores=find_rescores(database, campaign_id=document["_id"]),
     )
