@@ -189,7 +189,7 @@ class PotentialJudge:
             "relaxation": f"cell and sites, forces below {self.results.fmax:g} eV/Å, at most "
             f"{self.results.steps} steps",
             "hull": f"phases of {self.data.path.name} with the same potential: all elements, and "
-            f"compounds at most {NEAR_IN_DATA:g} eV/atom above the hull it states or without; "
+            f"compounds at most {NEAR_IN_DATA:g} eV/atom above its hull, or not placed on one; "
             + (
                 f"those at most {NEAR_AT_LEVEL:g} eV/atom above the unrelaxed hull are relaxed"
                 if self.relax_phases
