@@ -101,12 +101,7 @@ def competing_phases(
     limit
         eV/atom.
     """
-    wanted = {
-        frozenset(part)
-        for system in {frozenset(s) for s in systems}
-        for n in range(1, len(system) + 1)
-        for part in combinations(sorted(system), n)
-    }
+    wanted = with_subsystems(systems)
     phases = []
     for row in rows:
         species = row.get("species")
@@ -117,6 +112,16 @@ def competing_phases(
             structure = Structure(row["lattice"], species, row["frac_coords"])
             phases.append(Phase(str(row["id"]), structure, above))
     return phases
+
+
+def with_subsystems(systems: Iterable[Collection[str]]) -> set[frozenset[str]]:
+    """Return chemical systems and all their parts, down to the elements."""
+    return {
+        frozenset(part)
+        for system in {frozenset(s) for s in systems}
+        for n in range(1, len(system) + 1)
+        for part in combinations(sorted(system), n)
+    }
 
 
 def stated_energy_above_hull(row: Mapping[str, Any]) -> float | None:
@@ -327,11 +332,10 @@ def _relevant(
     table: Iterable[Mapping[str, Any]], systems: Collection[frozenset[str]]
 ) -> list[ReferenceEntry]:
     """Return the phases of a table that consist of the elements of one of the systems."""
-    entries = []
+    wanted, entries = with_subsystems(systems), []
     for row in table:
         per_atom = row.get("formation_energy_per_atom")
-        present = set(_SYMBOL.findall(row["formula"]))
-        if per_atom is not None and any(present <= s for s in systems):
+        if per_atom is not None and frozenset(_SYMBOL.findall(row["formula"])) in wanted:
             composition = Composition(row["formula"])
             energy = float(per_atom) * composition.num_atoms
             entry_id = str(row["id"])
