@@ -5,13 +5,16 @@ computed lies on disk by its content (`DiskResults`), so that a second run, anot
 model pays only for what is new.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pymatgen.core import Composition, Element, Structure
 
 from pccd_workflows.campaign import PhononsSection, Sampler, load_campaign
@@ -45,6 +48,7 @@ from pccd_workflows.evaluation.stability import (
     hull_at_level,
     place,
     silent,
+    stated_energy_above_hull,
     symbols,
 )
 from pccd_workflows.levels import get_level
@@ -57,6 +61,49 @@ if TYPE_CHECKING:
 LEGACY_TABLE = "mp_legacy_formation_energies.jsonl.gz"
 """File beside the data that holds one self-consistent hull, phases above 20 sites included."""
 BATCHES = ("seed-batch-1", "seed-batch-2", "seed-batch-3")
+
+
+class KnownCrystalsFile:
+    """The crystals of a data file, read once: about 1 kB each.
+
+    Parameters
+    ----------
+    path
+        JSON lines.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Geometry and energy above hull of each crystal."""
+        return [
+            {
+                "id": str(row.get("id", number)),
+                "species": tuple(sys.intern(s) for s in row["species"]),
+                "lattice": np.asarray(row["lattice"], dtype=float),
+                "frac_coords": np.asarray(row["frac_coords"], dtype=float),
+                "energy_above_hull": stated_energy_above_hull(row),
+            }
+            for number, row in enumerate(read_records(self.path))
+            if {"species", "lattice", "frac_coords"} <= row.keys()
+        ]
+
+    @cached_property
+    def table(self) -> list[dict[str, Any]]:
+        """Return the phases of LEGACY_TABLE beside the file; none if it is not there."""
+        path = self.path.with_name(LEGACY_TABLE)
+        return list(read_records(path)) if path.exists() else []
+
+    def with_formulas(self, formulas: set[str]) -> list[tuple[str, Structure]]:
+        """Return id and crystal of those with one of these formulas."""
+        wanted = {_ratio(Composition(formula).get_el_amt_dict()) for formula in formulas}
+        return [
+            (row["id"], Structure(row["lattice"], row["species"], row["frac_coords"]))
+            for row in self.rows
+            if _ratio(Counter(row["species"])) in wanted
+        ]
 
 
 @dataclass(frozen=True)
@@ -74,8 +121,8 @@ class PotentialJudge:
 
     Attributes
     ----------
-    data : Path
-        JSON lines with the competing phases.
+    data : KnownCrystalsFile
+        The competing phases.
     level : str
         Name of a potential.
     results : DiskResults
@@ -88,7 +135,7 @@ class PotentialJudge:
         What the last call found: number of phases and what the missing ones flatter.
     """
 
-    data: Path
+    data: KnownCrystalsFile
     level: str
     results: "DiskResults"
     relax_phases: bool = True
@@ -105,7 +152,7 @@ class PotentialJudge:
             relaxations.append(self.results.relax(structure, self.level))
             self.progress(f"relaxing samples, {self.level}", done, len(structures))
         systems = {symbols(s.composition) for s in structures}
-        phases = competing_phases(read_records(self.data), systems)
+        phases = competing_phases(self.data.rows, systems)
         references = hull_at_level(
             [*phases, *_molecules(systems)],
             self.level,
@@ -126,12 +173,11 @@ class PotentialJudge:
         self, structures: Sequence[Structure], above: Sequence[float | None]
     ) -> dict[str, Any] | None:
         """Return what phases that the data lacks would change; None without the table."""
-        table = self.data.with_name(LEGACY_TABLE)
-        if not table.exists() or not structures:
+        if not self.data.table:
             return None
-        present = {str(row["id"]) for row in read_records(self.data) if "id" in row}
+        present = {row["id"] for row in self.data.rows}
         crystals = [(s.composition, e) for s, e in zip(structures, above, strict=True)]
-        return {"table": table.name, **flattery(read_records(table), present, crystals)}
+        return {"table": LEGACY_TABLE, **flattery(self.data.table, present, crystals)}
 
     def card(self) -> dict[str, Any]:
         """Return the protocol of this judge's verdicts."""
@@ -142,8 +188,8 @@ class PotentialJudge:
             "potential": {"level": self.level, **software(level)},
             "relaxation": f"cell and sites, forces below {self.results.fmax:g} eV/Å, at most "
             f"{self.results.steps} steps",
-            "hull": f"phases of {self.data.name} with the same potential: all elements, compounds "
-            f"at most {NEAR_IN_DATA:g} eV/atom above the hull stated there or with none stated; "
+            "hull": f"phases of {self.data.path.name} with the same potential: all elements, and "
+            f"compounds at most {NEAR_IN_DATA:g} eV/atom above its hull, or not placed on one; "
             + (
                 f"those at most {NEAR_AT_LEVEL:g} eV/atom above the unrelaxed hull are relaxed"
                 if self.relax_phases
@@ -187,21 +233,13 @@ def potential_judge(
     from pccd_workflows.external.potential import calculator
 
     calculator(get_level(level))
-    return PotentialJudge(data, level, disk_results(settings), progress=progress)
+    return PotentialJudge(known_file(data), level, disk_results(settings), progress=progress)
 
 
-def references_of(data: Path) -> Callable[[set[str]], list[tuple[str, Structure]]]:
-    """Return the function that gives the crystals of a data file with certain formulas."""
-
-    def find(formulas: set[str]) -> list[tuple[str, Structure]]:
-        wanted = {_ratio(Composition(formula).get_el_amt_dict()) for formula in formulas}
-        return [
-            (str(row.get("id")), Structure(row["lattice"], row["species"], row["frac_coords"]))
-            for row in read_records(data)
-            if row.get("species") and _ratio(Counter(row["species"])) in wanted
-        ]
-
-    return find
+@lru_cache(maxsize=2)
+def known_file(path: Path) -> KnownCrystalsFile:
+    """Return the crystals of a data file; those of the last files stay in memory."""
+    return KnownCrystalsFile(path)
 
 
 def _ratio(amounts: Any) -> frozenset[tuple[str, int]]:
@@ -218,7 +256,7 @@ def known_for(folder: Path, data: Path, *, judge: PotentialJudge | None = None) 
     """
     from pccd_workflows.diffusion.training_index import load_training_index
 
-    return Known(load_training_index(folder), references_of(data), judge)
+    return Known(load_training_index(folder), known_file(data).with_formulas, judge)
 
 
 def generation_part(

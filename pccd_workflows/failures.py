@@ -118,6 +118,7 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
             r"VasprunXMLValidator",
             r"XMLSyntaxError|ParseError|VaspParseError",
             r"no element found",
+            r"Empty POSCAR",
         ),
         "VASP ended without usable output: rerun from the start.",
     ),

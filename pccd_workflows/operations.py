@@ -11,6 +11,7 @@ from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.collect import Collector, Ledger
 from pccd_workflows.errors import InputError, MissingDependencyError
 from pccd_workflows.external import launchpad, mongo, reruns
+from pccd_workflows.jobs.common import CPU, GPU
 from pccd_workflows.levels import engine, get_level
 from pccd_workflows.makers import DiscoveryMaker
 from pccd_workflows.settings import Settings
@@ -179,6 +180,16 @@ def _submit_workflow(campaign: Campaign, document: Document, settings: Settings)
     mongo.database(settings)["campaigns"].update_one(
         {"_id": campaign.campaign_id}, {"$set": {"state": "submitted"}}
     )
+
+
+def stages_by_category(campaign: Campaign) -> dict[str, list[str]]:
+    """Return what workers of each category do for a campaign (see jobs.common.assign)."""
+    stages: dict[str, list[str]] = {GPU: ["generate"], CPU: []}
+    for rung in campaign.rungs:
+        stages[CPU if get_level(rung.level).kind == "dft" else GPU].append(f"rung {rung.level}")
+    if campaign.phonons is not None:
+        stages[GPU].append("phonons")
+    return {category: names for category, names in stages.items() if names}
 
 
 def campaign_document(name: str, settings: Settings) -> Document:

@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import datetime
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -36,7 +36,7 @@ class ReferenceEntry(Record):
 class ReferenceSet(BaseModel):
     """Competing phases of one chemical system (with all its subsystems) at one level."""
 
-    model_config = ConfigDict(extra="forbid", ignored_types=(cached_property,))
+    model_config = ConfigDict(extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
     source: str = Field(description="prototypes, materials_project or file")
@@ -48,13 +48,27 @@ class ReferenceSet(BaseModel):
     entries: list[ReferenceEntry]
     created_at: datetime | None = None
 
-    @cached_property
+    @property
     def reference_id(self) -> str:
         """<source>-<chemsys>-<level>-<first 10 hex digits of the content's sha256>."""
-        rows = sorted(
-            (e.entry_id, e.composition.reduced_formula, round(e.energy_per_atom, 8))
-            for e in self.entries
-        )
-        content = [self.source, self.chemsys, self.level, self.convention, rows]
-        digest = hashlib.sha256(orjson.dumps(content)).hexdigest()[:10]
-        return f"{self.source}-{self.chemsys}-{self.level.replace('/', '.')}-{digest}"
+        phases = tuple((e.entry_id, e.formula, e.energy) for e in self.entries)
+        digest = _digest(self.source, self.chemsys, self.level, self.convention, phases)
+        return f"{self.source}-{self.chemsys}-{self.level.replace('/', '.')}-{digest[:10]}"
+
+
+@lru_cache(maxsize=64)
+def _digest(
+    source: str,
+    chemsys: str,
+    level: str,
+    convention: str,
+    phases: tuple[tuple[str, str, float], ...],
+) -> str:
+    """Return the sha256 of a set's content; of each phase its id, formula and energy (eV)."""
+    compositions = [(i, Composition(formula), energy) for i, formula, energy in phases]
+    rows = sorted(
+        (i, composition.reduced_formula, round(energy / composition.num_atoms, 8))
+        for i, composition, energy in compositions
+    )
+    content = [source, chemsys, level, convention, rows]
+    return hashlib.sha256(orjson.dumps(content)).hexdigest()

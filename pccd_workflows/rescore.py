@@ -4,12 +4,21 @@ A hull is as good as what it is built from: a new release of a database adds and
 relaxed energies stay as they are; what changes is where they lie. Nothing stored is overwritten.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from pccd_workflows.candidate import SCHEMA_VERSION, CandidateDoc, Relaxation, Stability
+from pydantic import Field
+
+from pccd_workflows.candidate import (
+    SCHEMA_VERSION,
+    CandidateDoc,
+    Record,
+    Relaxation,
+    Stability,
+)
 from pccd_workflows.errors import InputError
 from pccd_workflows.levels import hull_convention
 from pccd_workflows.reference import ReferenceEntry, ReferenceSet
@@ -132,11 +141,10 @@ def rejudge(
     _check_comparable(old_set, new_set)
     limit = (thresholds or {}).get(new_set.level)
     elements = set(new_set.chemsys.split("-"))
+    old_id, new_id = old_set.reference_id, new_set.reference_id
     judged = []
     for candidate in candidates:
-        before = next(
-            (s for s in candidate.stabilities if s.references == old_set.reference_id), None
-        )
+        before = next((s for s in candidate.stabilities if s.references == old_id), None)
         relaxation = next((r for r in candidate.relaxations if r.level == new_set.level), None)
         if before is not None and relaxation is not None and elements >= set(candidate.elements):
             judged.append((candidate, before, relaxation))
@@ -159,7 +167,7 @@ def rejudge(
             energy_above_hull=above,
             formation_energy_per_atom=result.formation_energy_per_atom,
             decomposition=result.decomposition,
-            references=new_set.reference_id,
+            references=new_id,
             convention=new.convention,
             threshold=threshold,
         )
@@ -301,6 +309,18 @@ def rescore_campaign(
     return Rescored(new_set.reference_id, rejudged, placed - len(rejudged))
 
 
+class Rescore(Record):
+    """A later verdict by other references, as it is stored beside the candidate's own."""
+
+    candidate_id: str
+    references: str = Field(description="Id of the reference set that judged")
+    former_references: str = Field(description="Id of the set that had judged before")
+    stability: Stability
+    flipped: bool
+    reason: str | None = Field(None, description="Why the verdict flipped")
+    rescored_at: datetime
+
+
 def store_rescored(
     database: "Database[dict[str, Any]]", campaign_id: str, rescored: Rescored
 ) -> int:
@@ -309,27 +329,40 @@ def store_rescored(
 
     from pccd_workflows.external.mongo import survive_outage
 
-    writes = [
-        ReplaceOne(
-            {"_id": f"{result.candidate_id}/{rescored.references}"},
-            {
-                "schema_version": SCHEMA_VERSION,
-                "campaign_id": campaign_id,
-                "candidate_id": result.candidate_id,
-                "references": rescored.references,
-                "former_references": result.before.references,
-                "stability": result.after.model_dump(mode="json"),
-                "flipped": result.flipped,
-                "reason": result.reason if result.flipped else None,
-                "rescored_at": datetime.now(UTC),
-            },
-            upsert=True,
+    writes = []
+    for result in rescored.rejudged:
+        record = Rescore(
+            candidate_id=result.candidate_id,
+            references=rescored.references,
+            former_references=result.before.references,
+            stability=result.after,
+            flipped=result.flipped,
+            reason=result.reason if result.flipped else None,
+            rescored_at=datetime.now(UTC),
         )
-        for result in rescored.rejudged
-    ]
+        document = {"schema_version": SCHEMA_VERSION, "campaign_id": campaign_id}
+        key = {"_id": f"{result.candidate_id}/{rescored.references}"}
+        writes.append(ReplaceOne(key, {**document, **record.model_dump()}, upsert=True))
     if writes:
         survive_outage(lambda: database["rescores"].bulk_write(writes))
     return len(writes)
+
+
+def find_rescores(database: "Database[dict[str, Any]]", **which: str) -> dict[str, list[Rescore]]:
+    """Return stored verdicts by candidate_id, the earliest first.
+
+    `which` are fields to select by: ``candidate_id=...`` or ``campaign_id=...``.
+    """
+    from pccd_workflows.external.mongo import survive_outage
+
+    hidden = {"_id": 0, "schema_version": 0, "campaign_id": 0}
+    rows = survive_outage(
+        lambda: list(database["rescores"].find(which, hidden).sort("rescored_at", 1))
+    )
+    found: dict[str, list[Rescore]] = defaultdict(list)
+    for row in rows:
+        found[row["candidate_id"]].append(Rescore.model_validate(row))
+    return dict(found)
 
 
 def _stored_set(database: "Database[dict[str, Any]]", reference_id: str) -> ReferenceSet:

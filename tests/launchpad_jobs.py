@@ -69,6 +69,15 @@ def wait_for(started, go, value):
 
 
 @job
+def sleep_for(seconds, log):
+    """Take long, and note that it ran."""
+    time.sleep(seconds)
+    with Path(log).open("a") as stream:
+        stream.write("ran\n")
+    return 1
+
+
+@job
 def kill_own_worker():
     """Die as a segmentation fault or the kernel's memory killer would have it."""
     os.kill(os.getpid(), 9)

@@ -13,9 +13,9 @@ from pccd_workflows.assessment import (
     batches_part,
     checked_formula,
     compare_levels,
+    known_file,
     phonon_verdict,
     rediscover,
-    references_of,
 )
 from pccd_workflows.campaign import Sampler
 from pccd_workflows.candidate import Phonons
@@ -68,7 +68,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def judge(data, tmp_path):
-    return PotentialJudge(data, "emt", DiskResults(tmp_path / "results"))
+    return PotentialJudge(known_file(data), "emt", DiskResults(tmp_path / "results"))
 
 
 def test_a_known_crystal_lies_on_its_own_hull(judge):
@@ -86,13 +86,13 @@ def test_a_known_crystal_lies_on_its_own_hull(judge):
 
 def test_the_second_run_computes_nothing(judge, data, tmp_path):
     first = judge([CUAU3])
-    again = PotentialJudge(data, "emt", DiskResults(tmp_path / "results"))
+    again = PotentialJudge(known_file(data), "emt", DiskResults(tmp_path / "results"))
     assert again([CUAU3])[0].energy_above_hull == first[0].energy_above_hull
     assert again.results.computed == 0
 
 
 def test_references_are_found_by_formula(data):
-    find = references_of(data)
+    find = known_file(data).with_formulas
     assert [i for i, _ in find({"Cu3Au", "NaCl"})] == ["mp-2"]
     assert find({"CuAu3"}) == []
 
@@ -111,7 +111,7 @@ def test_named_crystals_are_counted_and_the_best_is_shown(monkeypatch, judge, da
         seen.append(structure)
         return Phonons(level="emt", verdict="stable", tolerance=0.1)
 
-    known = Known(None, references_of(data), judge)
+    known = Known(None, known_file(data).with_formulas, judge)
     found = rediscover(None, known, draw=DRAW, formulas=["Cu3Au", "AuCu"], phonons=phonons)
     assert found["Cu3Au"]["appeared"]["value"] == 0.5
     assert found["Cu3Au"]["distinct"] == 1
@@ -126,7 +126,7 @@ def test_named_crystals_are_counted_and_the_best_is_shown(monkeypatch, judge, da
 
 def test_without_a_judge_named_crystals_are_only_counted(monkeypatch, data):
     drawn(monkeypatch, [CU3AU, None])
-    known = Known(None, references_of(data))
+    known = Known(None, known_file(data).with_formulas)
     found = rediscover(None, known, draw=Draw(2, 0, Sampler()), formulas=["Cu3Au"])
     assert found["Cu3Au"]["matches_reference"]["value"] == 1.0
     assert found["Cu3Au"]["best"] is None
@@ -134,7 +134,7 @@ def test_without_a_judge_named_crystals_are_only_counted(monkeypatch, data):
 
 def test_levels_are_compared_on_the_same_crystals(monkeypatch, judge, data, tmp_path):
     drawn(monkeypatch, [CU3AU, CUAU3, None])
-    other = PotentialJudge(data, "emt-too", DiskResults(tmp_path / "results"))
+    other = PotentialJudge(known_file(data), "emt-too", DiskResults(tmp_path / "results"))
     found = compare_levels(None, [judge, other], batch="seed-batch-3", samples=3, sampler=Sampler())
     assert found["levels"] == ["emt", "emt-too"]
     assert found["judged_by_both"] == 2
@@ -147,7 +147,7 @@ def test_table_2_has_the_seeds_numbers_beside_ours(monkeypatch, judge, data):
     drawn(monkeypatch, [CU3AU, CUAU3, None])
     found = batches_part(
         None,
-        Known(None, references_of(data), judge),
+        Known(None, known_file(data).with_formulas, judge),
         samples=3,
         sampler=Sampler(),
         batches=["seed-batch-2"],

@@ -188,3 +188,21 @@ def test_a_campaign_is_rescored_from_the_database_and_loses_nothing(settings):
     database["references"].delete_many({})
     with pytest.raises(InputError, match="is not in the database any more"):
         rescore_campaign(database, "mgo-0123456789", new)
+
+
+def test_the_id_of_a_set_follows_its_content():
+    """Copies with other entries have another id, also if the original's was asked for before."""
+    assert OLD.reference_id == snapshot(*ELEMENTS[::-1], MGO).reference_id
+    entries = [*OLD.entries[:-1], OLD.entries[-1].model_copy(update={"energy": -12.8})]
+    expected = snapshot(*ELEMENTS, ("MgO", "mgo", -6.4)).reference_id
+    assert expected != OLD.reference_id
+    copies = [
+        OLD.model_copy(update={"entries": entries}),
+        ReferenceSet.model_validate({**dict(OLD), "entries": entries}),
+        ReferenceSet.model_validate({**OLD.model_dump(), "entries": entries}),
+    ]
+    assert [copy.reference_id for copy in copies] == [expected] * 3
+    mutable = OLD.model_copy(update={"entries": list(OLD.entries)})
+    mutable.entries[:] = entries
+    assert mutable.reference_id == expected
+    assert OLD.model_copy() == OLD

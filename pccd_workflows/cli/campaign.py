@@ -66,6 +66,7 @@ def submit(
     typer.echo(f"Run it here:  pccd campaign resume {document['_id']}")
     typer.echo(f"or on a node: pccd worker --campaign {document['_id']}")
     _print_queue_lines(templates)
+    _say_what_no_worker_runs(campaign, templates)
 
 
 @app.command()
@@ -217,15 +218,25 @@ def _print_queue_lines(templates: "list[Template]") -> None:
     for template in templates:
         category = template.category or "any"
         fworker = REPOSITORY / "db_config" / f"my_fworker_{category}.yaml"
-        now, crontab = launch_lines(template, launchpad, fworker)
-        typer.echo(f"{template.kind} workers ({category}), now:\n  {now}")
-        typer.echo(f"and from now on, in your crontab:\n  {crontab}")
-    categories = {template.category for template in templates}
-    if templates and None not in categories:
-        for missing in sorted({"cpu", "gpu"} - categories):  # type: ignore[type-var]
+        lines = launch_lines(template, launchpad, fworker)
+        typer.echo(f"{template.kind} workers ({category}), now:\n  {lines.now}")
+        typer.echo(f"and from now on, in your crontab:\n  {lines.crontab}")
+    if templates and not launchpad.exists():
+        typer.echo(f"qlaunch reads {launchpad}, which is not there: see db_config/README.md.")
+
+
+def _say_what_no_worker_runs(campaign: "Campaign", templates: "list[Template]") -> None:
+    """Name the rungs whose category no template's workers take."""
+    from pccd_workflows import operations
+
+    served = {template.category for template in templates}
+    if not templates or None in served:
+        return
+    for category, stages in operations.stages_by_category(campaign).items():
+        if category not in served:
             typer.echo(
-                f"No template runs jobs of the category {missing}: add --queue for them, or run "
-                f"`pccd worker --category {missing}` somewhere."
+                f"No template's workers take the category {category} ({', '.join(stages)}): add a "
+                f"--queue for it, or run `pccd worker --category {category}` somewhere."
             )
 
 
@@ -277,6 +288,7 @@ def _write_report(document: dict[str, Any], settings: "Settings", out: Path | No
     from pccd_workflows.candidate import CandidateDoc
     from pccd_workflows.external import mongo
     from pccd_workflows.report import write_report
+    from pccd_workflows.rescore import find_rescores
 
     database = mongo.database(settings)
     rows = database["candidates"].find({"campaign_id": document["_id"]}, {"_id": 0})
@@ -288,4 +300,5 @@ def _write_report(document: dict[str, Any], settings: "Settings", out: Path | No
         campaign=document,
         candidates=candidates,
         reference_sets=[reference_set for reference_set in sets if reference_set is not None],
+        rescores=find_rescores(database, campaign_id=document["_id"]),
     )

@@ -9,9 +9,12 @@ import typer
 from pccd_workflows.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pymongo.collection import Collection
 
     from pccd_workflows.candidate import CandidateDoc
+    from pccd_workflows.rescore import Rescore
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="List, show and export crystals."
@@ -103,7 +106,10 @@ def show(
     if as_json:
         typer.echo(doc.model_dump_json(indent=2))
     else:
-        _print_candidate(doc)
+        from pccd_workflows.rescore import find_rescores
+
+        found = find_rescores(_candidates().database, candidate_id=doc.candidate_id)
+        _print_candidate(doc, found.get(doc.candidate_id, []))
 
 
 @app.command()
@@ -217,7 +223,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     Console().print(table)
 
 
-def _print_candidate(doc: "CandidateDoc") -> None:
+def _print_candidate(doc: "CandidateDoc", rescores: "Sequence[Rescore]") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -232,7 +238,7 @@ def _print_candidate(doc: "CandidateDoc") -> None:
     for name in ("Stage", "Verdict", "What it rests on, and the job"):
         table.add_column(name)
     colours = {"good": "green", "bad": "red", "open": "yellow"}
-    for row in stage_rows(doc):
+    for row in stage_rows(doc, rescores):
         facts = "\n".join([*row.facts, f"job {row.job or 'not recorded'}"])
         table.add_row(Text(row.stage), Text(row.verdict, style=colours[row.tone]), Text(facts))
     console.print(table)

@@ -161,12 +161,13 @@ def train(
 ) -> None:
     """Train a model; interrupted at any moment, the same command goes on."""
     from pccd_workflows.diffusion.config import load_train_config
-    from pccd_workflows.diffusion.dataset import read_dataset
+    from pccd_workflows.diffusion.dataset import check_splits, read_dataset
 
     settings = load_train_config(config)
     work = work or Path("scratch") / settings.name / "checkpoints"
     out = out or Path("scratch") / settings.name / "model"
     data = read_dataset(settings.data)
+    check_splits(data)
     crystals = int((data.split == 0).sum())
     typer.echo(f"{settings.name}: {crystals:,} training crystals, checkpoints in {work}")
     if dry_run:

@@ -19,6 +19,9 @@ def worker(
     minutes: float = typer.Option(
         0.0, min=0.0, help="Start no job later than this (a queue's walltime less one job's time)."
     ),
+    idle: float = typer.Option(
+        0.0, min=0.0, help="End after so many minutes without a job, though others run some."
+    ),
     forever: bool = typer.Option(False, "--forever", help="Wait for new jobs instead of ending."),
     parent: int = typer.Option(0, hidden=True, help="End when this process is gone."),
 ) -> None:
@@ -37,6 +40,7 @@ def worker(
         category=category or None,
         until_done=not forever,
         seconds=60 * minutes or None,
+        idle=60 * idle or None,
     )
 
 

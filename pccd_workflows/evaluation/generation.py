@@ -84,6 +84,8 @@ class Verdict:
         Of the literature: shortest distance and volume.
     first_of_its_kind : bool
         Valid and matched by no earlier valid sample.
+    compared : bool
+        Whether it was compared with references.
     known_reference : str or None
         Id of a reference that matches.
     in_training : bool or None
@@ -98,6 +100,7 @@ class Verdict:
     screening: "Screening | None" = None
     valid: bool = False
     first_of_its_kind: bool = False
+    compared: bool = False
     known_reference: str | None = None
     in_training: bool | None = None
     judged: Judged | None = None
@@ -188,6 +191,7 @@ def judge_samples(samples: Sequence[Sample], known: Known) -> list[Verdict]:
         verdicts[i] = replace(
             verdicts[i],
             first_of_its_kind=first[place],
+            compared=known.references is not None,
             known_reference=reference[place],
             in_training=trained[place],
         )
@@ -280,22 +284,26 @@ def summarize(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "charge_balanced_where_known": share(sum(balance), len(balance)),
         "unique": share(sum(v.first_of_its_kind for v in valid), total),
         "unique_of_valid": share(sum(v.first_of_its_kind for v in valid), len(valid)),
-        "novel": share(sum(v.new for v in valid), total),
-        "novel_of_valid": {
-            "references": share(sum(v.known_reference is None for v in valid), len(valid)),
-            "training": share(
-                sum(v.in_training is False for v in valid),
-                sum(v.in_training is not None for v in valid),
-            ),
-        },
-        "in_training_of_valid": share(
-            sum(v.in_training is True for v in valid),
-            sum(v.in_training is not None for v in valid),
-        ),
+        **_novel(valid, total),
     }
     if any(v.judged is not None for v in verdicts):
         result |= _stability(verdicts, screened)
     return result
+
+
+def _novel(valid: Sequence[Verdict], total: int) -> dict[str, Any]:
+    """Return novelty against all that was asked, and apart; no value where nothing was asked."""
+    compared = [v for v in valid if v.compared]
+    trained = [v for v in valid if v.in_training is not None]
+    asked = bool(compared or trained) or not valid
+    return {
+        "novel": share(sum(v.new for v in valid), total if asked else 0),
+        "novel_of_valid": {
+            "references": share(sum(v.known_reference is None for v in compared), len(compared)),
+            "training": share(sum(not v.in_training for v in trained), len(trained)),
+        },
+        "in_training_of_valid": share(sum(v.in_training is True for v in trained), len(trained)),
+    }
 
 
 def _stability(verdicts: Sequence[Verdict], screened: Sequence[Verdict]) -> dict[str, Any]:

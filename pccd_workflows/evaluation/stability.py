@@ -7,6 +7,7 @@ those near the resulting hull relaxed. What computes is given by the caller.
 """
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -32,6 +33,8 @@ THRESHOLDS = {"stable_0": 0.0, "stable_80": 0.08, "stable_100": 0.1, "stable_250
 """eV/atom above the hull, at most; the seed counts at 80 and 250 meV/atom."""
 SAME_ENERGY = 1e-6
 """eV/atom; a crystal on the hull is not above it for rounding."""
+
+_SYMBOL = re.compile("[A-Z][a-z]?")
 
 SinglePoint = Callable[[Structure], float | None]
 """Energy of a crystal as it is, eV/atom; None if the potential cannot say."""
@@ -98,12 +101,7 @@ def competing_phases(
     limit
         eV/atom.
     """
-    wanted = {
-        frozenset(part)
-        for system in {frozenset(s) for s in systems}
-        for n in range(1, len(system) + 1)
-        for part in combinations(sorted(system), n)
-    }
+    wanted = with_subsystems(systems)
     phases = []
     for row in rows:
         species = row.get("species")
@@ -114,6 +112,16 @@ def competing_phases(
             structure = Structure(row["lattice"], species, row["frac_coords"])
             phases.append(Phase(str(row["id"]), structure, above))
     return phases
+
+
+def with_subsystems(systems: Iterable[Collection[str]]) -> set[frozenset[str]]:
+    """Return chemical systems and all their parts, down to the elements."""
+    return {
+        frozenset(part)
+        for system in {frozenset(s) for s in systems}
+        for n in range(1, len(system) + 1)
+        for part in combinations(sorted(system), n)
+    }
 
 
 def stated_energy_above_hull(row: Mapping[str, Any]) -> float | None:
@@ -324,11 +332,11 @@ def _relevant(
     table: Iterable[Mapping[str, Any]], systems: Collection[frozenset[str]]
 ) -> list[ReferenceEntry]:
     """Return the phases of a table that consist of the elements of one of the systems."""
-    entries = []
+    wanted, entries = with_subsystems(systems), []
     for row in table:
         per_atom = row.get("formation_energy_per_atom")
-        composition = Composition(row["formula"])
-        if per_atom is not None and any(symbols(composition) <= s for s in systems):
+        if per_atom is not None and frozenset(_SYMBOL.findall(row["formula"])) in wanted:
+            composition = Composition(row["formula"])
             energy = float(per_atom) * composition.num_atoms
             entry_id = str(row["id"])
             entries.append(ReferenceEntry(entry_id=entry_id, formula=row["formula"], energy=energy))

@@ -24,6 +24,7 @@ from pccd_workflows.report.card import make_card
 from pccd_workflows.report.phase_diagram import energy_class, pretty
 from pccd_workflows.report.render import asset, environment
 from pccd_workflows.report.stages import millis
+from pccd_workflows.rescore import find_rescores
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -133,9 +134,9 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _candidate_page(database: "Database[dict[str, Any]]", candidate_id: str) -> Answer:
     doc = _find(database, candidate_id)
-    return Answer(
-        _render("candidate.html", card=make_card(doc, "c0"), has_cif=best_relaxation(doc))
-    )
+    rescores = find_rescores(database, candidate_id=doc.candidate_id).get(doc.candidate_id, [])
+    card = make_card(doc, "c0", rescores)
+    return Answer(_render("candidate.html", card=card, has_cif=best_relaxation(doc)))
 
 
 def _candidate_json(database: "Database[dict[str, Any]]", candidate_id: str) -> Answer:

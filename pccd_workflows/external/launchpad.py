@@ -273,23 +273,8 @@ def _poisonous() -> Document:
     return {"_message": text, "_exception": {"_stacktrace": text, "_details": None}}
 
 
-def run_worker(
-    settings: Settings,
-    *,
-    campaign_id: str | None = None,
-    category: str | None = None,
-    until_done: bool = True,
-    poll: float = 0.5,
-    seconds: float | None = None,
-) -> Any:
+def run_worker(settings: Settings, **options: Any) -> Any:
     """Run ready jobs in this process; see `worker.run_worker`."""
     from pccd_workflows.external import worker
 
-    return worker.run_worker(
-        settings,
-        campaign_id=campaign_id,
-        category=category,
-        until_done=until_done,
-        poll=poll,
-        seconds=seconds,
-    )
+    return worker.run_worker(settings, **options)

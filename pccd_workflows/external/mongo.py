@@ -39,6 +39,11 @@ OUTAGE_SECONDS = 600.0
 """How long a worker waits for a database that went away while a job ran."""
 BRIEF_OUTAGE_SECONDS = 60.0
 """How long any other command does."""
+IDLE_SECONDS = 60.0
+"""A connection that was idle for longer is not used again: a firewall on the way forgets it without
+telling either end, and what is written into it is lost."""
+ANSWER_SECONDS = 300.0
+"""A server that takes longer to answer is taken to be away."""
 
 # https://www.mongodb.com/docs/manual/reference/error-codes/
 UNAUTHORIZED = 13
@@ -82,6 +87,8 @@ def client_options(settings: Settings) -> dict[str, Any]:
         "appname": "pccd",
         "serverSelectionTimeoutMS": int(1000 * (_patience or settings.database_timeout)),
         "connectTimeoutMS": int(1000 * settings.database_timeout),
+        "maxIdleTimeMS": int(1000 * IDLE_SECONDS),
+        "socketTimeoutMS": int(1000 * ANSWER_SECONDS),
         "retryWrites": True,
         "retryReads": True,
         # A write is done when it would survive a crash: in the journal of most members.

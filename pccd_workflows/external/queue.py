@@ -1,6 +1,9 @@
 """Queues of a cluster: what a template must have, and the lines that keep workers coming."""
 
 import re
+import shlex
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,12 @@ MINUTES = 10
 """How often the crontab line looks for jobs."""
 IN_QUEUE = 20
 """Worker jobs in the queue at most."""
+SUBMITTING_SECONDS = 60
+"""How long one qlaunch submits."""
+FOLDER = "$HOME/pccd-queue"
+"""Where qlaunch keeps its scripts and logs."""
+SUBMITS = {"SLURM": "sbatch", "PBS": "qsub", "SGE": "qsub"}
+"""Program that submits to a queue."""
 CATEGORY = re.compile(r"--category\s+(\S+)")
 
 
@@ -51,10 +60,27 @@ def read_template(path: Path) -> Template:
     return Template(path, str(data["_fw_q_type"]), category[1] if category else None)
 
 
-def launch_lines(template: Template, launchpad_file: Path, fworker_file: Path) -> tuple[str, str]:
-    """Return the command that submits workers now, and the crontab line that goes on doing so."""
-    command = (
-        f"qlaunch -l {launchpad_file} -w {fworker_file} -q {template.path} "
-        f"rapidfire -m {IN_QUEUE} --nlaunches {IN_QUEUE}"
-    )
-    return command, f"*/{MINUTES} * * * * cd $HOME/pccd-queue && {command} >> qlaunch.log 2>&1"
+@dataclass(frozen=True)
+class LaunchLines:
+    """now: submits workers once. crontab: the line that goes on doing so."""
+
+    now: str
+    crontab: str
+
+
+def launch_lines(template: Template, launchpad_file: Path, fworker_file: Path) -> LaunchLines:
+    """Return the lines that submit workers with a template, fit for a shell and for cron.
+
+    cron knows neither the virtual environment nor the queue's programs, and starts in $HOME: every
+    path is absolute. While one qlaunch is busy the next one steps back (flock); each ends by itself
+    (without --timeout it would wait for jobs for ever, and cron would start another beside it).
+    """
+    qlaunch = Path(sys.executable).with_name("qlaunch")
+    files = ("-l", launchpad_file, "-w", fworker_file, "-q", template.path.expanduser().absolute())
+    loop = ("rapidfire", "-m", IN_QUEUE, "--timeout", SUBMITTING_SECONDS)
+    name = template.path.stem
+    command = shlex.join(map(str, ("flock", "-n", f"{name}.lock", qlaunch, *files, *loop)))
+    if (program := shutil.which(SUBMITS.get(template.kind.upper(), ""))) is not None:
+        command = f"PATH={shlex.quote(str(Path(program).parent))}:$PATH {command}"
+    line = f"mkdir -p {FOLDER} && cd {FOLDER} && {command} >> {shlex.quote(name)}.log 2>&1"
+    return LaunchLines(f"({line})", f"*/{MINUTES} * * * * {line}")

@@ -145,7 +145,7 @@ def _redacted(text: str, secrets: list[str]) -> str:
     return text
 
 
-def run_worker(
+def run_worker(  # noqa: PLR0913
     settings: Settings,
     *,
     campaign_id: str | None = None,
@@ -153,6 +153,7 @@ def run_worker(
     until_done: bool = True,
     poll: float = 0.5,
     seconds: float | None = None,
+    idle: float | None = None,
 ) -> WorkerSummary:
     """Run ready jobs one after the other in this process.
 
@@ -174,6 +175,8 @@ def run_worker(
         Seconds between looks at the database when idle.
     seconds
         Start no job later than so many seconds from now; None sets no limit.
+    idle
+        End after so many seconds without a job to run, whatever others run; None sets no limit.
 
     Raises
     ------
@@ -187,10 +190,14 @@ def run_worker(
         prepare(opened)
         worker = _Worker(opened, settings, campaign_id, category)
         end = time.monotonic() + (float("inf") if seconds is None else seconds)
+        busy = time.monotonic()
         while stop.requested is None and time.monotonic() < end:
             if worker.run_one():
+                busy = time.monotonic()
                 continue
             if until_done and not worker.work_is_left():
+                break
+            if idle is not None and time.monotonic() - busy > idle:
                 break
             _wait(poll, stop)
     return WorkerSummary(

@@ -1,5 +1,6 @@
 """One crystal as a page shows it: picture, relaxation, phonons, verdicts, lineage."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from pccd_workflows.report.phase_diagram import energy_class, pretty
 from pccd_workflows.report.stages import StageRow, millis, outcome, stage_rows
 from pccd_workflows.report.statistics import level_label
 from pccd_workflows.report.structure_view import VIEW, draw_scene, make_scene, picture_cell
+from pccd_workflows.rescore import Rescore
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,13 @@ class Card:
     lattice: str
 
 
-def make_card(doc: CandidateDoc, name: str | None = None) -> Card:
+def make_card(doc: CandidateDoc, name: str | None = None, rescores: Sequence[Rescore] = ()) -> Card:
     """Return the card of one crystal, without pictures if it has no `name` unique on its page."""
     panels = []
     if name is not None:
         panels = [structure_panel(doc, name), relaxation_panel(doc), phonon_panel(doc)]
     formula = pretty(doc.formula_pretty or "no formula")
-    return Card(doc, formula, make_badges(doc), panels, stage_rows(doc), _lattice(doc))
+    return Card(doc, formula, make_badges(doc), panels, stage_rows(doc, rescores), _lattice(doc))
 
 
 def make_badges(doc: CandidateDoc) -> list[Badge]:

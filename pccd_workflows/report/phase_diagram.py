@@ -72,14 +72,15 @@ def make_diagram(references: ReferenceSet, points: Sequence[Point]) -> Diagram:
     """
     elements = tuple(references.chemsys.split("-"))
     known = _lowest(_reference_phases(references, elements))
-    own = [point for point in points if point.references == references.reference_id]
+    own_id = references.reference_id
+    own = [point for point in points if point.references == own_id]
     near = [point for point in own if point.energy_above_hull <= REACHABLE + 1e-4]
     candidates = _lowest(
         [_candidate_phase(p, elements) for p in near if p.formation_energy_per_atom is not None]
     )
     return Diagram(
         elements,
-        references.reference_id,
+        own_id,
         references.level,
         known,
         candidates,

@@ -1,8 +1,9 @@
 """What each stage found out about one crystal, in words: for terminal, report and pages."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pccd_workflows.candidate import (
     CandidateDoc,
@@ -14,6 +15,9 @@ from pccd_workflows.candidate import (
     Stability,
 )
 from pccd_workflows.units import EV_TO_MEV
+
+if TYPE_CHECKING:
+    from pccd_workflows.rescore import Rescore
 
 Tone = Literal["good", "bad", "open"]
 
@@ -29,8 +33,8 @@ class StageRow:
     job: str = ""
 
 
-def stage_rows(doc: CandidateDoc) -> list[StageRow]:
-    """Return every stage that left a record, in the order they ran, then how it ended."""
+def stage_rows(doc: CandidateDoc, rescores: Sequence["Rescore"] = ()) -> list[StageRow]:
+    """Return every stage that left a record, in the order they ran, then later verdicts."""
     rows = [_generation(doc.generation)]
     if doc.screening is not None:
         rows.append(_screening(doc.screening))
@@ -43,7 +47,20 @@ def stage_rows(doc: CandidateDoc) -> list[StageRow]:
             rows.append(_stability(hulls.pop(relaxation.level)))
     rows += [_stability(record) for record in hulls.values()]
     rows += [_phonons(record) for record in doc.phonons]
+    rows += [_rescore(record) for record in rescores]
     return [StageRow(**{**vars(row), "job": doc.jobs.get(row.stage, "")}) for row in rows]
+
+
+def rescore_notes(rescores: Mapping[str, Sequence["Rescore"]]) -> list[str]:
+    """Return a sentence for each set of references that a campaign was judged by again."""
+    judged = [record for records in rescores.values() for record in records]
+    total = Counter(record.references for record in judged)
+    flipped = Counter(record.references for record in judged if record.flipped)
+    return [
+        f"Judged again by {references}: {flipped[references]} of {count} verdicts flip. Tables and "
+        "pictures here show the verdicts of the campaign's own references."
+        for references, count in sorted(total.items())
+    ]
 
 
 def outcome(doc: CandidateDoc) -> str:
@@ -130,6 +147,13 @@ def _stability(record: Stability) -> StageRow:
     )
     verdict = "kept" if record.passed else f"rejected: {_words(record.reason_class)}"
     return _row(f"hull:{record.level}", verdict, "good" if record.passed else "bad", facts)
+
+
+def _rescore(record: "Rescore") -> StageRow:
+    row = _stability(record.stability)
+    verdict = f"{row.verdict} (flipped)" if record.flipped else row.verdict
+    facts = (*row.facts, f"before: {record.former_references}", record.reason or "")
+    return _row(f"rescore:{record.stability.level}", verdict, row.tone, facts)
 
 
 def _known_after_relaxation(novelty: Novelty | None) -> list[str]:

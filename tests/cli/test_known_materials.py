@@ -163,7 +163,8 @@ def deeper(old: ReferenceSet, formula: str, shift: float) -> ReferenceSet:
     return ReferenceSet.model_validate({**old.model_dump(), "entries": entries})
 
 
-def test_rescore_lists_flips_and_keeps_what_was(settings, judged, tmp_path, capsys):
+def test_rescore_lists_flips_and_keeps_what_was(settings, judged, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     new = deeper(judged, "MgMn2O4", -0.3)
     path = tmp_path / "new.json.gz"
     write_reference_set(path, new)
@@ -185,6 +186,18 @@ def test_rescore_lists_flips_and_keeps_what_was(settings, judged, tmp_path, caps
     assert code == 0
     assert "1 of 2 verdicts flip, stored beside the old ones" in out
     assert database["rescores"].count_documents({}) == 2
+    # shown with the candidate, and in the campaign's report
+    shown = pccd(capsys, "candidate", "show", flip["candidate_id"])[1]
+    assert "rescore:chgnet" in shown
+    assert "rejected: unstable (flipped)" in shown
+    assert f"references {new.reference_id}" in shown
+    assert f"before: {judged.reference_id}" in shown
+    report = tmp_path / "report.html"
+    code, _, err = pccd(capsys, "campaign", "report", name, "--out", report)
+    assert code == 0, err
+    page = " ".join(report.read_text().split())
+    assert f"Judged again by {new.reference_id}: 1 of 2 verdicts flip" in page
+    assert "rejected: unstable (flipped)" in page
     # by its id, now that it is stored
     assert pccd(capsys, *command[:-1], new.reference_id, "--dry-run")[0] == 0
 

@@ -105,8 +105,15 @@ def test_without_a_judge_nothing_is_said_of_stability():
     assert not {"stable_0", "sun", "metasun", "rmsd_to_relaxed"} & set(result)
     assert result["novel"]["n"] == 6
     assert set(result["by_n_elements"]) == {"2"}
+    assert result["novel_of_valid"]["training"]["value"] is None
     assert "stability" not in protocol_card(Sampler(), None)
     assert protocol_card(Sampler(), {"level": "chgnet"})["stability"]["level"] == "chgnet"
+
+
+def test_novelty_against_nothing_has_no_value():
+    result = summarize(judge_samples(SAMPLES, Known()))
+    assert result["novel"]["value"] is None
+    assert result["novel_of_valid"]["references"]["value"] is None
 
 
 def test_rows_name_every_sample():

@@ -1,5 +1,9 @@
 """Results of potentials on disk: computed once, whole or not there."""
 
+import os
+import signal
+import time
+
 import pytest
 from pymatgen.core import Lattice, Structure
 
@@ -57,3 +61,21 @@ def test_what_a_potential_cannot_do_is_noted(tmp_path):
     assert results.single_point(URANIUM, "emt") is None
     assert results.computed == 1
     assert results.relax(URANIUM, "emt").verdict == "error"
+
+
+def test_a_kill_costs_the_crystal_in_flight(tmp_path):
+    cells = [COPPER.apply_strain(x, inplace=False) for x in (0.0, 0.01, 0.02, 0.03, 0.04)]
+    child = os.fork()
+    if child == 0:
+        for cell in cells:
+            DiskResults(tmp_path).relax(cell, "emt")
+        os._exit(0)
+    while len(list(tmp_path.rglob("*.json"))) < 2:
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    kept = len(list(tmp_path.rglob("*.json")))
+    assert kept >= 2
+    again = DiskResults(tmp_path)
+    assert all(again.relax(cell, "emt").verdict == "converged" for cell in cells)
+    assert (again.found, again.computed) == (kept, len(cells) - kept)

@@ -1,5 +1,7 @@
 """Queue templates: the shipped ones make scripts with a walltime; bad ones are refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,7 @@ def test_the_worker_starts_no_job_that_the_walltime_would_cut():
     for path in DB_CONFIG.glob("slurm_*.yaml"):
         data = yaml.safe_load(path.read_text())
         hours = int(data["walltime"].split(":")[0])
-        minutes = int(data["rocket_launch"].split("--minutes")[1])
+        minutes = int(data["rocket_launch"].split("--minutes")[1].split()[0])
         assert 60 * (hours - 2) < minutes <= 60 * hours - 30
 
 
@@ -66,9 +68,25 @@ def test_files_that_are_no_templates_are_refused(tmp_path):
         read_template(broken)
 
 
-def test_the_printed_lines_name_every_file():
-    template = read_template(DB_CONFIG / "slurm_cpu.yaml")
-    now, crontab = launch_lines(template, Path("pad.yaml"), Path("worker.yaml"))
-    assert now.startswith(f"qlaunch -l pad.yaml -w worker.yaml -q {template.path} rapidfire")
-    assert crontab.startswith("*/10 * * * * ")
-    assert now in crontab
+def test_the_printed_lines_work_in_cron(monkeypatch, tmp_path):
+    """They are run by /bin/sh, which knows nothing but HOME; flock and mkdir are the system's."""
+    program = tmp_path / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    (tmp_path / "my queue.yaml").write_text((DB_CONFIG / "slurm_cpu.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    template = read_template(Path("my queue.yaml"))
+    pad, worker = tmp_path / "pad.yaml", tmp_path / "worker.yaml"
+    lines = launch_lines(template, pad, worker)
+    assert lines.crontab == f"*/10 * * * * {lines.now.strip('()')}"
+    qlaunch = tmp_path / "qlaunch"
+    qlaunch.write_text('#!/bin/sh\necho "$PATH"; echo "$@"\n')
+    qlaunch.chmod(0o755)
+    line = lines.now.replace(str(Path(sys.executable).with_name("qlaunch")), str(qlaunch))
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    subprocess.run(["/bin/sh", "-c", line], env=environment, check=True, cwd="/")
+    path, words = (tmp_path / "pccd-queue" / "my queue.log").read_text().splitlines()
+    assert path.startswith(f"{program.parent}:")
+    files = f"-l {pad} -w {worker} -q {tmp_path / 'my queue.yaml'}"
+    assert words == f"{files} rapidfire -m 20 --timeout 60"

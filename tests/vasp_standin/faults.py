@@ -52,12 +52,22 @@ MESSAGES = {
     "fexcf": "supplied exchange-correlation table",
     "spin_polarized_harris": "Spin polarized Harris functional dynamics is a good joke",
 }
-"""What VASP prints, by custodian's name of the error; the run stops there."""
+"""What VASP prints, by VaspErrorHandler's name of the error; the run stops there."""
+
+MESSAGES_OF_OTHERS = {
+    "mesh_symmetry": "Reciprocal lattice and k-lattice belong to different class of lattices.",
+}
+"""The same, of custodian's other handlers."""
 
 STDERR = {
     "memory": "forrtl: severe (41): insufficient virtual memory",
     "disk": "forrtl: No space left on device\nforrtl: severe (38): error during write, unit 20",
     "node": "slurmstepd: error: *** STEP CANCELLED DUE TO NODE FAILURE ***",
+    "time_limit": "slurmstepd: error: *** STEP CANCELLED DUE TO TIME LIMIT ***",
+    "kpoints_trans": (
+        "internal error in GENERATE_KPOINTS_TRANS: number of G-vector changed in star"
+    ),
+    "out_of_memory": "Allocation would exceed memory limit",
 }
 """What the run-time library or the queue prints on stderr, by fault; the run stops there."""
 
@@ -66,14 +76,19 @@ ENDINGS = (
     "silent",  # stops making progress after some output
     "segfault",
     "killed",  # SIGKILL, as the kernel's memory killer does it
+    "terminated",  # SIGTERM, as a queue does it at the walltime
     "walltime",  # slow: waits for STOPCAR or SIGTERM
     "truncated",  # vasprun.xml ends in the middle
     "empty_contcar",
     "scf",  # no ionic step reaches self-consistency
     "ionic",  # still moving after NSW steps
+    "positive_energy",  # the energy is above zero
+    "potim",  # the energy rises by 2 eV/atom from step to step
+    "large_sigma",  # the entropy term is 10 meV/atom
+    "metal",  # no gap, which the smearing or k-points chosen for an insulator do not suit
     "collapse",  # the cell shrinks to a tenth
 )
-FAULTS = (*MESSAGES, *STDERR, *ENDINGS)
+FAULTS = (*MESSAGES, *MESSAGES_OF_OTHERS, *STDERR, *ENDINGS)
 
 
 def next_fault(folder: Path) -> str | None:

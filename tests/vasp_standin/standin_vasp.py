@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from faults import MESSAGES, STDERR, next_fault
+from faults import MESSAGES, MESSAGES_OF_OTHERS, STDERR, next_fault
 from pair_potential import Result, evaluate
 from vasp_files import Inputs, Step, Writer, read_inputs
 
@@ -16,6 +16,12 @@ LARGEST_STEP = 0.15
 """Å; of one atom (or cell vector) in one ionic step."""
 PATIENCE_SECONDS = 120.0
 """How long a hanging run stays."""
+PRINTED = MESSAGES | MESSAGES_OF_OTHERS
+SIGNALS = {
+    "segfault": signal.SIGSEGV,
+    "killed": signal.SIGKILL,
+    "terminated": signal.SIGTERM,
+}
 Energy = Callable[[np.ndarray, np.ndarray], Result]
 
 
@@ -29,7 +35,7 @@ def main() -> None:
     if fault == "hang":
         time.sleep(PATIENCE_SECONDS)
     inputs = read_inputs(folder)
-    writer = Writer(folder, inputs)
+    writer = Writer(folder, inputs, fault)
     say(" running on    1 total cores\n distrk:  each k-point on    1 cores\n vasp.6.4.2 stand-in")
     run(inputs, writer, fault)
     finish(folder, writer, fault)
@@ -54,8 +60,9 @@ def run(inputs: Inputs, writer: Writer, fault: str | None) -> None:
         scf = [result.energy + 2.0 * 0.1**i for i in range(n_scf)]
         if fault == "scf":
             scf = [result.energy + (-1) ** i for i in range(n_scf)]
-        writer.add(Step(cell, frac, result.energy, result.forces, result.stress, scf))
-        say(f"   {number} F= {result.energy:.8E} E0= {result.energy:.8E}")
+        energy = result.energy + shift(fault, number, len(frac))
+        writer.add(Step(cell, frac, energy, result.forces, result.stress, scf))
+        say(f"   {number} F= {energy:.8E} E0= {energy:.8E}")
         strike(fault, writer)
         time.sleep(pause)
         if fault == "walltime" or (writer.folder / "STOPCAR").exists():
@@ -68,6 +75,13 @@ def run(inputs: Inputs, writer: Writer, fault: str | None) -> None:
             break
         previous = result.energy
     writer.finish(stopped=stopped)
+
+
+def shift(fault: str | None, number: int, n_atoms: int) -> float:
+    """Return what a fault adds to the energy of an ionic step, eV."""
+    if fault == "positive_energy":
+        return 1000.0 * n_atoms
+    return 2.0 * number * n_atoms if fault == "potim" else 0.0
 
 
 def converged(inputs: Inputs, result: Result, previous: float | None, tolerance: float) -> bool:
@@ -83,11 +97,11 @@ def converged(inputs: Inputs, result: Result, previous: float | None, tolerance:
 
 def strike(fault: str | None, writer: Writer) -> None:
     """End or stall the process if this is the moment for it."""
-    if fault in MESSAGES:
-        say(f" {MESSAGES[fault]}")
+    if fault in PRINTED:
+        say(f" {PRINTED[fault]}")
         sys.exit(1)
-    if fault in ("segfault", "killed"):
-        os.kill(os.getpid(), signal.SIGSEGV if fault == "segfault" else signal.SIGKILL)
+    if fault in SIGNALS:
+        os.kill(os.getpid(), SIGNALS[fault])
     if fault == "silent":
         time.sleep(PATIENCE_SECONDS)
 

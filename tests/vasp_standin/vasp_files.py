@@ -120,7 +120,8 @@ def _value(key: str, text: str):
 class Writer:
     """Writes the output files step by step."""
 
-    def __init__(self, folder: Path, inputs: Inputs) -> None:
+    def __init__(self, folder: Path, inputs: Inputs, fault: str | None = None) -> None:
+        self.fault = fault
         self.folder = folder
         self.inputs = inputs
         self.steps: list[Step] = []
@@ -169,6 +170,10 @@ class Writer:
                 f"--------- Iteration {number:6d}({i:4d})  ---------",
                 f"  free energy    TOTEN  = {energy:18.8f} eV",
             ]
+        if self.fault == "large_sigma":
+            entropy = -0.01 * len(self.inputs.symbols)
+            out += [f"  entropy T*S    EENTRO = {entropy:18.8f}"]
+        out += ["------------------------ aborting loop because EDIFF is reached ----------------"]
         kbar = -step.stress * EV_PER_A3_TO_KBAR
         pressure = float(np.trace(kbar)) / 3
         out += [
@@ -342,9 +347,11 @@ class Writer:
     def _bands(self) -> str:
         spins = range(1, int(self.inputs.incar.get("ISPIN", 1)) + 1)
         filled = round(self.n_electrons / 2)
+        energies = [-5 + 0.5 * b if b < filled else 3 + 0.5 * b for b in range(self.n_bands)]
+        if self.fault == "metal":
+            energies[filled] = -5.0  # an empty band below full ones
         rows = "".join(
-            f"<r>{-5 + 0.5 * b if b < filled else 3 + 0.5 * b:.4f} {1.0 if b < filled else 0.0}</r>"
-            for b in range(self.n_bands)
+            f"<r>{e:.4f} {1.0 if b < filled else 0.0}</r>" for b, e in enumerate(energies)
         )
         eigen = "".join(
             f'<set comment="spin {s}"><set comment="kpoint 1">{rows}</set></set>' for s in spins
