@@ -119,9 +119,13 @@ def sample_clouds(
         drawn = _Noise([stream(seed, r.index, "noise") for r in chosen], origin, model)
         values = _sample_batch(model, conditions, drawn, sampler)
         for place, request, value in zip(places, chosen, values, strict=True):
-            columns = max(N_COLUMNS, len(request.elements))
-            clouds[place] = PointCloud(value[..., :columns], canonical_elements(request.elements))
+            clouds[place] = cloud_of(value, canonical_elements(request.elements))
     return [clouds[i] for i in range(len(requests))]
+
+
+def cloud_of(values: NDArray[np.float64], elements: tuple[str, ...]) -> PointCloud:
+    """Return the cloud of a crystal of these elements from values (3, 128, C) of a model."""
+    return PointCloud(values[..., : max(N_COLUMNS, len(elements))], elements)
 
 
 def _check(model: Model, request: SampleRequest) -> None:

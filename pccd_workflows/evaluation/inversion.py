@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pymatgen.core import Structure
 from torch import Tensor
 
+from pccd_workflows.campaign import Sampler
 from pccd_workflows.diffusion.dataset import CrystalArrays
 from pccd_workflows.evaluation.crystals import (
     composition_requests,
@@ -98,10 +99,10 @@ def _round_trip(
 ) -> tuple[list[PointCloud], NDArray[np.float64]]:
     """Return clouds after the round trip and the residuals."""
     from pccd_workflows.diffusion.inversion import generate, invert, ode_levels
-    from pccd_workflows.diffusion.sample import condition_batch, draw_cell
+    from pccd_workflows.diffusion.sample import cloud_of, condition_batch, draw_cell
 
     requests = composition_requests(crystals)
-    cells = [draw_cell(model, request, 0, 1.0) for request in requests]
+    cells = [draw_cell(model, request, 0, Sampler()) for request in requests]
     conditions = _double(condition_batch(requests, cells)).to(model.device)
 
     def predict(noisy: Tensor, level: Tensor, rows: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ def _round_trip(
     levels = ode_levels(model.log_snr, STEPS)
     inverted = invert(predict, clean, levels, tolerance=TOLERANCE)
     values = model.denoiser.decode(generate(predict, inverted.noise, levels)).cpu().numpy()
-    clouds = [PointCloud(value, elements_of(crystals, row)) for row, value in enumerate(values)]
+    clouds = [cloud_of(value, elements_of(crystals, row)) for row, value in enumerate(values)]
     return clouds, inverted.residual.cpu().numpy()
 
 

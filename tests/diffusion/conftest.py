@@ -33,10 +33,24 @@ def perovskite(first: str, second: str) -> dict:
     }
 
 
+def double_perovskite(alkali: str, metal: str) -> dict:
+    """Alternating octahedra of F around Mg and another metal, a = 4.2 Å, c = 8.4 Å."""
+    fluorine = [(0, 0.5, 0.25), (0.5, 0, 0.25), (0, 0.5, 0.75), (0.5, 0, 0.75)]
+    fluorine += [(0.5, 0.5, 0), (0.5, 0.5, 0.5)]
+    return {
+        "lattice": [[4.2, 0, 0], [0, 4.2, 0], [0, 0, 8.4]],
+        "species": [alkali, metal, "Mg", *["F"] * 6],
+        "frac_coords": [[0, 0, 0], [0.5, 0.5, 0.25], [0.5, 0.5, 0.75], *fluorine],
+        "spacegroup": 123,
+        "split": "train",
+    }
+
+
 @pytest.fixture(scope="session")
 def crystals_file(tmp_path_factory) -> Path:
     rows = [crystal(a, b, t) for a in ALKALI for b in HALOGEN for t in (True, False)] * 8
     rows += [perovskite(a, b) for a in ALKALI for b in ("Mg", "Zn", "Mn", "Ni")] * 8
+    rows += [double_perovskite(a, b) for a in ALKALI for b in ("Ca", "Sr")] * 8
     path = tmp_path_factory.mktemp("data") / "crystals.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     return path
@@ -44,10 +58,14 @@ def crystals_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def dataset_file(crystals_file) -> Path:
-    from pccd_workflows.diffusion.dataset import build_dataset, write_dataset
+    from pccd_workflows.diffusion.dataset import (
+        DatasetLimits,
+        build_dataset,
+        write_dataset,
+    )
 
     path = crystals_file.with_name("crystals.npz")
-    write_dataset(path, build_dataset(crystals_file)[0])
+    write_dataset(path, build_dataset(crystals_file, DatasetLimits(max_elements=4))[0])
     return path
 
 
@@ -59,14 +77,21 @@ def tiny_config(dataset_file):
         {
             "name": "tiny",
             "data": dataset_file,
-            "architecture": {"kind": "point-transformer", "width": 64, "depth": 2, "heads": 2},
+            "architecture": {
+                "kind": "point-transformer",
+                "width": 64,
+                "depth": 2,
+                "heads": 2,
+                "max_elements": 4,
+            },
             "schedule": {"steps": 1000, "shift": 4.0},
             "composition": {"width": 32, "epochs": 20},
+            "symmetry": {"width": 32, "epochs": 300},
             "batch": 64,
             "learning_rate": 4e-3,
             "warmup": 20,
             "ema": 0.97,
-            "max_steps": 300,
+            "max_steps": 450,
         }
     )
 

@@ -1,13 +1,22 @@
 """The networks: shapes, masks, and the points of a site as copies."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from pymatgen.core import Lattice
 
 from pccd_workflows.diffusion.conditions import ConditionBatch, conditions_of
 from pccd_workflows.diffusion.config import Architecture
 from pccd_workflows.diffusion.dataset import read_dataset
-from pccd_workflows.diffusion.denoiser import build_denoiser, element_columns, groups_and_places
+from pccd_workflows.diffusion.denoiser import (
+    build_denoiser,
+    element_columns,
+    groups_and_places,
+    lattice_vectors,
+    pair_features,
+)
 from pccd_workflows.diffusion.paper import PaperUNet, element_slots
 from pccd_workflows.pointcloud.decode import decode
 from pccd_workflows.pointcloud.encode import PointCloud
@@ -15,7 +24,9 @@ from pccd_workflows.pointcloud.encode import PointCloud
 NUMBERS = torch.tensor([[12, 12, 25, 8, 8], [55, 17, 0, 0, 0]])
 OPEN = torch.full((2,), torch.nan)
 UNKNOWN = torch.full((2,), -1)
-CONDITIONS = ConditionBatch(NUMBERS, OPEN, OPEN, UNKNOWN, UNKNOWN, torch.ones(2, dtype=torch.bool))
+CONDITIONS = ConditionBatch(
+    NUMBERS, OPEN, OPEN, UNKNOWN, UNKNOWN, UNKNOWN, torch.ones(2, dtype=torch.bool)
+)
 
 
 @pytest.fixture(params=["point-transformer", "paper-unet"])
@@ -53,9 +64,7 @@ def test_conditions_reach_the_prediction(network):
     noisy = torch.randn((2, 3, 128, 3), generator=torch.Generator().manual_seed(1))
     level = torch.zeros(2)
     plain = network(noisy, level, CONDITIONS)
-    gap = ConditionBatch(
-        NUMBERS, torch.tensor([3.0, 3.0]), OPEN, UNKNOWN, UNKNOWN, CONDITIONS.known_elements
-    )
+    gap = replace(CONDITIONS, band_gap=torch.tensor([3.0, 3.0]))
     assert not torch.allclose(plain, network(noisy, level, gap))
     assert not torch.allclose(plain, network(noisy, level, CONDITIONS.unconditional()))
 
@@ -95,3 +104,38 @@ def test_columns_groups_and_slots_of_elements():
     assert group[0].tolist() == [0, 0, 1, 2, 2]
     assert place[0].tolist() == [0, 1, 0, 0, 1]
     assert element_slots(NUMBERS).tolist() == [[8, 12, 25], [17, 55, 0]]
+
+
+def test_pairs_are_described_the_same_in_any_cell_and_at_any_origin():
+    generator = torch.Generator().manual_seed(0)
+    frac = torch.rand((1, 4, 3), generator=generator)
+    lattice, radii = torch.zeros(1, 6), torch.tensor([[1.5, 1.4, 0.6, 0.6]])
+    here = pair_features(frac, lattice, radii)
+    moved = (frac + torch.tensor([0.3, 0.8, 0.1])) % 1.0
+    assert torch.allclose(here, pair_features(moved, lattice, radii), atol=1e-4)
+    assert not torch.allclose(here, pair_features(frac * 0.9, lattice, radii), atol=1e-2)
+
+
+def test_lattice_vectors_have_the_lengths_and_angles():
+    lattice = torch.tensor([[0.2, -0.4, 0.5, 0.3, -0.2, 1.0]])
+    vectors = lattice_vectors(lattice)[0].double().numpy()
+    cell = Lattice(vectors)
+    assert cell.abc == pytest.approx(np.exp(np.array([0.3, -0.2, 1.0]) * 0.33 + 1.68), rel=1e-5)
+    assert cell.angles == pytest.approx(np.array([0.2, -0.4, 0.5]) * 18.3 + 87.3, abs=1e-3)
+
+
+def test_overlapping_atoms_are_pushed_apart_and_others_stay(dataset_file):
+    network = build_denoiser(Architecture(kind="point-transformer", width=32, depth=1, heads=2))
+    arrays = read_dataset(dataset_file).take(np.array([0, 300]))
+    conditions, clean = conditions_of(arrays), network.encode(arrays)
+    assert torch.allclose(network.separate(clean, conditions, 0.75), clean, atol=1e-5)
+    sites, lattice = network.pool(clean, conditions)
+    sites[1, 1] = sites[1, 0] + 0.05  # one atom nearly on another
+    crowded = network.spread(sites, lattice, conditions)
+    apart = decode(
+        PointCloud(
+            network.decode(network.separate(crowded, conditions, 0.75))[1].double().numpy(),
+            ("F", "Na", "Mg"),
+        )
+    )
+    assert (apart.distance_matrix + 9 * np.eye(5)).min() > 1.0

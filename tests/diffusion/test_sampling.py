@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler
-from pccd_workflows.diffusion.sample import SampleRequest, draw_elements, sample_clouds
+from pccd_workflows.diffusion.sample import (
+    SampleRequest,
+    draw_elements,
+    draw_space_group,
+    sample_clouds,
+)
 from pccd_workflows.errors import InputError
 from pccd_workflows.pointcloud.decode import decode
 
@@ -63,6 +68,57 @@ def test_conditions_act(tiny_model):
     assert metal < 1.2
 
 
+def test_the_space_group_acts(tiny_model):
+    tetragonal = axis_ratio(crystals(tiny_model, ask(space_group=123)))
+    cubic = axis_ratio(crystals(tiny_model, ask(space_group=221)))
+    assert tetragonal > 1.4
+    assert cubic < 1.2
+
+
+def test_the_space_group_is_drawn_like_the_crystals_it_learned_from(tiny_model):
+    sampler = Sampler(steps=1)
+    (request,) = ask(n=1)
+    drawn = [draw_space_group(tiny_model, request, [11, 17], seed, sampler) for seed in range(60)]
+    assert set(drawn) == {123, 221}  # the two structures of NaCl in the data
+    assert 15 < drawn.count(123) < 45
+    (cubic,) = ask(n=1, crystal_system="cubic")
+    assert draw_space_group(tiny_model, cubic, [11, 17], 0, sampler) == 221
+    (perovskite,) = ask(("K", "Mg", "F"), n=1)
+    assert draw_space_group(tiny_model, perovskite, [19, 12, 9, 9, 9], 0, sampler) == 221
+
+
+def test_temperature_zero_takes_the_likeliest(tiny_model):
+    greedy = Sampler(steps=1, temperature=0)
+    (request,) = ask(n=1)
+    drawn = {draw_space_group(tiny_model, request, [11, 17], seed, greedy) for seed in range(20)}
+    assert len(drawn) == 1
+
+
+def test_atoms_are_kept_apart(tiny_model):
+    requests = ask(n=4, composition="Na4Cl4")  # a cell it has never seen
+
+    def closest(separation):
+        sampler = Sampler(steps=15, separation=separation)
+        distances = [
+            s.distance_matrix + 9 * np.eye(8) for s in crystals(tiny_model, requests, sampler)
+        ]
+        return min(d.min() for d in distances)
+
+    assert closest(0.75) > 1.2
+    assert closest(0.0) < closest(0.75)
+
+
+def test_crystals_of_four_elements(tiny_model):
+    quaternary = ask(("K", "Ca", "Mg", "F"), n=4)
+    for cloud, made in zip(
+        sample_clouds(tiny_model, quaternary, seed=1, sampler=FAST),
+        crystals(tiny_model, quaternary, seed=1),
+        strict=True,
+    ):
+        assert cloud.values.shape == (3, 128, 4)
+        assert made.composition.formula == "K1 Ca1 Mg1 F6"
+
+
 def test_guidance_acts_and_one_means_conditional_only(tiny_model, monkeypatch):
     requests = ask(n=4, crystal_system="tetragonal")
 
@@ -99,7 +155,7 @@ def test_composition_and_number_of_atoms_are_obeyed(tiny_model):
     ("request_", "word"),
     [
         (ask(("Na", "O")), "never seen O"),
-        (ask(("Na", "Cl", "F", "Mg")), "1 to 3 elements"),
+        (ask(("Na", "Cl", "F", "Mg", "Ca")), "1 to 4 elements"),
         (ask(composition="NaBr"), "does not have the elements"),
         (ask(composition="Na(Cl"), "not a formula"),
         (ask(composition="Na1.5Cl"), "fractional"),

@@ -3,9 +3,20 @@
 import pytest
 import torch
 
+from pccd_workflows.diffusion.checkpoint import load_model
 from pccd_workflows.diffusion.config import load_train_config
 from pccd_workflows.diffusion.dataset import read_dataset
-from pccd_workflows.diffusion.train import CHECKPOINT, Batches, train_denoiser
+from pccd_workflows.diffusion.denoiser import build_denoiser
+from pccd_workflows.diffusion.train import (
+    CHECKPOINT,
+    CURVE,
+    Batches,
+    Progress,
+    begin_with,
+    log_progress,
+    read_progress,
+    train_denoiser,
+)
 from pccd_workflows.errors import InputError
 
 
@@ -89,3 +100,24 @@ def test_shipped_training_files_are_valid(name):
     from pccd_workflows.settings import REPOSITORY
 
     assert load_train_config(REPOSITORY / "model" / name / "train.yaml").name == name
+
+
+def test_training_can_begin_with_a_smaller_model(tiny_config, tiny_folder, tmp_path):
+    architecture = tiny_config.architecture.model_copy(update={"max_sites": 20, "max_elements": 5})
+    larger = build_denoiser(architecture)
+    begin_with(larger, tiny_folder)
+    trained = load_model(tiny_folder, "cpu").denoiser
+    assert torch.equal(larger.count_table.weight[:17], trained.count_table.weight)
+    assert torch.equal(larger.site_out.weight, trained.site_out.weight)
+    assert larger.count_table.weight.shape[0] == 21
+    with pytest.raises(InputError, match="not a trained model"):
+        begin_with(larger, tmp_path)
+
+
+def test_the_loss_curve_has_every_step_once_also_after_a_kill(tmp_path):
+    for step in (100, 200, 300, 200, 300, 400):  # killed after 300, the checkpoint was of 100
+        log_progress(tmp_path, Progress(step, step * 8, step / 60, step / 400, 1.0))
+    with (tmp_path / CURVE).open("a") as file:
+        file.write('{"step": 500, "crys')
+    assert [point.step for point in read_progress(tmp_path)] == [100, 200, 300, 400]
+    assert read_progress(tmp_path / "none") == []
