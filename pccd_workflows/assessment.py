@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pymatgen.core import Composition, Element, Structure
 
-from pccd_workflows.campaign import PhononsSection, Sampler, load_campaign
+from pccd_workflows.campaign import Conditions, PhononsSection, Sampler, load_campaign
 from pccd_workflows.candidate import Phonons
 from pccd_workflows.diffusion.dataset import CrystalArrays
 from pccd_workflows.diffusion.records import read_records
@@ -56,6 +56,7 @@ from pccd_workflows.settings import REPOSITORY, Settings
 
 if TYPE_CHECKING:
     from pccd_workflows.diffusion.model import Model
+    from pccd_workflows.diffusion.sample import SampleRequest
     from pccd_workflows.external.disk_results import DiskResults
 
 LEGACY_TABLE = "mp_legacy_formation_energies.jsonl.gz"
@@ -290,6 +291,7 @@ def batches_part(
     samples: int,
     sampler: Sampler,
     batches: Sequence[str] = BATCHES,
+    conditions: Conditions | None = None,
 ) -> dict[str, Any]:
     """Return the shares of the seed's batches, and its Table 2 with ours beside it.
 
@@ -299,28 +301,31 @@ def batches_part(
     ----------
     samples
         Raw samples of each batch.
+    conditions
+        What else is asked for; what the campaign files say if left out.
     """
     parts: dict[str, dict[str, Any]] = {}
     for name in batches:
-        verdicts = _batch_verdicts(model, name, known, samples=samples, sampler=sampler)
+        requests, seed = _batch_requests(name, samples, conditions)
+        verdicts = judge_samples(draw_samples(model, requests, seed=seed, sampler=sampler), known)
         parts[name] = {**report(verdicts), "hull": _hull(known), "rows": rows_of(verdicts)}
         if name == BATCHES[1]:
             plain = [v for v in verdicts if not _has_rare_earth(v.sample.elements)]
             parts[f"{name}-without-rare-earths"] = summarize(plain)
-    return {**parts, "table_2": table_2(parts), "protocol": _card(sampler, known)}
+    asked_for = {} if conditions is None else conditions.model_dump(exclude_none=True)
+    card = {**_card(sampler, known), "conditions": asked_for}
+    return {**parts, "table_2": table_2(parts), "protocol": card}
 
 
-def _batch_verdicts(
-    model: "Model", name: str, known: Known, *, samples: int, sampler: Sampler
-) -> list[Verdict]:
+def _batch_requests(
+    name: str, samples: int, conditions: Conditions | None
+) -> tuple[list["SampleRequest"], int]:
+    """Return what a campaign file of flows/ asks for, and its seed."""
     from pccd_workflows.diffusion.sample import draw_elements
 
-    path = REPOSITORY / "flows" / f"{name}.yaml"
-    generate = load_campaign(path).generate
+    generate = load_campaign(REPOSITORY / "flows" / f"{name}.yaml").generate
     asked = [draw_elements(generate, i) for i in range(samples)]
-    requests = requests_for(asked, generate.conditions)
-    made = draw_samples(model, requests, seed=generate.seed, sampler=sampler)
-    return judge_samples(made, known)
+    return requests_for(asked, conditions or generate.conditions), generate.seed
 
 
 def _has_rare_earth(elements: Iterable[str]) -> bool:
@@ -490,7 +495,8 @@ def compare_levels(
         Raw samples; those that pass the screening are judged.
     """
     one, other = judges
-    verdicts = _batch_verdicts(model, batch, Known(), samples=samples, sampler=sampler)
+    requests, seed = _batch_requests(batch, samples, None)
+    verdicts = judge_samples(draw_samples(model, requests, seed=seed, sampler=sampler), Known())
     structures = [
         v.sample.structure for v in verdicts if v.screened and v.sample.structure is not None
     ]
