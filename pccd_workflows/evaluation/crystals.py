@@ -82,7 +82,9 @@ def read_crystals(data: Path, split: str, info: "ModelInfo") -> HeldOut:
     known[[0, *(atomic_number(e) for e in info.elements)]] = True
     fits = arrays.n_sites <= info.max_sites
     seen = known[arrays.numbers].all(1)
-    few = np.array([len(set(row[row > 0])) <= info.max_elements for row in arrays.numbers])
+    few = np.array(
+        [len(set(row[row > 0])) <= info.max_elements for row in arrays.numbers], dtype=bool
+    )
     for reason, bad in (
         (f"more than {info.max_sites} sites", ~fits),
         (f"more than {info.max_elements} elements", ~few),
