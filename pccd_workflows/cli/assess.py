@@ -91,16 +91,10 @@ def rediscover(
     as_json: bool = AS_JSON,
 ) -> None:
     """Ask for the elements of named crystals: how often their formulas come, and how good."""
-    from pccd_workflows.assessment import (
-        Draw,
-        checked_formula,
-        disk_results,
-        known_for,
-        phonon_verdict,
-        potential_judge,
-    )
-    from pccd_workflows.assessment import rediscover as measure
+    from pccd_workflows.assessment import disk_results, known_for, potential_judge
     from pccd_workflows.evaluation.published import NAMED_CRYSTALS
+    from pccd_workflows.rediscovery import Draw, checked_formula, phonon_verdict
+    from pccd_workflows.rediscovery import rediscover as measure
 
     if phonons and not relax:
         raise InputError("--phonons needs a relaxed crystal: leave out --no-relax.")
