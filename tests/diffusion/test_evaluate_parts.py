@@ -129,7 +129,7 @@ def test_read_crystals_skips_what_the_model_cannot_do(tiny_model, tmp_path):
     assert len(found.crystals) == 1
     assert found.skipped == {"elements the model has never seen": 1}
     assert len(read_crystals(path, "all", tiny_model.info).crystals) == 1
-    with pytest.raises(InputError, match="no test crystal"):
+    with pytest.raises(InputError, match="no crystal of the split test; --split all"):
         read_crystals(path, "test", tiny_model.info)
     with pytest.raises(InputError, match="must be one of"):
         read_crystals(path, "tset", tiny_model.info)
