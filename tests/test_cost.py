@@ -100,9 +100,14 @@ def test_the_command_prices_a_file_and_learns(settings, tmp_path, capsys):
     whole = campaign(budget={"candidates": 5, "core_hours": 100})
     path.write_text(yaml.safe_dump(whole.resolved()))
 
+    def said(*options: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(["campaign", "cost", str(path), *options])
+        assert not end.value.code
+        return capsys.readouterr().out
+
     def priced() -> dict:
-        assert main(["campaign", "cost", str(path), "--json"]) == 0
-        return json.loads(capsys.readouterr().out)
+        return json.loads(said("--json"))
 
     first = priced()
     potential, dft = first["rungs"]
@@ -119,10 +124,9 @@ def test_the_command_prices_a_file_and_learns(settings, tmp_path, capsys):
     assert dft["calibrated_by"] == 9
     assert dft["correction"] == pytest.approx(4.0)
     assert dft["spent"] == pytest.approx(9 * 4 * modelled / 3600)
-    assert main(["campaign", "cost", str(path)]) == 0
-    out = capsys.readouterr().out
-    assert "4 times the model" in out
-    assert "chgnet: no finished runs yet" in out
+    table = said()
+    assert "4 times the model" in table
+    assert "chgnet: no finished runs yet" in table
 
 
 def test_a_spent_budget_skips_the_rest_and_goes_on_when_raised(settings, tmp_path, monkeypatch):
