@@ -186,6 +186,8 @@ def protocol_card(sampler: Sampler, stability: Mapping[str, Any] | None) -> dict
         "are not in the training set; as generated",
         "sun": f"relaxed: <= {SUN_LIMIT:g} eV/atom, lowest of its group, novel",
         "metasun": f"the same at <= {METASUN_LIMIT:g} eV/atom",
+        "rmsd_to_relaxed": "RMS displacement of the atoms by relaxing, in the cell as generated, "
+        "common drift removed",
         "interval": "Wilson, 95 %",
         "sampler": sampler.model_dump(),
     }
