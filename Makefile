@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: discover test test-cluster check env clean
+.PHONY: discover gpaw test test-cluster check env clean
 
 discover: $(VENV)/.ready
 	$(BIN)/pccd campaign run flows/quickstart.yaml
@@ -16,6 +16,10 @@ test: $(VENV)/.ready
 # on a private Slurm; skipped where slurm-wlm and munge are not installed or you are not root
 test-cluster: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/cluster -m cluster
+
+# PBE without a VASP licence; compiles in about a minute against libxc-dev and libopenblas-dev
+gpaw: $(VENV)/.ready
+	GPAW_CONFIG=$(CURDIR)/db_config/gpaw_siteconfig.py $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gpaw]'
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

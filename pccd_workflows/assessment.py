@@ -7,7 +7,7 @@ model pays only for what is new.
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import gcd
@@ -17,25 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pymatgen.core import Composition, Element, Structure
 
-from pccd_workflows.campaign import PhononsSection, Sampler, load_campaign
-from pccd_workflows.candidate import Phonons
+from pccd_workflows.campaign import Conditions, Sampler, load_campaign
 from pccd_workflows.diffusion.dataset import CrystalArrays
 from pccd_workflows.diffusion.records import read_records
-from pccd_workflows.errors import InputError, PccdError
-from pccd_workflows.evaluation.generation import (
-    Known,
-    Verdict,
-    draw_samples,
-    evaluate_generation,
-    judge_samples,
-    protocol_card,
-    report,
-    requests_for,
-    rows_of,
-    summarize,
-)
-from pccd_workflows.evaluation.intervals import share
-from pccd_workflows.evaluation.published import NAMED_CRYSTALS, table_2
+from pccd_workflows.evaluation.generation import evaluate_generation
+from pccd_workflows.evaluation.published import table_2
 from pccd_workflows.evaluation.stability import (
     NEAR_AT_LEVEL,
     NEAR_IN_DATA,
@@ -51,11 +37,14 @@ from pccd_workflows.evaluation.stability import (
     stated_energy_above_hull,
     symbols,
 )
+from pccd_workflows.evaluation.summary import protocol_card, report, rows_of, summarize
+from pccd_workflows.evaluation.verdicts import Known, draw_samples, judge_samples, requests_for
 from pccd_workflows.levels import get_level
 from pccd_workflows.settings import REPOSITORY, Settings
 
 if TYPE_CHECKING:
     from pccd_workflows.diffusion.model import Model
+    from pccd_workflows.diffusion.sample import SampleRequest
     from pccd_workflows.external.disk_results import DiskResults
 
 LEGACY_TABLE = "mp_legacy_formation_energies.jsonl.gz"
@@ -104,15 +93,6 @@ class KnownCrystalsFile:
             for row in self.rows
             if _ratio(Counter(row["species"])) in wanted
         ]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """How many samples, what fixes them, and how noise becomes crystals."""
-
-    samples: int
-    seed: int
-    sampler: Sampler
 
 
 @dataclass
@@ -280,7 +260,7 @@ def generation_part(
     result = evaluate_generation(
         model, crystals, known, samples=samples, seed=seed, sampler=sampler
     )
-    return {**result, "hull": _hull(known), "protocol": _card(sampler, known)}
+    return {**result, "hull": hull_found(known), "protocol": _card(sampler, known)}
 
 
 def batches_part(
@@ -290,6 +270,7 @@ def batches_part(
     samples: int,
     sampler: Sampler,
     batches: Sequence[str] = BATCHES,
+    conditions: Conditions | None = None,
 ) -> dict[str, Any]:
     """Return the shares of the seed's batches, and its Table 2 with ours beside it.
 
@@ -299,35 +280,38 @@ def batches_part(
     ----------
     samples
         Raw samples of each batch.
+    conditions
+        What else is asked for; what the campaign files say if left out.
     """
     parts: dict[str, dict[str, Any]] = {}
     for name in batches:
-        verdicts = _batch_verdicts(model, name, known, samples=samples, sampler=sampler)
-        parts[name] = {**report(verdicts), "hull": _hull(known), "rows": rows_of(verdicts)}
+        requests, seed = _batch_requests(name, samples, conditions)
+        verdicts = judge_samples(draw_samples(model, requests, seed=seed, sampler=sampler), known)
+        parts[name] = {**report(verdicts), "hull": hull_found(known), "rows": rows_of(verdicts)}
         if name == BATCHES[1]:
             plain = [v for v in verdicts if not _has_rare_earth(v.sample.elements)]
             parts[f"{name}-without-rare-earths"] = summarize(plain)
-    return {**parts, "table_2": table_2(parts), "protocol": _card(sampler, known)}
+    asked_for = {} if conditions is None else conditions.model_dump(exclude_none=True)
+    card = {**_card(sampler, known), "conditions": asked_for}
+    return {**parts, "table_2": table_2(parts), "protocol": card}
 
 
-def _batch_verdicts(
-    model: "Model", name: str, known: Known, *, samples: int, sampler: Sampler
-) -> list[Verdict]:
+def _batch_requests(
+    name: str, samples: int, conditions: Conditions | None
+) -> tuple[list["SampleRequest"], int]:
+    """Return what a campaign file of flows/ asks for, and its seed."""
     from pccd_workflows.diffusion.sample import draw_elements
 
-    path = REPOSITORY / "flows" / f"{name}.yaml"
-    generate = load_campaign(path).generate
+    generate = load_campaign(REPOSITORY / "flows" / f"{name}.yaml").generate
     asked = [draw_elements(generate, i) for i in range(samples)]
-    requests = requests_for(asked, generate.conditions)
-    made = draw_samples(model, requests, seed=generate.seed, sampler=sampler)
-    return judge_samples(made, known)
+    return requests_for(asked, conditions or generate.conditions), generate.seed
 
 
 def _has_rare_earth(elements: Iterable[str]) -> bool:
     return any(Element(symbol).is_rare_earth for symbol in elements)
 
 
-def _hull(known: Known) -> dict[str, Any] | None:
+def hull_found(known: Known) -> dict[str, Any] | None:
     """Return what the judge says of the hull of its last call."""
     return dict(known.judge.about) if isinstance(known.judge, PotentialJudge) else None
 
@@ -335,139 +319,6 @@ def _hull(known: Known) -> dict[str, Any] | None:
 def _card(sampler: Sampler, known: Known) -> dict[str, Any]:
     judge = known.judge
     return protocol_card(sampler, judge.card() if isinstance(judge, PotentialJudge) else None)
-
-
-def rediscover(
-    model: "Model",
-    known: Known,
-    *,
-    draw: Draw,
-    formulas: Sequence[str] = NAMED_CRYSTALS,
-    phonons: Callable[[Structure], Phonons] | None = None,
-) -> dict[str, Any]:
-    """Ask for the elements of named crystals and see how often their formulas come.
-
-    Parameters
-    ----------
-    draw
-        Samples of each formula's elements; nothing but the elements is asked.
-    formulas
-        Any formula units.
-    phonons
-        Verdict on the best crystal of each formula; needs a judge in `known`.
-
-    Returns
-    -------
-    dict
-        By formula: appeared (share of the raw samples), best (the crystal nearest to the hull, or
-        None), phonons.
-
-    Raises
-    ------
-    InputError
-        If a formula is none.
-    """
-    return {
-        formula: _rediscover_one(model, formula, known, draw=draw, phonons=phonons)
-        for formula in formulas
-    }
-
-
-def _rediscover_one(
-    model: "Model",
-    formula: str,
-    known: Known,
-    *,
-    draw: Draw,
-    phonons: Callable[[Structure], Phonons] | None,
-) -> dict[str, Any]:
-    composition = checked_formula(formula)
-    elements = tuple(sorted(symbols(composition)))
-    requests = requests_for([elements] * draw.samples)
-    made = draw_samples(model, requests, seed=draw.seed, sampler=draw.sampler)
-    target = composition.reduced_formula
-    hits = [s for s in made if s.structure and s.structure.composition.reduced_formula == target]
-    verdicts = judge_samples(hits, known)
-    placed = [v for v in verdicts if v.energy_above_hull is not None]
-    best = min(placed, key=lambda v: v.energy_above_hull or 0.0, default=None)
-    result: dict[str, Any] = {
-        "appeared": share(len(hits), draw.samples),
-        "screened": share(sum(v.screened for v in verdicts), draw.samples),
-        "distinct": sum(v.first_of_its_kind for v in verdicts),
-        "matches_reference": share(
-            sum(v.known_reference is not None for v in verdicts), len(verdicts)
-        ),
-        "best": None if best is None else _best(best),
-        "hull": _hull(known),
-        "phonons": None,
-    }
-    if phonons is not None and best is not None and best.judged is not None:
-        relaxed = best.judged.relaxation.structure
-        if relaxed is not None:
-            verdict = phonons(relaxed)
-            fields = {"verdict", "reason", "min_frequency", "level", "tolerance"}
-            result["phonons"] = verdict.model_dump(include=fields)
-    return result
-
-
-def _best(verdict: Verdict) -> dict[str, Any]:
-    judged = verdict.judged
-    if judged is None or judged.relaxation.structure is None:
-        raise ValueError("This crystal was not relaxed.")
-    relaxed = judged.relaxation.structure
-    return {
-        "energy_above_hull": judged.energy_above_hull,
-        "n_sites": len(relaxed),
-        "space_group": relaxed.get_space_group_info(symprec=0.1)[0],
-        "reference": verdict.known_reference,
-        "in_training": verdict.in_training,
-        "rmsd_to_relaxed": judged.relaxation.rms_displacement,
-        "structure": relaxed.as_dict(),
-    }
-
-
-def checked_formula(text: str) -> Composition:
-    """Return the composition of a formula; InputError if it is none."""
-    try:
-        composition = Composition(text)
-    except (ValueError, KeyError):
-        composition = Composition()
-    if not composition or not composition.valid:
-        raise InputError(f"{text!r} is not a chemical formula; write e.g. Mg2Mn3O8.")
-    return composition
-
-
-def phonon_verdict(structure: Structure, level: str, results: "DiskResults") -> Phonons:
-    """Return the phonon verdict of one crystal, computed in this process, without a database."""
-    import tempfile
-    import time
-
-    from jobflow import run_locally
-
-    from pccd_workflows.external.phonons import phonon_flow, phonon_key, phonon_record, tight_cell
-    from pccd_workflows.external.stores import memory_store
-
-    section = PhononsSection(level=level)
-    key = phonon_key(structure, level, section)
-    if (stored := results.read(key)) is not None:
-        return Phonons.model_validate(stored)
-    began = time.monotonic()
-    try:
-        tight = tight_cell(structure, level)
-        flow = phonon_flow(tight, level, section)
-        store = memory_store()
-        with tempfile.TemporaryDirectory(prefix="pccd-phonons-") as folder:
-            run_locally(flow, store=store, log=False, ensure_success=True, root_dir=folder)
-        document = store.get_output(flow.output.uuid, load=True)
-        seconds = time.monotonic() - began
-        record = phonon_record(document, level, section, seconds=seconds)
-    except (PccdError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        record = Phonons(
-            level=level, verdict="error", reason=reason, tolerance=section.tolerance_thz
-        )
-    results.write(key, record.model_dump(mode="json"))
-    return record
 
 
 def compare_levels(
@@ -490,7 +341,8 @@ def compare_levels(
         Raw samples; those that pass the screening are judged.
     """
     one, other = judges
-    verdicts = _batch_verdicts(model, batch, Known(), samples=samples, sampler=sampler)
+    requests, seed = _batch_requests(batch, samples, None)
+    verdicts = judge_samples(draw_samples(model, requests, seed=seed, sampler=sampler), Known())
     structures = [
         v.sample.structure for v in verdicts if v.screened and v.sample.structure is not None
     ]

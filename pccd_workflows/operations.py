@@ -91,15 +91,13 @@ def check_known_materials(campaign: Campaign, settings: Settings) -> None:
 
 
 def _check_dft(campaign: Campaign, settings: Settings) -> None:
-    """See that DFT rungs have VASP, POTCARs and competing phases of their level."""
+    """See that the program of each DFT level is there, and what it needs for each element."""
     section = campaign.phonons
-    for level in filter(None, [section.level, section.confirm] if section else []):
+    levels = [rung.level for rung in campaign.rungs]
+    levels += filter(None, [section.level, section.confirm] if section else [])
+    for level in sorted(set(levels)):
         if get_level(level).kind == "dft":
-            raise InputError(f"phonons: level {level!r} is not available; use a potential.")
-    for rung in campaign.rungs:
-        if get_level(rung.level).kind != "dft":
-            continue
-        check_engine(rung.level, sorted(_elements(campaign)), settings)
+            check_engine(level, sorted(_elements(campaign)), settings)
 
 
 def check_engine(level: str, elements: list[str], settings: Settings) -> None:

@@ -6,24 +6,16 @@ import json
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows import assessment
-from pccd_workflows.assessment import (
-    Draw,
-    PotentialJudge,
-    batches_part,
-    checked_formula,
-    compare_levels,
-    known_file,
-    phonon_verdict,
-    rediscover,
-)
+from pccd_workflows import assessment, rediscovery
+from pccd_workflows.assessment import PotentialJudge, batches_part, compare_levels, known_file
 from pccd_workflows.campaign import Sampler
 from pccd_workflows.candidate import Phonons
 from pccd_workflows.cli import main
 from pccd_workflows.errors import InputError
-from pccd_workflows.evaluation.generation import Known, Sample
+from pccd_workflows.evaluation.verdicts import Known, Sample
 from pccd_workflows.external.disk_results import DiskResults
 from pccd_workflows.levels import LEVELS, Level
+from pccd_workflows.rediscovery import Draw, checked_formula, phonon_verdict, rediscover
 from pccd_workflows.report.generation import batches_page
 
 FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
@@ -100,7 +92,8 @@ def test_references_are_found_by_formula(data):
 def drawn(monkeypatch, structures):
     """Make every model draw these crystals."""
     made = [Sample(("Au", "Cu"), s, None if s else "shape") for s in structures]
-    monkeypatch.setattr(assessment, "draw_samples", lambda *_, **__: list(made))
+    for module in (assessment, rediscovery):
+        monkeypatch.setattr(module, "draw_samples", lambda *_, **__: list(made))
 
 
 def test_named_crystals_are_counted_and_the_best_is_shown(monkeypatch, judge, data):

@@ -17,7 +17,8 @@ LAYERS = [
     {"external"},
     {"jobs"},
     {"makers"},
-    {"assessment", "collect", "report", "explorer", "export", "query", "operations", "rescore"},
+    {"collect", "report", "explorer", "export", "query", "operations", "rescore", "cost"}
+    | {"assessment", "rediscovery"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -34,6 +34,7 @@ def batches(
     sampler: str = SAMPLER,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    energy_above_hull: float | None = typer.Option(None, min=0, help="Asked for, eV/atom"),
     relax: bool = typer.Option(True, help="Without, nothing is said of stability"),
     level: str = LEVEL,
     report: Path | None = typer.Option(None, help="HTML file with pictures to write"),
@@ -44,11 +45,13 @@ def batches(
     What is relaxed stays on disk: interrupted at any moment, the same command goes on.
     """
     from pccd_workflows.assessment import BATCHES, batches_part, known_for, potential_judge
+    from pccd_workflows.campaign import Conditions
 
     chosen = [f"seed-batch-{part.strip()}" for part in only.split(",")]
     if unknown := sorted(set(chosen) - set(BATCHES)):
         raise InputError(f"--only: there is no {unknown[0]}; use 1,2,3.")
     drawn = checked_sampler(sampler, steps, guidance)
+    asked = None if energy_above_hull is None else Conditions(energy_above_hull=energy_above_hull)
     model, folder, settings = _loaded(name, data)
     with progress(quiet=as_json) as show:
         judge = potential_judge(data, level, settings, progress=show) if relax else None
@@ -58,6 +61,7 @@ def batches(
             samples=samples,
             sampler=drawn,
             batches=chosen,
+            conditions=asked,
         )
     if report is not None:
         from pccd_workflows.files import write_whole
@@ -87,16 +91,10 @@ def rediscover(
     as_json: bool = AS_JSON,
 ) -> None:
     """Ask for the elements of named crystals: how often their formulas come, and how good."""
-    from pccd_workflows.assessment import (
-        Draw,
-        checked_formula,
-        disk_results,
-        known_for,
-        phonon_verdict,
-        potential_judge,
-    )
-    from pccd_workflows.assessment import rediscover as measure
+    from pccd_workflows.assessment import disk_results, known_for, potential_judge
     from pccd_workflows.evaluation.published import NAMED_CRYSTALS
+    from pccd_workflows.rediscovery import Draw, checked_formula, phonon_verdict
+    from pccd_workflows.rediscovery import rediscover as measure
 
     if phonons and not relax:
         raise InputError("--phonons needs a relaxed crystal: leave out --no-relax.")

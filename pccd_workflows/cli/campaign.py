@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
+    from pccd_workflows.cost import Estimate
     from pccd_workflows.external.queue import Template
     from pccd_workflows.settings import Settings
 
@@ -106,6 +107,9 @@ def resume(
     max_attempts: int = typer.Option(
         5, min=1, max=100, help="Leave jobs that failed so often (see `pccd job failures`)"
     ),
+    core_hours: list[str] = typer.Option(
+        [], help="LEVEL=HOURS: raise a rung's budget, e.g. vasp/mp-gga=500 (repeatable)"
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would be run again"),
 ) -> None:
     """Go on with a campaign: rerun what was lost or failed, keep all that is done.
@@ -116,6 +120,7 @@ def resume(
 
     settings = _settings() if dry_run else _with_database(_settings())
     document = operations.campaign_document(operations.check_reference(name), settings)
+    _raise_budgets(document, core_hours, settings, dry_run=dry_run)
     if dry_run:
         progress = operations.progress(document["_id"], settings)
         typer.echo(
@@ -134,6 +139,77 @@ def resume(
     if dry_run:
         return
     _finish(document, settings, workers, report)
+
+
+def _raise_budgets(
+    document: dict[str, Any], budgets: list[str], settings: "Settings", *, dry_run: bool
+) -> None:
+    """Set the budgets given as LEVEL=HOURS and say how many jobs that lacked them run again."""
+    from pccd_workflows import operations
+    from pccd_workflows.cost import read_budget
+    from pccd_workflows.external.costs import raise_budget
+
+    campaign = operations.stored_campaign(document)
+    for level, hours in [read_budget(text, campaign) for text in budgets]:
+        if dry_run:
+            typer.echo(f"{level} would get a budget of {hours:g} core-hours.")
+            continue
+        count = raise_budget(settings, document["_id"], level, hours)
+        typer.echo(
+            f"{level} has a budget of {hours:g} core-hours; {count} skipped jobs are ready again."
+        )
+
+
+@app.command()
+def cost(
+    name: str = typer.Argument(..., help="Campaign file, or name or id of a submitted campaign"),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Estimate core-hours and GPU-hours rung by rung, at most; corrected by finished runs."""
+    from pccd_workflows import operations
+    from pccd_workflows.cost import estimate_campaign
+
+    if Path(name).is_file():
+        campaign, settings = _read(Path(name))
+    else:
+        settings = _settings()
+        document = operations.campaign_document(operations.check_reference(name), settings)
+        campaign = operations.stored_campaign(document)
+    found = estimate_campaign(campaign, settings)
+    if as_json:
+        content = {
+            "campaign_id": campaign.campaign_id,
+            "rungs": [rung.as_dict() for rung in found],
+            "core_hours": sum(rung.core_hours for rung in found),
+            "gpu_hours": sum(rung.gpu_hours for rung in found),
+        }
+        typer.echo(json.dumps(content, indent=2))
+        return
+    _print_costs(found)
+
+
+def _print_costs(found: "list[Estimate]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "rung", "at most", "core-hours each", "core-hours", "GPU-hours", "spent", "budget"
+    )
+    for rung in found:
+        crystals = f"{rung.candidates} crystals"
+        if rung.references:
+            crystals += f", {rung.references} references"
+        limit = "-" if rung.limit is None else f"{rung.limit:g} (pays for {rung.affordable})"
+        numbers = (rung.core_hours_per_candidate, rung.core_hours, rung.gpu_hours, rung.spent)
+        table.add_row(rung.level, crystals, *(f"{x:.3g}" for x in numbers), limit)
+    Console().print(table)
+    for rung in found:
+        typer.echo(
+            f"{rung.level}: {rung.calibrated_by} finished runs, which took {rung.correction:.2g} "
+            "times the model."
+            if rung.calibrated_by
+            else f"{rung.level}: no finished runs yet: the model's guess, good to a factor of ten."
+        )
 
 
 @app.command()

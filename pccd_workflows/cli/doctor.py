@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -69,7 +68,8 @@ def examine(settings: "Settings") -> list[Check]:
     """Return the outcome of every check."""
     checks: list[Callable[[Settings], Check]] = [
         *(check_python, check_threads, check_folder, check_database, check_model),
-        *(check_chgnet, check_sevenn, check_mp_key, check_vasp, check_potcars, check_slurm),
+        *(check_chgnet, check_sevenn, check_mp_key),
+        *(check_vasp, check_potcars, check_gpaw, check_slurm),
     ]
     return [check(settings) for check in checks]
 
@@ -215,22 +215,31 @@ def _pymatgen_setting(name: str) -> str | None:
     return str(value) if value else None
 
 
-def check_vasp(settings: "Settings") -> Check:  # noqa: ARG001
-    """Whether atomate2's VASP command names a program that is here."""
-    command = os.environ.get("ATOMATE2_VASP_CMD", "")
+def check_vasp(settings: "Settings") -> Check:
+    """Whether the VASP command names a program that is here."""
+    from pccd_workflows.errors import MissingDependencyError
+    from pccd_workflows.external.vasp import check_command
+
     cost = (
-        "no rung or phonon confirmation at a vasp/ level on this machine; ML potentials alone "
-        "judge. Set ATOMATE2_VASP_CMD on the machines that have VASP"
+        "no rung or phonons at a vasp/ level on this machine: ML potentials, or gpaw/pbe, judge. "
+        "Set PCCD_VASP_COMMAND on the machines that have VASP"
     )
-    if not command:
-        return Check("VASP", False, "ATOMATE2_VASP_CMD is not set", cost)
     try:
-        program = os.path.expandvars(shlex.split(command)[0])
-    except (ValueError, IndexError):
-        return Check("VASP", False, f"ATOMATE2_VASP_CMD={command!r} is no command", cost)
-    if shutil.which(program) is None:
-        return Check("VASP", False, f"there is no program {program!r} (ATOMATE2_VASP_CMD)", cost)
-    return Check("VASP", True, command)
+        check_command(settings.vasp_command)
+    except MissingDependencyError as error:
+        return Check("VASP", False, str(error), cost)
+    return Check("VASP", True, settings.vasp_command)
+
+
+def check_gpaw(settings: "Settings") -> Check:  # noqa: ARG001
+    """Whether GPAW, DFT without a licence, is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Check("GPAW", True, version("gpaw"))
+    except PackageNotFoundError:
+        cost = "no rung or phonons at gpaw/pbe; `make gpaw` builds it"
+        return Check("GPAW", False, "not installed", cost)
 
 
 def check_potcars(settings: "Settings") -> Check:  # noqa: ARG001

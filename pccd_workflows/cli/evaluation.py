@@ -1,5 +1,8 @@
 """What `pccd model evaluate` measures: the parts of an evaluation, put together."""
 
+import json
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +140,32 @@ class Evaluation:
             judge = potential_judge(data, level, self.settings) if level else None
             known = known_for(self.folder, data, judge=judge)
         return generation_part(self.model, self.crystals, known, **self._common())
+
+
+def known_to_model(folder: Path, crystals: "CrystalArrays") -> dict[str, Any] | None:
+    """Return the share of crystals in the model's training index; None if it ships none."""
+    import numpy as np
+
+    from pccd_workflows.diffusion.training_index import load_training_index
+    from pccd_workflows.evaluation.intervals import share
+
+    index = load_training_index(folder)
+    return None if index is None else share(int(np.isin(crystals.key, index).sum()), len(crystals))
+
+
+def loss_curve(folder: Path) -> list[dict[str, float]]:
+    """Return the training's loss by step, from the model's metrics.json; empty if unknown."""
+    try:
+        content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    curve = content.get("loss_curve", []) if isinstance(content, dict) else []
+    return [dict(point) for point in curve if {"step", "loss"} <= set(point)]
+
+
+def command_line() -> str:
+    """Return the command that was typed, without the folder of the program."""
+    return shlex.join(["pccd", *sys.argv[1:]])
 
 
 def chosen_parts(only: str | None) -> list[str]:

@@ -247,12 +247,20 @@ def evaluate(
         "samples": samples,
         "seed": seed,
         "sampler": chosen.sampler.model_dump(),
+        "known_to_model": evaluation.known_to_model(folder, held_out.crystals),
         **measured.summary(parts),
     }
-    if as_json:
-        typer.echo(json.dumps(result, indent=2))
-    else:
-        typer.echo("\n".join(evaluation.lines(result)))
+    if report is not None:
+        from pccd_workflows.report.evaluation import write_evaluation
+
+        write_evaluation(
+            report,
+            result,
+            measured.parts,
+            loss_curve=evaluation.loss_curve(folder),
+            command=evaluation.command_line(),
+        )
+    typer.echo(json.dumps(result, indent=2) if as_json else "\n".join(evaluation.lines(result)))
 
 
 def _say_on_terminal(part: str) -> None:

@@ -1,7 +1,7 @@
 """Held-out crystals and what models make of them, as the parts of the evaluation need them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ from pccd_workflows.diffusion.dataset import (
     DatasetLimits,
     build_dataset,
     read_dataset,
+    split_of,
 )
+from pccd_workflows.diffusion.records import Record, read_records
 from pccd_workflows.errors import InputError
 from pccd_workflows.pointcloud.decode import DecodeError, decode
 from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements, symbol
@@ -74,7 +76,7 @@ def read_crystals(data: Path, split: str, info: "ModelInfo") -> HeldOut:
         arrays, rejected = read_dataset(data), {}
     else:
         limits = DatasetLimits(max_sites=info.max_sites, max_elements=info.max_elements)
-        arrays, counted = build_dataset(data, limits)
+        arrays, counted = build_dataset(_maybe_of_split(data, split), limits)
         rejected = dict(counted)
     if split != ALL:
         arrays = arrays.take(arrays.split == SPLITS.index(split))  # type: ignore[arg-type]
@@ -82,7 +84,9 @@ def read_crystals(data: Path, split: str, info: "ModelInfo") -> HeldOut:
     known[[0, *(atomic_number(e) for e in info.elements)]] = True
     fits = arrays.n_sites <= info.max_sites
     seen = known[arrays.numbers].all(1)
-    few = np.array([len(set(row[row > 0])) <= info.max_elements for row in arrays.numbers])
+    few = np.array(
+        [len(set(row[row > 0])) <= info.max_elements for row in arrays.numbers], dtype=bool
+    )
     for reason, bad in (
         (f"more than {info.max_sites} sites", ~fits),
         (f"more than {info.max_elements} elements", ~few),
@@ -93,8 +97,31 @@ def read_crystals(data: Path, split: str, info: "ModelInfo") -> HeldOut:
     crystals = arrays.take(fits & few & seen)
     if len(crystals) == 0:
         what = "crystal" if split == ALL else f"{split} crystal"
-        raise InputError(f"{data} has no {what} of up to {info.max_sites} atoms.")
+        hint = "" if split == ALL else "; --split all takes every crystal"
+        raise InputError(f"{data} has no {what} that {info.name} can make{hint}.")
     return HeldOut(crystals, rejected)
+
+
+def _maybe_of_split(data: Path, split: str) -> Iterator[Record]:
+    """Yield the records that may be of the split: canonical cells of the others cost minutes."""
+    none = True
+    for record in read_records(data):
+        if split == ALL or _split_if_plain(record) in (split, None):
+            none = False
+            yield record
+    if none:
+        hint = "" if split == ALL else f" of the split {split}; --split all takes every crystal"
+        raise InputError(f"{data} holds no crystal{hint}.")
+
+
+def _split_if_plain(record: Record) -> str | None:
+    """Return the split that a record names or that its elements decide; None if it must be read."""
+    named, species = record.get("split"), record.get("species")
+    if named is not None:
+        return str(named)
+    if isinstance(species, list) and all(isinstance(name, str) for name in species):
+        return split_of("-".join(sorted(set(species))))
+    return None
 
 
 def draw_rows(crystals: CrystalArrays, samples: int, seed: int) -> CrystalArrays:

@@ -53,8 +53,9 @@ Row = tuple[str, Structure | Unreadable]
 def read_crystals(path: Path) -> Iterator[Row]:
     """Yield the crystals of a file or folder.
 
-    CIF files (one, a folder, or a .zip of them), or JSON, also compressed (.gz, .bz2, .xz): one
-    object per line, a list, ``{"entries": [...]}`` as Alexandria has it, or OPTIMADE responses.
+    CIF files (one, or a .zip of them), or JSON, also compressed (.gz, .bz2, .xz): one object per
+    line, a list, ``{"entries": [...]}`` as Alexandria has it, or OPTIMADE responses. Or a folder of
+    such files, as databases that come in parts are kept.
     An object is a pymatgen Structure or holds one under ``structure``, is an OPTIMADE resource,
     or has ``lattice``, ``species`` and ``frac_coords``.
 
@@ -64,30 +65,36 @@ def read_crystals(path: Path) -> Iterator[Row]:
         There is no such file, it is of no known kind, or it is cut off.
     """
     if path.is_dir():
-        files = sorted(path.rglob("*.cif"))
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and _reader(file)]
         if not files:
-            raise InputError(f"Folder {path} holds no .cif files.")
+            raise InputError(f"Folder {path} holds no .cif, .zip or .json files.")
         for file in files:
-            yield (
-                file.relative_to(path).with_suffix("").as_posix(),
-                _from_cif(file.read_text(errors="replace")),
-            )
+            place = file.relative_to(path).parent
+            named_by_file = _reader(file) is _from_cif_file
+            for identifier, crystal in read_crystals(file):
+                yield (place / identifier).as_posix() if named_by_file else identifier, crystal
         return
     if not path.is_file():
         raise InputError(f"There is no file or folder {path}.")
-    kind = path.name.removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz")
-    if kind.endswith(".cif"):
-        with _open(path) as stream:
-            yield Path(kind).stem, _from_cif(stream.read())
-    elif kind.endswith(".zip"):
-        yield from _from_zip(path)
-    elif kind.endswith((".json", ".jsonl", ".ndjson")):
-        yield from _from_json(path)
-    else:
+    reader = _reader(path)
+    if reader is None:
         raise InputError(
             f"{path.name} is of no known kind: give .cif, .zip, .json or .jsonl (also .gz, .bz2, "
-            ".xz) or a folder of .cif files."
+            ".xz) or a folder of them."
         )
+    yield from reader(path)
+
+
+def _reader(path: Path) -> Callable[[Path], Iterator[Row]] | None:
+    """Return what reads a file, by its name."""
+    kind = path.name
+    for compression in (".gz", ".bz2", ".xz"):
+        kind = kind.removesuffix(compression)
+    if kind.endswith(".cif"):
+        return _from_cif_file
+    if kind.endswith(".zip"):
+        return _from_zip
+    return _from_json if kind.endswith((".json", ".jsonl", ".ndjson")) else None
 
 
 def read_optimade(
@@ -218,6 +225,15 @@ def _from_cif(text: str) -> Structure | Unreadable:
     return _tried(lambda content: _checked(Structure.from_str(content, fmt="cif")), text)
 
 
+def _from_cif_file(path: Path) -> Iterator[Row]:
+    try:
+        with _open(path, errors="replace") as stream:
+            crystal = _from_cif(stream.read())
+    except (OSError, EOFError, lzma.LZMAError):
+        crystal = Unreadable("its file is damaged or cut off")
+    yield path.name.rpartition(".cif")[0], crystal
+
+
 def _from_zip(path: Path) -> Iterator[Row]:
     try:
         archive = zipfile.ZipFile(path)
@@ -246,9 +262,9 @@ def _identifier(document: Document) -> str | None:
     return None
 
 
-def _open(path: Path) -> TextIO:
+def _open(path: Path, errors: str = "strict") -> TextIO:
     opener: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix, open)
-    stream: TextIO = opener(path, "rt", encoding="utf-8")
+    stream: TextIO = opener(path, "rt", encoding="utf-8", errors=errors)
     return stream
 
 

@@ -1,15 +1,20 @@
-"""Harmonic phonons with a potential: atomate2's flow around a tightly relaxed, symmetric cell."""
+"""Harmonic phonons around a tightly relaxed, symmetric cell.
+
+With a potential through atomate2's flow, all displacements in one job; with DFT from forces that
+were computed one job each, so that a lost displacement is run again alone.
+"""
 
 import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jobflow import Flow
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.campaign import PhononsSection
@@ -20,6 +25,7 @@ from pccd_workflows.levels import get_level
 from pccd_workflows.screening.dynamics import AMBIGUOUS_FACTOR, PhononVerdict, judge_phonons
 
 if TYPE_CHECKING:
+    from phonopy import Phonopy
     from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
 
 TIGHT_FMAX = 0.003
@@ -158,7 +164,155 @@ def _refined_primitive(structure: Structure) -> Structure:
     return refined if refined is not None else structure
 
 
-def phonon_key(structure: Structure, level: str, settings: PhononsSection) -> str:
+def symmetric_cell(structure: Structure) -> Structure:
+    """Return the primitive cell of `structure` with its symmetry exact (to SYMPREC)."""
+    return _refined_primitive(structure)
+
+
+def displaced_cells(
+    tight: Structure, settings: PhononsSection, moments: Sequence[float] = ()
+) -> list[Structure]:
+    """Return the supercells whose forces determine the force constants.
+
+    Parameters
+    ----------
+    tight
+        Primitive cell at rest.
+    moments
+        Of its sites, μB; repeated in the supercells as site property ``magmom``.
+
+    Raises
+    ------
+    PccdError
+        The supercell would be too large.
+    """
+    from pymatgen.io.phonopy import get_pmg_structure
+
+    phonon = _displaced(tight, settings)
+    cells = [get_pmg_structure(cell) for cell in phonon.supercells_with_displacements]
+    plain = [Structure(c.lattice, [s.specie.symbol for s in c], c.frac_coords) for c in cells]
+    if len(moments) > 0:
+        first = phonon.supercell.u2u_map
+        of_site = [float(moments[first[i]]) for i in phonon.supercell.s2u_map]
+        for cell in plain:
+            cell.add_site_property("magmom", of_site)
+    return plain
+
+
+def _displaced(tight: Structure, settings: PhononsSection) -> "Phonopy":
+    """Return phonopy's object for a crystal, with its displacements."""
+    from phonopy import Phonopy
+    from pymatgen.io.phonopy import get_phonopy_structure
+
+    matrix = supercell_matrix(tight, settings.min_length)
+    # rows are vectors here, columns in phonopy
+    phonon = Phonopy(get_phonopy_structure(tight), matrix.T, primitive_matrix=np.eye(3))
+    phonon.generate_displacements(distance=settings.displacement)
+    return phonon
+
+
+def dft_phonon_record(
+    tight: Structure,
+    forces: Sequence[ArrayLike],
+    level: str,
+    settings: PhononsSection,
+    software_versions: Mapping[str, str],
+) -> Phonons:
+    """Judge a crystal by the forces in its displaced supercells.
+
+    Parameters
+    ----------
+    tight
+        As for `displaced_cells`.
+    forces
+        One (n, 3) array for each of its cells, in their order, eV/Å.
+    software_versions
+        Of what computed the forces.
+
+    Raises
+    ------
+    PccdError
+        The number of forces does not fit.
+    """
+    phonon = _displaced(tight, settings)
+    cells = phonon.supercells_with_displacements
+    if len(forces) != len(cells):
+        raise PccdError(f"There are forces for {len(forces)} of {len(cells)} displacements.")
+    phonon.forces = np.array(forces)
+    phonon.produce_force_constants()
+    paths, labels = _band_path(tight)
+    qpoints = np.concatenate(paths)
+    raw = _frequencies(phonon, qpoints)
+    residual = judge_phonons(raw, qpoints, tolerance=settings.tolerance_thz).gamma_residual
+    phonon.symmetrize_force_constants()
+    frequencies = _frequencies(phonon, qpoints)
+    verdict = judge_phonons(frequencies, qpoints, tolerance=settings.tolerance_thz)
+    if verdict.verdict == "stable" and residual is not None:
+        verdict = _distrust(verdict, residual, settings.tolerance_thz)
+    reciprocal = np.linalg.inv(phonon.primitive.cell).T  # without 2π, as phonopy's plots
+    return Phonons(
+        level=level,
+        verdict=verdict.verdict,
+        reason=verdict.reason,
+        min_frequency=verdict.min_frequency,
+        min_frequency_qpoint=None if verdict.qpoint is None else list(verdict.qpoint),
+        gamma_residual=residual,
+        tolerance=settings.tolerance_thz,
+        supercell_matrix=supercell_matrix(tight, settings.min_length).tolist(),
+        displacement=settings.displacement,
+        n_displacements=len(cells),
+        bands=_picture(paths, labels, frequencies, reciprocal),
+        software={**software_versions, "phonopy": version("phonopy")},
+    )
+
+
+def _frequencies(phonon: "Phonopy", qpoints: NDArray[np.float64]) -> NDArray[np.float64]:
+    phonon.run_qpoints(qpoints)
+    return np.array(phonon.get_qpoints_dict()["frequencies"])
+
+
+def _band_path(
+    primitive: Structure,
+) -> tuple[list[NDArray[np.float64]], list[list[str]]]:
+    """Return the q-points of each leg between points of high symmetry, and the legs' two ends.
+
+    primitive: pymatgen's standard primitive cell, to whose axes its path belongs.
+    """
+    from pymatgen.symmetry.bandstructure import HighSymmKpath
+
+    path = HighSymmKpath(primitive, symprec=SYMPREC).kpath
+    steps = np.linspace(0, 1, POINTS_PER_SEGMENT)[:, None]
+    points, legs, ends = path["kpoints"], [], []
+    for branch in path["path"]:
+        for left, right in itertools.pairwise(branch):
+            first, last = np.array(points[left]), np.array(points[right])
+            legs.append(first + steps * (last - first))
+            ends.append([_plain(left), _plain(right)])
+    return legs, ends
+
+
+def _picture(
+    paths: Sequence[NDArray[np.float64]],
+    labels: list[list[str]],
+    frequencies: NDArray[np.float64],
+    reciprocal: NDArray[np.float64],
+) -> dict[str, Any]:
+    """Return what a plot needs (see `band_picture`), from q-points leg by leg."""
+    legs, start, along = [], 0, 0.0
+    distances = []
+    for path in paths:
+        steps = np.linalg.norm(np.diff(path, axis=0) @ reciprocal, axis=1)
+        walked = along + np.concatenate([[0.0], np.cumsum(steps)])
+        along = float(walked[-1])
+        distances.append(np.round(walked, 5).tolist())
+        legs.append(np.round(frequencies[start : start + len(path)].T, 4).tolist())
+        start += len(path)
+    return {"distances": distances, "frequencies": legs, "labels": labels}
+
+
+def phonon_key(
+    structure: Structure, level: str, settings: PhononsSection, ordering: str | None = None
+) -> str:
     """Return the content address of a phonon calculation: structure, level and settings."""
     start = relaxation_key(structure, level, fmax=TIGHT_FMAX, steps=TIGHT_STEPS)
     numbers = [
@@ -168,7 +322,10 @@ def phonon_key(structure: Structure, level: str, settings: PhononsSection) -> st
         SYMPREC,
         ALGORITHM,
     ]
-    return hashlib.sha256(json.dumps(["phonons", start, *numbers]).encode()).hexdigest()
+    content = ["phonons", start, *numbers]
+    if get_level(level).kind == "dft":
+        content += [ordering]  # potentials know no moments
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def phonon_record(

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pccd_workflows.errors import PccdError
-from pccd_workflows.external.mp_client import PAGE, Client
+from pccd_workflows.errors import InputError, PccdError
+from pccd_workflows.external.mp_client import NO_KEY, PAGE, Client, has_api_key
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection
@@ -56,6 +56,8 @@ def materials_project_records(
         The server cannot be reached, its answers have changed, or it released another version
         meanwhile.
     """
+    if not has_api_key():
+        raise InputError(NO_KEY)
     client = client or Client()
     version = client.version()
     criteria = {

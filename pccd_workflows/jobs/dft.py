@@ -79,7 +79,8 @@ def gpaw_run(crystal: Crystal, level: str, ordering: str | None, plan: str = "re
         return _output(crystal, level, plan, record)
     began = time.perf_counter()
     if plan == "forces":
-        found: dict[str, Any] = {"forces": gpaw.forces(structure, level).tolist()}
+        forces = gpaw.forces(structure, level).tolist()
+        found: dict[str, Any] = {"forces": forces, "seconds": time.perf_counter() - began}
         settings: dict[str, Any] = {}
     else:
         record = gpaw.relax(structure, level, ordering, plan=effort)  # type: ignore[arg-type]
@@ -133,7 +134,7 @@ def dft_run(  # noqa: PLR0911
     names = runs_of(level, effort)
     runs = _stored_runs(key, len(names))
     if plan == "forces" and runs:
-        return {"forces": runs[-1].forces}
+        return _forces(runs[-1])
     if len(runs) == len(names) or (runs and diverged(crystal.structure, runs[-1])):
         record = relaxation(crystal.structure, level, runs, ordering, effort)  # type: ignore[arg-type]
         put_result(database, key, "relaxation", record.model_dump(mode="json"))
@@ -152,7 +153,7 @@ def dft_run(  # noqa: PLR0911
         )
         return Response(replace=_named(again, crystal, level, plan, len(runs)))
     if plan == "forces":
-        return {"forces": _stored_runs(key, 1)[0].forces}
+        return _forces(_stored_runs(key, 1)[0])
     following = dft_run(crystal, level, ordering, plan)
     return Response(output=document, replace=_named(following, crystal, level, plan, len(runs) + 1))
 
@@ -220,6 +221,10 @@ def _run(
     put_result(stage_database(), identifier, "vasp_run", result.model_dump(mode="json"))
     survive_outage(lambda: checkpoints.delete_one({"_id": identifier}))
     return document
+
+
+def _forces(run: VaspRun) -> dict[str, Any]:
+    return {"forces": run.forces, "seconds": run.seconds}
 
 
 def _stored_runs(key: str, number: int) -> list[VaspRun]:

@@ -18,7 +18,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 @pytest.fixture
 def bare(monkeypatch) -> Settings:
     """Settings on a machine without key, VASP, POTCARs and Slurm."""
-    for name in ("MP_API_KEY", "PMG_MAPI_KEY", "ATOMATE2_VASP_CMD", "PMG_VASP_PSP_DIR"):
+    for name in ("MP_API_KEY", "PMG_MAPI_KEY", "PCCD_VASP_COMMAND", "PMG_VASP_PSP_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(doctor, "_pymatgen_setting", lambda _: None)
     return Settings()
@@ -143,12 +143,27 @@ def test_the_mp_key(bare, monkeypatch):
 
 def test_vasp(bare, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("ATOMATE2_VASP_CMD", "srun -n 4 vasp_std")
-    assert "no program 'srun'" in doctor.check_vasp(bare).found
+    there = bare.model_copy(update={"vasp_command": "srun -n 4 vasp_std"})
+    assert "srun is not on PATH" in doctor.check_vasp(there).found
     executable(tmp_path, "srun")
-    assert doctor.check_vasp(bare).ok
-    monkeypatch.setenv("ATOMATE2_VASP_CMD", "'unbalanced")
-    assert "is no command" in doctor.check_vasp(bare).found
+    assert "vasp_std is not on PATH" in doctor.check_vasp(there).found
+    executable(tmp_path, "vasp_std")
+    assert doctor.check_vasp(there).ok
+    broken = bare.model_copy(update={"vasp_command": "'unbalanced"})
+    assert "is not on PATH" in doctor.check_vasp(broken).found
+
+
+def test_gpaw(bare, monkeypatch):
+    from importlib import metadata
+
+    monkeypatch.setattr(metadata, "version", lambda _: "26.7.0")
+    assert doctor.check_gpaw(bare).found == "26.7.0"
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert "make gpaw" in doctor.check_gpaw(bare).cost
 
 
 def test_potcars(bare, tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from pccd_workflows.diffusion.dataset import (
 )
 from pccd_workflows.diffusion.training_index import crystal_key
 from pccd_workflows.errors import InputError, PccdError
+from pccd_workflows.external import mp_client
 from pccd_workflows.external.mongo import database
 from pccd_workflows.external.mp_client import Client
 from pccd_workflows.external.training_records import (
@@ -268,6 +269,12 @@ def test_a_missing_or_wrong_key_is_one_sentence(project, monkeypatch):
     monkeypatch.setenv("MP_API_KEY", "x" * 32)
     with pytest.raises(InputError, match="refuses the API key"):
         next(materials_project_records(max_elements=2, max_sites=8, client=client))
+    project.requests.clear()
+    monkeypatch.delenv("MP_API_KEY")
+    monkeypatch.setattr(mp_client, "SETTINGS", {})
+    with pytest.raises(InputError, match="needs an API key"):
+        next(materials_project_records(max_elements=2, max_sites=8, client=client))
+    assert not project.requests
 
 
 def test_a_collection_of_the_database(settings):

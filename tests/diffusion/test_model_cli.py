@@ -1,6 +1,7 @@
 """The model and dataset commands, as a user types them."""
 
 import json
+from xml.etree import ElementTree as ET
 
 import pytest
 from pymatgen.core import Structure
@@ -78,13 +79,47 @@ def test_build_and_describe(capsys, crystals_file, tmp_path):
     assert json.loads(out)["sha256"] == built["sha256"]
 
 
-def test_evaluate(capsys, dataset_file):
-    options = ("--data", str(dataset_file), "--samples", "16", "--steps", "10", "--json")
-    code, out, _ = run(capsys, "model", "evaluate", "tiny", *options)
+MEASURED = {"value", "interval", "n"}
+
+
+def test_evaluate(capsys, dataset_file, tiny_folder, tmp_path, monkeypatch):
+    from pccd_workflows.cli import evaluation
+    from pccd_workflows.external import disk_results, potential
+
+    monkeypatch.setattr(evaluation, "MAX_SIMILARITY", 1)
+    monkeypatch.setattr(potential, "calculator_of", lambda _: None)
+    monkeypatch.setattr(disk_results, "single_point", lambda structure, _: -structure.volume)
+    page = tmp_path / "report"
+    options = ("--data", str(dataset_file), "--samples", "4", "--steps", "10", "--attempts", "2")
+    options += ("--report", str(page), "--json")
+    code, out, _ = run(capsys, "model", "evaluate", str(tiny_folder), *options)
     assert code == 0
     result = json.loads(out)
-    assert result["generation"]["elements_present"]["value"] == 1.0
+    for part in ("reconstruction", "control"):
+        assert set(result[part]["atom_count_accuracy"]) == MEASURED
+        assert set(result[part]["efficiency"]) == {"a", "b", "c", "x", "y", "z"}
+        assert all(set(value) == MEASURED for value in result[part]["efficiency"].values())
+    assert result["reconstruction"]["atom_count_accuracy"]["value"] == 1.0
+    assert result["inversion"]["match_rate"]["value"] == 1.0
+    assert set(result["csp"]["match_rate"]) == set(result["csp"]["rmse"]) == MEASURED
+    assert len(result["similarity"]) == 6
     assert result["generation"]["valid"]["value"] > 0.8
     assert result["generation"]["obedience"]["composition"]["value"] == 1.0
-    assert result["reconstruction"]["atom_count_accuracy"]["value"] == 1.0
-    assert set(result["control"]["efficiency"]) == {"a", "b", "c", "x", "y", "z"}
+    assert result["known_to_model"]["value"] == 0.0
+    assert json.loads((page / "metrics.json").read_text()) == result
+    text = (page / "evaluation.html").read_text()
+    assert "<dt>Command</dt><dd>pccd " in text
+    assert text.count("<svg") == len(list(page.glob("*.svg"))) > 15
+    for figure in page.glob("*.svg"):
+        assert ET.fromstring(figure.read_text()).tag.endswith("svg")  # noqa: S314  our own file
+
+
+def test_evaluate_reads_json_lines_and_only_the_parts_asked_for(capsys, crystals_file):
+    options = ("--data", str(crystals_file), "--samples", "4", "--steps", "5", "--only", "csp")
+    code, out, _ = run(capsys, "model", "evaluate", "tiny", *options, "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["csp"]["match_rate"]["n"] == 4
+    assert "reconstruction" not in result
+    code, out, _ = run(capsys, "model", "evaluate", "tiny", *options)
+    assert "match_rate" in out

@@ -136,6 +136,23 @@ def test_every_kind_of_file_gives_the_same_crystals(tmp_path, name, chunk, monke
     assert all(same(found[i], CRYSTALS[i]) for i in CRYSTALS)
 
 
+def test_a_folder_holds_a_database_that_comes_in_parts(tmp_path):
+    """As Alexandria does: alexandria_000.json.bz2, alexandria_001.json.bz2, ..."""
+    for number, identifier in enumerate(["a-1", "a-2"]):
+        entry = ComputedStructureEntry(CRYSTALS[identifier], -1.0, data={"mat_id": identifier})
+        text = json.dumps({"entries": [entry.as_dict()]})
+        (tmp_path / f"alexandria_{number:03d}.json.bz2").write_bytes(bz2.compress(text.encode()))
+    (tmp_path / "more").mkdir()
+    latin = b"# \xe5ngstr\xf6m\n" + CRYSTALS["a-3"].to(fmt="cif").encode()
+    (tmp_path / "more" / "a-3.cif.gz").write_bytes(gzip.compress(latin))
+    (tmp_path / "more" / "b.cif.gz").write_bytes(gzip.compress(latin)[:-20])
+    (tmp_path / "README.txt").write_text("not a crystal")
+    found = dict(read_crystals(tmp_path))
+    assert found.pop("more/b") == Unreadable("its file is damaged or cut off")
+    assert list(found) == ["a-1", "a-2", "more/a-3"]
+    assert all(same(crystal, CRYSTALS[i.split("/")[-1]]) for i, crystal in found.items())
+
+
 def test_a_large_file_is_read_piece_by_piece(tmp_path, monkeypatch):
     monkeypatch.setattr(known_files, "CHUNK", 5_000)
     row = json.dumps({"structure": CRYSTALS["a-1"].as_dict()})
@@ -169,10 +186,11 @@ def test_a_damaged_archive_says_so(tmp_path):
 def test_wrong_paths_are_named(tmp_path):
     (tmp_path / "notes.txt").touch()
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "empty").mkdir()
     for path, message in (
         (tmp_path / "absent.json", "no file or folder"),
         (tmp_path / "notes.txt", "of no known kind"),
-        (tmp_path, "holds no .cif files"),
+        (tmp_path / "empty", "holds no .cif, .zip or .json files"),
         (tmp_path / "empty.jsonl", "holds no records"),
     ):
         with pytest.raises(InputError, match=message):
@@ -187,6 +205,8 @@ def test_what_cannot_be_compared_is_a_reason_not_a_crash(tmp_path):
         {"id": "empty"},
         {"id": "alien", "lattice": [[3, 0, 0], [0, 3, 0], [0, 0, 3]], "species": ["Zz"],
          "frac_coords": [[0, 0, 0]]},
+        {"id": "flat", "lattice": [[3, 0, 0], [0, 3, 0], [3, 3, 0]], "species": ["Mg"],
+         "frac_coords": [[0, 0, 0]]},
         {"id": "lost", "type": "structures", "attributes": {"species_at_sites": ["Mg"]}},
         {"id": "slab", "attributes": {**resources()[0]["attributes"],
                                       "dimension_types": [1, 1, 0]}},
@@ -200,6 +220,7 @@ def test_what_cannot_be_compared_is_a_reason_not_a_crash(tmp_path):
     assert {i: f.reason for i, f in found.items() if i != "alien"} == {
         "mixed": "it has disorder",
         "empty": "it holds no structure",
+        "flat": "its cell has no volume",
         "lost": "'lattice_vectors' is missing",
         "slab": "it is not periodic in three dimensions",
         "hot": "it has disorder",

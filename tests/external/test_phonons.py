@@ -13,6 +13,8 @@ from pccd_workflows.campaign import PhononsSection
 from pccd_workflows.candidate import Phonons
 from pccd_workflows.errors import PccdError
 from pccd_workflows.external.phonons import (
+    dft_phonon_record,
+    displaced_cells,
     phonon_flow,
     phonon_key,
     phonon_record,
@@ -147,3 +149,28 @@ def test_rock_salt_is_stable_with_chgnet() -> None:
     assert again.min_frequency == pytest.approx(record.min_frequency)
     with pytest.raises(PccdError, match="no band structure"):
         phonon_record({}, "chgnet", settings)
+
+
+def test_forces_one_by_one_give_the_frequencies_of_the_flow():
+    from ase.calculators.emt import EMT
+
+    from pccd_workflows.external.potential import to_atoms
+
+    settings = PhononsSection(min_length=7.0)
+    cell = tight_cell(fcc(), "emt")
+    forces = []
+    for displaced in displaced_cells(cell, settings, moments=[0.5]):
+        assert displaced.site_properties["magmom"] == [0.5] * len(displaced)
+        atoms = to_atoms(displaced)
+        atoms.calc = EMT()
+        forces.append(atoms.get_forces())
+    ours = dft_phonon_record(cell, forces, "emt", settings, {"emt": "1"})
+    theirs, _ = compute(cell, "emt", settings)
+    assert (ours.verdict, ours.n_displacements) == (theirs.verdict, 1)
+    highest = [
+        max(max(band) for leg in record.bands["frequencies"] for band in leg)
+        for record in (ours, theirs)
+    ]
+    assert highest[0] == pytest.approx(highest[1], abs=0.02)
+    with pytest.raises(PccdError, match="0 of 1 displacements"):
+        dft_phonon_record(cell, [], "emt", settings, {})

@@ -15,11 +15,13 @@ from pymatgen.core import Lattice, Structure
 from vasp_fixture import inject, standin_environment, use_standin
 
 from pccd_workflows import operations
-from pccd_workflows.campaign import Campaign
+from pccd_workflows.campaign import Campaign, PhononsSection
 from pccd_workflows.candidate import Crystal
 from pccd_workflows.errors import InputError, MissingDependencyError
 from pccd_workflows.external import launchpad, mongo, vasp
+from pccd_workflows.external.phonons import dft_phonon_record, displaced_cells
 from pccd_workflows.jobs.dft import dft_job
+from pccd_workflows.jobs.phonons import candidate_phonons
 
 LEVEL = "vasp/mp-gga"
 R2SCAN = "vasp/mp-r2scan"
@@ -231,6 +233,39 @@ def test_no_vasp_is_left_behind_when_a_worker_is_stopped(settings, tmp_path, mon
     assert Path(checkpoint["folder"].rpartition(":")[2]).is_dir()
 
 
+def test_a_lost_displacement_is_computed_again_alone(standin, tmp_path):
+    from pair_potential import evaluate
+
+    inject(tmp_path, {"folder": "forces-2", "fault": "segfault", "times": 1})
+    section = PhononsSection(level=LEVEL, min_length=5.5)
+    crystal = Crystal(candidate_id="c-0", structure=rock_salt("Mg"))
+    flow = Flow([candidate_phonons(crystal, section)])
+    flow.update_metadata({"campaign_id": "phonons"})
+    launchpad.submit(flow, standin)
+    launchpad.run_worker(standin)
+    (lost,) = launchpad.failures(standin, "phonons")
+    assert lost["name"].startswith("forces 2/2")
+    assert results(standin, "phonons") == []
+    done = mongo.database(standin)["costs"].count_documents({"outcome": "done"})
+    assert done == 2  # at rest, and the other displacement
+    operations.restart("phonons", standin, 5)
+    launchpad.run_worker(standin)
+    assert mongo.database(standin)["costs"].count_documents({"outcome": "done"}) == done + 1
+    (record,) = results(standin, "phonons")
+    (tight,) = results(standin, "relaxation")
+    # the same from the stand-in's energies directly
+    cell = Structure.from_dict(tight["structure"])
+    cells = displaced_cells(cell, section)
+    assert record["n_displacements"] == len(cells) == 2
+    symbols = [site.specie.symbol for site in cells[0]]
+    forces = [evaluate(c.lattice.matrix, c.frac_coords, symbols).forces for c in cells]
+    expected = dft_phonon_record(cell, forces, LEVEL, section, {})
+    assert record["verdict"] == expected.verdict
+    assert record["min_frequency"] == pytest.approx(expected.min_frequency, abs=0.05)
+    assert record["bands"]["labels"][0] == ["Γ", "X"]
+    assert len(record["bands"]["frequencies"][0]) == 6
+
+
 def test_a_contcar_that_makes_no_sense_is_not_used(tmp_path):
     like = rock_salt()
     contcar = tmp_path / "CONTCAR"
@@ -274,10 +309,15 @@ def test_the_standin_knows_every_error_that_custodian_knows():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"references": {"source": "prototypes"}}, "needs 'materials_project' or 'file'"),
-        ({"phonons": {"level": LEVEL}}, "not available"),
-        ({"phonons": {"level": "chgnet", "confirm": LEVEL}}, "not available"),
         ({"generate": {"elements": ["Fe", "O"]}}, r"no POTCAR for Fe \(Fe_pv\)"),
+        (
+            {
+                "generate": {"elements": ["Fe", "O"]},
+                "rungs": [{"level": "chgnet"}],
+                "phonons": {"confirm": R2SCAN},
+            },
+            r"no POTCAR for Fe \(Fe_pv\): expected .*POT_GGA_PAW_PBE_54/Fe_pv/POTCAR",
+        ),
     ],
 )
 def test_a_campaign_that_cannot_climb_is_refused(standin, change, message):
