@@ -186,7 +186,8 @@ def train(
             bar.update(task, completed=progress.fraction, description=label)
 
         model_info = training.train(settings, work, out, report=show)
-    typer.echo(f"Wrote {out} (weights sha256 {model_info.weights_sha256[:12]}…).")
+    if model_info is not None:  # the first of several processes
+        typer.echo(f"Wrote {out} (weights sha256 {model_info.weights_sha256[:12]}…).")
 
 
 @app.command()

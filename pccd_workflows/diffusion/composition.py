@@ -157,7 +157,7 @@ def train_composition_model(
             optimizer.step()
             scheduler.step()
     model.eval()
-    losses = {"train": float(loss)}
+    losses = {"train": float(loss.detach())}
     if held_out is not None:
         losses["held_out"] = composition_loss(model, *held_out)
     return model, losses

@@ -75,6 +75,9 @@ class TrainConfig(Section):
     max_steps: int | None = Field(None, ge=1)
     max_minutes: float | None = Field(None, gt=0, description="Wall time over all restarts")
     checkpoint_minutes: float = Field(5.0, gt=0)
+    devices: int | None = Field(
+        None, ge=1, description="GPUs (or processes without one); all GPUs if left out"
+    )
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     seed: int = 0
 

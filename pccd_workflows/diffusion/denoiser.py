@@ -219,15 +219,12 @@ class PointTransformer(Denoiser):
 
     def encode(self, crystals: CrystalArrays) -> Tensor:
         """Return clean clouds (B, 3, 128, C) with zero mean and unit variance."""
-        conditions = conditions_of(crystals)
-        sites = (torch.from_numpy(crystals.frac_coords) - COORD_MEAN) / COORD_STD
-        lattice = torch.cat(
-            [
-                (torch.from_numpy(crystals.angles) - ANGLE_MEAN) / ANGLE_STD,
-                (torch.from_numpy(crystals.lengths).log() - LENGTH_MEAN) / LENGTH_STD,
-            ],
-            -1,
-        )
+        device = self.owner.device
+        conditions = conditions_of(crystals).to(device)
+        sites = (torch.from_numpy(crystals.frac_coords).to(device) - COORD_MEAN) / COORD_STD
+        angles = (torch.from_numpy(crystals.angles).to(device) - ANGLE_MEAN) / ANGLE_STD
+        lengths = torch.from_numpy(crystals.lengths).to(device).log()
+        lattice = torch.cat([angles, (lengths - LENGTH_MEAN) / LENGTH_STD], -1)
         return self.spread(sites, lattice, conditions)
 
     def decode(self, cloud: Tensor) -> Tensor:

@@ -164,7 +164,7 @@ def train_space_group_model(
             optimizer.step()
             scheduler.step()
     model.eval()
-    figures = {"train": float(loss)}
+    figures = {"train": float(loss.detach())}
     if held_out is not None:
         figures["held_out"], figures["held_out_accuracy"] = space_group_loss(model, *held_out)
     return model, figures

@@ -84,6 +84,12 @@ class Run:
     step: int = 0
     seconds: float = 0.0
 
+    def agreed(self, value: float) -> float:
+        """Return the value of the first process, so that all take the same decision."""
+        if self.fabric.world_size == 1:
+            return value
+        return float(self.fabric.broadcast(value))
+
     def save(self, folder: Path) -> None:
         """Write a checkpoint so that a kill leaves the old one or the new one."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +131,7 @@ def start_run(config: TrainConfig, folder: Path) -> Run:
     """Return a new run, or the one that was interrupted."""
     from lightning.fabric import Fabric
 
-    fabric = Fabric(precision=config.precision)
+    fabric = Fabric(devices=config.devices or "auto", precision=config.precision)
     fabric.launch()
     torch.manual_seed(config.seed)
     denoiser = build_denoiser(config.architecture)
@@ -205,7 +211,7 @@ def train_denoiser(
     started = time.monotonic() - run.seconds
     saved = reported = time.monotonic()
     losses: list[float] = []
-    while (fraction := _fraction(config, run)) < 1:
+    while (fraction := run.agreed(_fraction(config, run))) < 1:
         rate = config.learning_rate * min(1.0, (run.step + 1) / max(1, config.warmup))
         for group in run.optimizer.param_groups:
             group["lr"] = rate * (1 - fraction)
@@ -221,13 +227,13 @@ def train_denoiser(
         now = time.monotonic()
         run.seconds = now - started
         if now - reported > REPORT_SECONDS:
-            progress = _progress(run, config, fraction, losses)
             if run.fabric.is_global_zero:
+                progress = _progress(run, config, fraction, losses)
                 log_progress(folder, progress)
                 if report is not None:
                     report(progress)
             reported, losses = now, []
-        if now - saved > 60 * config.checkpoint_minutes:
+        if run.agreed(float(now - saved > 60 * config.checkpoint_minutes)):
             run.save(folder)
             saved = now
     run.save(folder)
@@ -292,8 +298,10 @@ def train(
     out: Path,
     *,
     report: Callable[[Progress], None] | None = None,
-) -> ModelInfo:
+) -> ModelInfo | None:
     """Train a model and write it as a folder that `load_model` reads.
+
+    Of several processes (GPUs) the first writes the model; the others return None.
 
     Parameters
     ----------
@@ -307,7 +315,15 @@ def train(
     """
     data = read_dataset(config.data)
     denoiser, progress = train_denoiser(config, data.of_split("train"), work, report=report)
+    if not is_first_process():
+        return None
     return write_model(config, data, denoiser, progress, out)
+
+
+def is_first_process() -> bool:
+    """Return whether this is the only or the first process of a training run."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not distributed or torch.distributed.get_rank() == 0
 
 
 def write_model(

@@ -1,11 +1,16 @@
 """Training: it learns, it resumes, it refuses."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
+import yaml
 
 from pccd_workflows.diffusion.checkpoint import load_model
 from pccd_workflows.diffusion.config import load_train_config
-from pccd_workflows.diffusion.dataset import read_dataset
+from pccd_workflows.diffusion.dataset import read_dataset, write_dataset
 from pccd_workflows.diffusion.denoiser import build_denoiser
 from pccd_workflows.diffusion.train import (
     CHECKPOINT,
@@ -64,8 +69,6 @@ def test_a_checkpoint_of_another_network_is_refused(tiny_config, tmp_path):
 
 
 def test_batches_hold_every_crystal_once_per_epoch():
-    import numpy as np
-
     sizes = np.random.default_rng(0).integers(1, 17, 96)
     batches = Batches(sizes, 16, seed=3)
     rows = torch.cat([batches(step) for step in range(6)])
@@ -121,3 +124,35 @@ def test_the_loss_curve_has_every_step_once_also_after_a_kill(tmp_path):
         file.write('{"step": 500, "crys')
     assert [point.step for point in read_progress(tmp_path)] == [100, 200, 300, 400]
     assert read_progress(tmp_path / "none") == []
+
+
+def test_two_processes_train_one_model(tiny_config, tmp_path):
+    config = {
+        "name": "two",
+        "data": "few.npz",
+        "architecture": {"kind": "point-transformer", "width": 16, "depth": 1, "heads": 2},
+        "composition": {"width": 8, "epochs": 1},
+        "batch": 8,
+        "devices": 2,
+        "max_steps": 6,
+        "checkpoint_minutes": 1e-9,
+    }
+    arrays = read_dataset(tiny_config.data)
+    few = arrays.take(np.flatnonzero(arrays.n_sites < 9)[::4])
+    write_dataset(tmp_path / "few.npz", few)
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "pccd_workflows", "model", "train", "train.yaml"]
+    for _ in range(2):  # the second time it goes on from the end: nothing is left to do
+        done = subprocess.run(
+            [*command, "--work", "work", "--out", "model"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Wrote model") == 1
+    info = load_model(tmp_path / "model", "cpu").info
+    assert info.training["steps"] == 6
+    assert info.training["crystals_seen"] == 6 * 8 * 2
