@@ -187,6 +187,8 @@ def stages_by_category(campaign: Campaign) -> dict[str, list[str]]:
         stages[CPU if get_level(rung.level).kind == "dft" else GPU].append(f"rung {rung.level}")
     if campaign.phonons is not None:
         stages[GPU].append("phonons")
+        levels = filter(None, [campaign.phonons.level, campaign.phonons.confirm])
+        stages[CPU] += [f"phonons {x}" for x in levels if get_level(x).kind == "dft"]
     return {category: names for category, names in stages.items() if names}
 
 

@@ -31,7 +31,8 @@ def import_set(
         str,
         typer.Argument(
             help="JSON or JSON lines (Alexandria, OPTIMADE, pymatgen), .cif, a .zip of CIFs, a "
-            "folder of all these, the base URL of an OPTIMADE provider, or collection:NAME of the database"
+            "folder of all these, the base URL of an OPTIMADE provider, or collection:NAME of the "
+            "database"
         ),
     ],
     query: Annotated[str, typer.Option("--filter", help="OPTIMADE filter (URLs only)")] = "",
