@@ -45,9 +45,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="crystals: JSON lines, gzipped")
     parser.add_argument("--entries", type=Path, default=ENTRIES, help="phases of the hull")
-    parser.add_argument("--n", type=int, default=100_000, help="candidates, hull and novelty")
+    parser.add_argument("--n", type=int, default=100_000, help="candidates, hull")
+    parser.add_argument("--novelty", type=int, default=100_000, help="candidates, novelty")
     parser.add_argument("--group", type=int, default=10_000, help="candidates, grouping")
     parser.add_argument("--replicas", type=int, default=11, help="known crystals, times")
+    parser.add_argument("--index", type=Path, help="keep the index of known crystals here (.npz)")
     parser.add_argument("--plot", type=Path, help="where to draw it (.svg or .png)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
@@ -60,8 +62,8 @@ def main() -> None:
     note("hull", grow_hull(args.entries, args.n))
     rows = read_rows(args.data)
     note("group", grow_groups(rows, args.group))
-    known = KnownCrystals((row["id"], structure_of(row)) for row in rows)
-    note("novelty", grow_novelty(known, rows, args.n))
+    known = index_of(rows, args.index)
+    note("novelty", grow_novelty(known, rows, args.novelty))
     note("more_known", more_known(known, rows, args.replicas))
     result["million"] = {name: of_a_million(result[name]) for name in ("hull", "novelty", "group")}
     if args.plot:
@@ -69,9 +71,19 @@ def main() -> None:
     print(json.dumps(result, indent=1) if args.json else _table(result))
 
 
+def index_of(rows: Sequence[Row], path: Path | None) -> KnownCrystals:
+    """Return the index of the data's crystals, from the file if it is there."""
+    if path is not None and path.exists():
+        return KnownCrystals.load(path)
+    known = KnownCrystals((row["id"], structure_of(row)) for row in rows)
+    if path is not None:
+        known.save(path)
+    return known
+
+
 def sizes(most: int) -> list[int]:
-    """Return 1,000, 3,000, 10,000, ... up to `most`."""
-    return [n for n in (1000, 3000, 10_000, 30_000, 100_000, 300_000, MILLION) if n <= most]
+    """Return 300, 1,000, 3,000, ... up to `most`."""
+    return [n for n in (300, 1000, 3000, 10_000, 30_000, 100_000, 300_000, MILLION) if n <= most]
 
 
 def measure(batches: Iterator[Any], work: Callable[[Any], object], most: int) -> Steps:

@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -252,6 +253,13 @@ def compare_novelty(rows: Sequence[Row], n: int, sample: int) -> Row:
     start = time.process_time()
     known = KnownCrystals((row["id"], structure_of(row)) for row in rows)
     build = time.process_time() - start
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "index.npz"
+        known.save(path)
+        size = path.stat().st_size
+        start = time.process_time()
+        known = KnownCrystals.load(path)
+        load = time.process_time() - start
     candidates = make_candidates(rows, n)
     start = time.process_time()
     found = known.find_all(candidates)
@@ -270,6 +278,8 @@ def compare_novelty(rows: Sequence[Row], n: int, sample: int) -> Row:
     return {
         "known_crystals": len(known),
         "index_seconds": round(build, 1),
+        "index_mb": round(size / 1e6, 1),
+        "index_load_seconds": round(load, 1),
         "candidates": n,
         "candidates_known": sum(identifier is not None for identifier in found),
         "novelty_ms_per_candidate": round(1000 * ours / n, 3),

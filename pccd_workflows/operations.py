@@ -4,6 +4,7 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pccd_workflows.campaign import Campaign
@@ -98,6 +99,19 @@ def _check_dft(campaign: Campaign, settings: Settings) -> None:
     for level in sorted(set(levels)):
         if get_level(level).kind == "dft":
             check_engine(level, sorted(_elements(campaign)), settings)
+    if campaign.references.path is not None:
+        _check_reference_file(campaign, campaign.references.path)
+
+
+def _check_reference_file(campaign: Campaign, path: Path) -> None:
+    """Refuse a file whose energies are not those of every DFT rung: nothing computes them here."""
+    from pccd_workflows.external.reference_files import load_reference_set
+
+    chemsys = "-".join(sorted(_elements(campaign)))
+    for rung in campaign.rungs:
+        level = get_level(rung.level)
+        if level.kind == "dft":
+            load_reference_set(path, chemsys, level.name, level.convention)
 
 
 def check_engine(level: str, elements: list[str], settings: Settings) -> None:

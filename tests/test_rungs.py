@@ -1,19 +1,25 @@
 """What a rung makes of relaxed crystals, and who goes on to phonons."""
 
 import pytest
+from jobflow import Flow
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.campaign import Campaign, PhononsSection
+from pccd_workflows import operations
+from pccd_workflows.campaign import Campaign, PhononsSection, Rung
 from pccd_workflows.candidate import (
     Crystal,
     Novelty,
+    Phonons,
     Relaxation,
     SetNovelty,
     Stability,
     StageOutput,
 )
+from pccd_workflows.errors import InputError
+from pccd_workflows.external import launchpad, mongo
 from pccd_workflows.jobs.novelty import find_duplicates
-from pccd_workflows.jobs.phonons import choose
+from pccd_workflows.jobs.phonons import _settled, choose
+from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import judge_stability, with_novelty
 from pccd_workflows.reference import ReferenceEntry, ReferenceSet
 
@@ -118,3 +124,97 @@ def test_phonons_go_to_new_crystals_near_the_hull():
     assert [c.candidate_id for c in choose(judged, section)] == ["new"]
     everything = section.model_copy(update={"novel_only": False, "candidates": 9})
     assert [c.candidate_id for c in choose(judged, everything)] == ["known", "new", "next"]
+
+
+def test_energies_without_corrections_stay_as_computed():
+    """r2SCAN and GPAW totals get no MP2020 correction, and never meet another level's."""
+    references = REFERENCES.model_copy(update={"level": "gpaw/pbe", "convention": "as_computed"})
+    rung = Rung(level="gpaw/pbe", keep={"energy_above_hull": 0.1})
+    found = relaxed(-1.45).model_copy(update={"level": "gpaw/pbe", "convention": "as_computed"})
+    (record,) = judge_stability({"a": found}, rung, [references]).values()
+    assert record.energy_above_hull == pytest.approx(0.05)  # nothing was added for chlorine
+    assert (record.convention, record.passed) == ("as_computed", True)
+    with pytest.raises(InputError, match="cannot share a hull"):
+        judge_stability({"a": found}, rung, [REFERENCES])
+
+
+def test_a_rung_without_budget_left_says_so():
+    spent = Relaxation(level="chgnet", key="", verdict="budget", reason="The budget is spent.")
+    (record,) = judge_stability({"a": spent}, campaign().rungs[0], [REFERENCES]).values()
+    assert (record.passed, record.reason_class) == (False, "budget")
+
+
+def test_an_ambiguous_verdict_is_settled_at_the_better_level():
+    section = PhononsSection(level="chgnet", confirm="vasp/mp-gga")
+    crystal = Crystal(candidate_id="c-0", structure=SALT)
+    record = Phonons(level="chgnet", verdict="ambiguous", tolerance=0.1)
+    response = _settled(crystal, section, record, "AFM")
+    assert response.output.records["c-0"].verdict == "ambiguous"
+    (job,) = response.addition.jobs
+    assert job.name == "phonons vasp/mp-gga c-0"
+    assert job.function_args[1].confirm is None
+    assert job.function_args[2] == "AFM"
+    stable = record.model_copy(update={"verdict": "stable"})
+    assert _settled(crystal, section, stable, None).records["c-0"].verdict == "stable"
+
+
+def known_salts() -> ReferenceSet:
+    """Return Na, Cl and two compounds, the second far above the hull, as CHGNet has them."""
+    sodium = Structure(Lattice.cubic(4.0), ["Na"], [[0, 0, 0]])
+    chlorine = Structure(Lattice.cubic(4.1), ["Cl"], [[0, 0, 0]])
+    dense = Structure(Lattice.cubic(3.4), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3])
+    rows = [("Na", sodium, -1.3), ("Cl", chlorine, -1.8), ("B1", SALT, -16.0), ("B2", dense, -2.0)]
+    entries = [
+        ReferenceEntry(entry_id=name, formula=s.composition.formula, energy=e, structure=s)
+        for name, s, e in rows
+    ]
+    return ReferenceSet(
+        source="prototypes", chemsys="Cl-Na", level="chgnet", convention="mp2020", entries=entries
+    )
+
+
+def test_competing_phases_are_recomputed_a_job_each(settings, monkeypatch):
+    """With a stand-in for GPAW, one phase of which is lost at first."""
+    computed = []
+
+    def relax(structure, level, ordering, *, plan):
+        computed.append(structure.composition.reduced_formula)
+        if computed[-1] == "NaCl" and computed.count("NaCl") == 1:
+            raise RuntimeError("the node died")
+        return Relaxation(
+            level=level,
+            key="k",
+            verdict="converged",
+            structure=structure,
+            energy=-5.0 * len(structure),
+            convention="as_computed",
+        )
+
+    monkeypatch.setattr("pccd_workflows.external.gpaw.relax", relax)
+    database = mongo.database(settings)
+    mongo.ensure_indexes(database)
+    mongo.put_reference_set(database, known_salts())
+    whole = Campaign.model_validate(
+        {
+            "name": "recomputed",
+            "generate": {"elements": ["Na", "Cl"]},
+            "rungs": [{"level": "chgnet"}, {"level": "gpaw/pbe", "budget": {"references": 3}}],
+        }
+    )
+    flow = Flow([prepare_references(whole, whole.rungs[1], [])])
+    flow.update_metadata({"campaign_id": whole.campaign_id})
+    launchpad.submit(flow, settings)
+    launchpad.run_worker(settings)
+    found = mongo.find_reference_set(database, "prototypes", "Cl-Na", "gpaw/pbe")
+    assert found is None, "a hull without one of its phases would flatter"
+    (lost,) = launchpad.failures(settings, whole.campaign_id)
+    assert lost["name"] == "reference gpaw/pbe B1"
+    operations.restart(whole.campaign_id, settings, 5)
+    launchpad.run_worker(settings)
+    # what was stored is not done again
+    assert sorted(computed) == ["Cl2", "Na", "NaCl", "NaCl"]
+    found = mongo.find_reference_set(database, "prototypes", "Cl-Na", "gpaw/pbe")
+    assert sorted(entry.entry_id for entry in found.entries) == ["B1", "Cl", "Na"]
+    assert found.convention == "as_computed"
+    assert found.settings["at_most"] == 3
+    assert found.settings["structures_of"] == known_salts().reference_id

@@ -12,6 +12,7 @@ from pccd_workflows.errors import InputError
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Sampler
+    from pccd_workflows.diffusion.checkpoint import ModelInfo
     from pccd_workflows.diffusion.dataset import CrystalArrays
     from pccd_workflows.diffusion.model import Model
     from pccd_workflows.evaluation.reconstruction import Reconstruction
@@ -134,7 +135,9 @@ class Evaluation:
         from pccd_workflows.evaluation.generation import Known
 
         data, level = self.request.data, self.request.level
-        if data.suffix == ".npz":  # holds no crystals by id, and no energies
+        if data.suffix == ".npz" and level is not None:
+            raise InputError("--level needs competing phases: give --data as JSON lines, not .npz.")
+        if data.suffix == ".npz":
             known = Known(index=load_training_index(self.folder))
         else:
             judge = potential_judge(data, level, self.settings) if level else None
@@ -168,8 +171,8 @@ def command_line() -> str:
     return shlex.join(["pccd", *sys.argv[1:]])
 
 
-def chosen_parts(only: str | None) -> list[str]:
-    """Return the names of the parts that --only names, all if it is left out.
+def chosen_parts(only: str | None, info: "ModelInfo") -> list[str]:
+    """Return the names of the parts that --only names; all that the model can do if left out.
 
     Raises
     ------
@@ -177,7 +180,8 @@ def chosen_parts(only: str | None) -> list[str]:
         If there is no such part.
     """
     if only is None:
-        return list(DEFAULT_PARTS)
+        asks = "composition" in info.conditions
+        return [name for name in DEFAULT_PARTS if asks or name != "csp"]
     names = [part.strip() for part in only.split(",") if part.strip()]
     if unknown := [name for name in names if name not in DEFAULT_PARTS]:
         raise InputError(f"--only: unknown part {unknown[0]!r}; use {', '.join(DEFAULT_PARTS)}.")

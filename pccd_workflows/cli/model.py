@@ -216,7 +216,6 @@ def evaluate(
     """
     from pccd_workflows.cli import evaluation
 
-    parts = evaluation.chosen_parts(only)
     chosen = _generate(
         {
             "elements": ["H"],
@@ -224,12 +223,13 @@ def evaluate(
             "seed": seed,
         }
     )
-    from pccd_workflows.diffusion.checkpoint import find_model, load_model
+    from pccd_workflows.diffusion.checkpoint import find_model, load_model, read_model_info
     from pccd_workflows.evaluation.crystals import read_crystals
     from pccd_workflows.settings import get_settings
 
     settings = get_settings()
     folder = find_model(name, settings)
+    parts = evaluation.chosen_parts(only, read_model_info(folder))
     model = load_model(folder, settings.device)
     held_out = read_crystals(data, split, model.info)
     request = evaluation.Request(

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.campaign import Conditions
-from pccd_workflows.diffusion.canonical import canonical_cell
 from pccd_workflows.diffusion.dataset import (
     ORDERINGS,
     SPLITS,
@@ -154,12 +153,19 @@ def structure_of(crystals: CrystalArrays, row: int) -> Structure:
     return Structure(lattice, numbers, crystals.frac_coords[row, :n].astype(float))
 
 
-def composition_requests(crystals: CrystalArrays) -> list["SampleRequest"]:
-    """Return requests for the compositions and atom counts of crystals, nothing else given."""
+def composition_requests(crystals: CrystalArrays, info: "ModelInfo") -> list["SampleRequest"]:
+    """Return requests for the cells of crystals, e.g. Mg2Mn4O8; for their elements if a model
+    cannot be asked for more.
+    """
     from pccd_workflows.diffusion.sample import SampleRequest
 
+    asks = "composition" in info.conditions
     return [
-        SampleRequest(i, elements_of(crystals, i), Conditions(composition=formula_of(crystals, i)))
+        SampleRequest(
+            i,
+            elements_of(crystals, i),
+            Conditions(composition=formula_of(crystals, i) if asks else None),
+        )
         for i in range(len(crystals))
     ]
 
@@ -195,15 +201,6 @@ def decoded(clouds: Sequence[PointCloud]) -> tuple[list[Structure | None], Count
             structures.append(None)
             errors[error.error_class] += 1
     return structures, errors
-
-
-def canonical_structure(structure: Structure) -> Structure:
-    """Return the cell with origin, axes and order of sites as in the training data."""
-    cell = canonical_cell(
-        structure.lattice.matrix, np.array(structure.atomic_numbers), structure.frac_coords
-    )
-    lattice = Lattice.from_parameters(*cell.lengths, *cell.angles)
-    return Structure(lattice, cell.numbers, cell.frac_coords)
 
 
 def literature_matcher() -> "StructureMatcher":

@@ -1,7 +1,8 @@
 """Deterministic reconstruction: the noise a held-out crystal comes from, and the way back.
 
 A test of the model as a map: every crystal has a noise that it comes from. It does not say that
-random noise leads there; structure prediction does. The composition is known; float64.
+random noise leads there; structure prediction does. The composition is given if the model takes
+one. Everything is computed in float64.
 """
 
 import copy
@@ -101,7 +102,7 @@ def _round_trip(
     from pccd_workflows.diffusion.inversion import generate, invert, ode_levels
     from pccd_workflows.diffusion.sample import cloud_of, condition_batch, draw_cell
 
-    requests = composition_requests(crystals)
+    requests = composition_requests(crystals, model.info)
     cells = [draw_cell(model, request, 0, Sampler()) for request in requests]
     conditions = _double(condition_batch(requests, cells)).to(model.device)
 

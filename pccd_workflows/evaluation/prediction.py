@@ -14,6 +14,7 @@ from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Sampler
 from pccd_workflows.diffusion.dataset import CrystalArrays
+from pccd_workflows.errors import InputError
 from pccd_workflows.evaluation.crystals import (
     composition_requests,
     decoded,
@@ -57,7 +58,7 @@ class Prediction:
         result: dict[str, Any] = {
             "match_rate": share(int(found[0].sum()), n),
             "rmse": bootstrapped(first),
-            "match_rate_of_valid": share(int((found[0] & apart).sum()), n),
+            "valid_match_rate": share(int((found[0] & apart).sum()), n),
             "by_sites": {
                 name: share(int(found[0][chosen].sum()), int(chosen.sum()))
                 for name, chosen in (
@@ -96,12 +97,21 @@ def predict_structures(
         `samples` of them are drawn.
     attempts : int
         Samples per crystal; attempt k draws with seed + k.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be asked for a composition.
     """
     from pccd_workflows.diffusion.sample import sample_clouds
 
+    if "composition" not in model.info.conditions:
+        raise InputError(
+            f"Model {model.info.name} cannot be asked for a composition: it has no part csp."
+        )
     chosen = draw_rows(crystals, samples, seed)
     targets = [structure_of(chosen, row) for row in range(len(chosen))]
-    requests = composition_requests(chosen)
+    requests = composition_requests(chosen, model.info)
     made = [
         decoded(sample_clouds(model, requests, seed=seed + attempt, sampler=sampler))[0]
         for attempt in range(attempts)

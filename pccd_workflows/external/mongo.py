@@ -268,6 +268,7 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     "samples": {("campaign_id", "index"): True},
     "results": {("kind",): False},
     "references": {("source", "chemsys", "level"): False},
+    "costs": {("campaign_id", "level"): False, ("level", "at"): False},
     "reference_entries": {("reference_id", "index"): True},
     "job_outputs": {("uuid", "index"): True, ("metadata.campaign_id",): False},
     "job_data.files": {

@@ -15,7 +15,7 @@ from pymatgen.core import Element, Lattice, Structure
 
 from pccd_workflows.candidate import SCHEMA_VERSION, Relaxation
 from pccd_workflows.errors import InputError
-from pccd_workflows.levels import EnergyConvention
+from pccd_workflows.levels import EnergyConvention, hull_convention
 from pccd_workflows.reference import ReferenceEntry, ReferenceSet
 from pccd_workflows.settings import REPOSITORY
 
@@ -246,7 +246,9 @@ def read_reference_set(path: str | Path) -> ReferenceSet:
 def _checked(
     reference_set: ReferenceSet, path: Path, level: str, convention: EnergyConvention
 ) -> ReferenceSet:
-    if (reference_set.level, reference_set.convention) != (level, convention):
+    # on a hull, MP's own energies and uncorrected ones of its level are the same
+    same = hull_convention(reference_set.convention) == hull_convention(convention)
+    if reference_set.level != level or not same:
         raise InputError(
             f"{path} holds {reference_set.convention} energies of level {reference_set.level!r}, "
             f"not {convention} energies of {level!r}."

@@ -4,6 +4,7 @@ Written as a folder: evaluation.html (self-contained), metrics.json and each fig
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,9 @@ def write_evaluation(
     ]
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
-        for number, (_, picture) in enumerate(section["pictures"], start=1):
-            write_whole(folder / f"{section['anchor']}_{number}.svg", standalone(picture))
+        for number, (caption, picture) in enumerate(section["pictures"], start=1):
+            name = f"{section['anchor']}_{number:02d}_{_slug(caption)}.svg"
+            write_whole(folder / name, standalone(picture))
     write_whole(folder / "metrics.json", json.dumps(result, indent=2) + "\n")
     view = {
         "name": result["model"],
@@ -95,6 +97,11 @@ def write_evaluation(
         "sections": sections,
     }
     return write_whole(folder / "evaluation.html", render("evaluation.html", r=view))
+
+
+def _slug(caption: str) -> str:
+    """Return a caption as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "_", caption.lower()).strip("_")[:60]
 
 
 def standalone(picture: Markup) -> str:
@@ -270,7 +277,7 @@ def parity(before: Floats, after: Floats, label: str, title: str) -> Markup:
     parts.append(line(plot.x(low), plot.y(low), plot.x(high), plot.y(high), class_="axis"))
     step = max(1, len(before) // MAX_POINTS)
     parts += [
-        element("circle", cx=plot.x(x), cy=plot.y(y), r=1.6, class_="mark", fill_opacity=0.45)
+        element("circle", cx=plot.x(x), cy=plot.y(y), r=2.0, class_="mark", fill_opacity=0.45)
         for x, y in zip(before[::step].tolist(), after[::step].tolist(), strict=True)
     ]
     return plot.draw(title, parts)

@@ -94,6 +94,12 @@ def test_fetch_list_export_and_import(server, settings, tmp_path, capsys):
     _, out, _ = pccd(capsys, "snapshot", "fetch", "--all", "--json")
     assert json.loads(out) == [{"chemsys": "all", "version": "2025.9.25"}]
     assert "2025.9.25: all of MP" in pccd(capsys, "snapshot", "list")[1]
+    # and as a named set that campaigns can be compared with
+    command = ("known", "import", "mp", "collection:mp_entries", "--field", "entry.structure")
+    (known,) = json.loads(pccd(capsys, *command, "--json")[1])
+    entries = mongo.database(settings)["mp_entries"]
+    assert known["n_structures"] == entries.count_documents({}) > 5
+    assert known["unreadable"] == {}
 
 
 @pytest.mark.parametrize("arguments", [(), ("Mg-O", "--all"), ("Mg-Qq",)])

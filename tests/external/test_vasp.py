@@ -20,8 +20,10 @@ from pccd_workflows.candidate import Crystal
 from pccd_workflows.errors import InputError, MissingDependencyError
 from pccd_workflows.external import launchpad, mongo, vasp
 from pccd_workflows.external.phonons import dft_phonon_record, displaced_cells
+from pccd_workflows.external.reference_files import write_reference_set
 from pccd_workflows.jobs.dft import dft_job
 from pccd_workflows.jobs.phonons import candidate_phonons
+from pccd_workflows.reference import ReferenceEntry, ReferenceSet
 
 LEVEL = "vasp/mp-gga"
 R2SCAN = "vasp/mp-r2scan"
@@ -304,6 +306,35 @@ def test_the_standin_knows_every_error_that_custodian_knows():
     assert set(MESSAGES) == set(known)
     for name, message in MESSAGES.items():
         assert any(text in message for text in known[name]), name
+
+
+def test_references_of_another_level_are_refused_before_submission(standin, tmp_path):
+    mine = ReferenceSet(
+        source="file",
+        chemsys="Mn-O",
+        level=LEVEL,
+        convention="mp2020",
+        entries=[
+            ReferenceEntry(entry_id=name, formula=name, energy=-5.0) for name in ("Mn1", "O1")
+        ],
+    )
+    path = tmp_path / "set.json.gz"
+    write_reference_set(path, mine)
+    change = {"references": {"source": "file", "path": str(path)}}
+    whole = Campaign.model_validate(campaign().resolved() | change)
+    operations._check_dft(whole, standin)  # MP's own, corrected: the same on a hull
+    other = Campaign.model_validate(whole.resolved() | {"rungs": [{"level": R2SCAN}]})
+    with pytest.raises(InputError, match=f"energies of level '{LEVEL}', not .*{R2SCAN}"):
+        operations._check_dft(other, standin)
+    path.unlink()
+    with pytest.raises(InputError, match="no reference file"):
+        operations._check_dft(whole, standin)
+
+
+def test_vasp_that_is_missing_on_the_node_is_named(standin):
+    broken = standin.model_copy(update={"vasp_command": "no-such-vasp"})
+    with pytest.raises(MissingDependencyError, match="no-such-vasp is not on PATH"):
+        vasp.run(rock_salt(), LEVEL, "static", settings=broken, restart=vasp.Restart())
 
 
 @pytest.mark.parametrize(
