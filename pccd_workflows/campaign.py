@@ -133,7 +133,7 @@ class Sampler(Section):
 
     name: Literal["ddpm", "ddim", "dpm-solver++"] = "dpm-solver++"
     steps: int = Field(
-        50, ge=1, le=1000, description="Network evaluations (each doubled by guidance)"
+        25, ge=1, le=1000, description="Network evaluations (each doubled by guidance)"
     )
     guidance: float = Field(
         1.0, ge=0, le=20, description="Weight of the conditions; 1 = as learned, >1 = stronger"

@@ -19,7 +19,10 @@ NAME = typer.Argument(..., help="A folder of model/, or a path")
 DATA = typer.Option(..., help="Known crystals (JSON lines): novelty and competing phases")
 SEED = typer.Option(0, min=0, help="Fixes every random number")
 SAMPLER = typer.Option("dpm-solver++", help="dpm-solver++, ddim or ddpm")
-STEPS = typer.Option(50, min=1, max=1000, help="Network evaluations per crystal")
+STEPS = typer.Option(25, min=1, max=1000, help="Network evaluations per crystal")
+TEMPERATURE = typer.Option(
+    1.0, min=0, max=2, help="Of composition and space group; 0 = the likeliest"
+)
 GUIDANCE = typer.Option(1.0, min=0, max=20, help="Weight of the conditions; 1 = as learned")
 LEVEL = typer.Option("chgnet", help="Potential that relaxes: chgnet, 7net-0 or 7net-l3i5")
 AS_JSON = typer.Option(False, "--json", help="Print JSON")
@@ -34,6 +37,7 @@ def batches(
     sampler: str = SAMPLER,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    temperature: float = TEMPERATURE,
     energy_above_hull: float | None = typer.Option(None, min=0, help="Asked for, eV/atom"),
     relax: bool = typer.Option(True, help="Without, nothing is said of stability"),
     level: str = LEVEL,
@@ -50,7 +54,7 @@ def batches(
     chosen = [f"seed-batch-{part.strip()}" for part in only.split(",")]
     if unknown := sorted(set(chosen) - set(BATCHES)):
         raise InputError(f"--only: there is no {unknown[0]}; use 1,2,3.")
-    drawn = checked_sampler(sampler, steps, guidance)
+    drawn = checked_sampler(sampler, steps, guidance, temperature)
     asked = None if energy_above_hull is None else Conditions(energy_above_hull=energy_above_hull)
     model, folder, settings = _loaded(name, data)
     with progress(quiet=as_json) as show:
@@ -85,6 +89,7 @@ def rediscover(
     sampler: str = SAMPLER,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    temperature: float = TEMPERATURE,
     relax: bool = typer.Option(True, help="Without, only how often the formulas appear"),
     phonons: bool = typer.Option(False, "--phonons", help="Verdict on the best of each formula"),
     level: str = LEVEL,
@@ -101,7 +106,7 @@ def rediscover(
     wanted = [f.strip() for f in formulas.split(",") if f.strip()] or list(NAMED_CRYSTALS)
     for formula in wanted:
         checked_formula(formula)
-    drawn = Draw(samples, seed, checked_sampler(sampler, steps, guidance))
+    drawn = Draw(samples, seed, checked_sampler(sampler, steps, guidance, temperature))
     model, folder, settings = _loaded(name, data)
     results = disk_results(settings)
     with progress(quiet=as_json) as show:
@@ -128,6 +133,7 @@ def compare_levels(
     sampler: str = SAMPLER,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    temperature: float = TEMPERATURE,
     as_json: bool = AS_JSON,
 ) -> None:
     """Say how often two potentials disagree on which crystals are stable."""
@@ -137,7 +143,7 @@ def compare_levels(
     names = [level.strip() for level in levels.split(",")]
     if len(set(names)) != 2:
         raise InputError(f"--levels {levels!r} must name two potentials.")
-    drawn = checked_sampler(sampler, steps, guidance)
+    drawn = checked_sampler(sampler, steps, guidance, temperature)
     model, _, settings = _loaded(name, data)
     with progress(quiet=as_json) as show:
         judges = [potential_judge(data, level, settings, progress=show) for level in names]
@@ -154,14 +160,16 @@ def compare_levels(
     )
 
 
-def checked_sampler(name: str, steps: int, guidance: float) -> "Sampler":
+def checked_sampler(name: str, steps: int, guidance: float, temperature: float) -> "Sampler":
     """Return a sampler; InputError if there is no such."""
     from pydantic import ValidationError
 
     from pccd_workflows.campaign import Sampler, explain
 
     try:
-        return Sampler.model_validate({"name": name, "steps": steps, "guidance": guidance})
+        return Sampler.model_validate(
+            {"name": name, "steps": steps, "guidance": guidance, "temperature": temperature}
+        )
     except ValidationError as error:
         raise InputError(f"Options: {explain(error, Sampler)}") from None
 

@@ -19,7 +19,10 @@ NAME = typer.Argument(..., help="A folder of model/, or a path")
 AS_JSON = typer.Option(False, "--json", help="Print JSON")
 SEED = typer.Option(0, min=0, help="Fixes every random number")
 SAMPLER = typer.Option("dpm-solver++", help="dpm-solver++, ddim or ddpm")
-STEPS = typer.Option(50, min=1, max=1000, help="Network evaluations per crystal")
+STEPS = typer.Option(25, min=1, max=1000, help="Network evaluations per crystal")
+TEMPERATURE = typer.Option(
+    1.0, min=0, max=2, help="Of composition and space group; 0 = the likeliest"
+)
 GUIDANCE = typer.Option(1.0, min=0, max=20, help="Weight of the conditions; 1 = as learned")
 
 
@@ -71,6 +74,7 @@ def sample(
     sampler: str = SAMPLER,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    temperature: float = TEMPERATURE,
     as_json: bool = AS_JSON,
 ) -> None:
     """Generate crystals of the given elements."""
@@ -80,7 +84,12 @@ def sample(
             "elements": [e.strip() for e in elements.split(",") if e.strip()],
             "samples": n,
             "seed": seed,
-            "sampler": {"name": sampler, "steps": steps, "guidance": guidance},
+            "sampler": {
+                "name": sampler,
+                "steps": steps,
+                "guidance": guidance,
+                "temperature": temperature,
+            },
             "conditions": {
                 "n_sites": n_sites,
                 "composition": composition,
@@ -206,6 +215,7 @@ def evaluate(
     sampler: str = SAMPLER,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    temperature: float = TEMPERATURE,
     as_json: bool = AS_JSON,
 ) -> None:
     """Measure a model on held-out crystals.
@@ -219,7 +229,12 @@ def evaluate(
     chosen = _generate(
         {
             "elements": ["H"],
-            "sampler": {"name": sampler, "steps": steps, "guidance": guidance},
+            "sampler": {
+                "name": sampler,
+                "steps": steps,
+                "guidance": guidance,
+                "temperature": temperature,
+            },
             "seed": seed,
         }
     )
