@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: discover gpaw test test-cluster check env clean
+.PHONY: discover gpaw test test-cluster test-cluster-faults check env clean
 
 discover: $(VENV)/.ready
 	$(BIN)/pccd campaign run flows/quickstart.yaml
@@ -20,6 +20,10 @@ test-cluster: $(VENV)/.ready
 # PBE without a VASP licence; compiles in about a minute against libxc-dev and libopenblas-dev
 gpaw: $(VENV)/.ready
 	GPAW_CONFIG=$(CURDIR)/db_config/gpaw_siteconfig.py $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gpaw]'
+
+# whatever dies on a cluster, one after the other; by hand, about a quarter of an hour
+test-cluster-faults: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/cluster -m cluster_faults -s
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

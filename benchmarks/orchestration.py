@@ -2,8 +2,9 @@
 
 python benchmarks/orchestration.py [--jobs 1000] [--json]
 
-A private mongod in a temporary folder; every job adds two numbers. Times are wall time; beside each
-stands the processor time of this process, which a busy machine does not stretch.
+A private mongod in a temporary folder. Every job makes one trivial candidate (a two-atom crystal,
+no computing), is stored, and collected into the ledger. Times are wall time; beside each stands
+the processor time of this process, which a busy machine does not stretch.
 """
 
 import argparse
@@ -15,23 +16,51 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from jobflow import Flow, job
+from jobflow import Flow
+from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Campaign
+from pccd_workflows.candidate import Crystal, Generation, StageOutput
+from pccd_workflows.collect import Collector
 from pccd_workflows.external import launchpad, mongo, mongod, reruns
+from pccd_workflows.jobs.common import stage_job
 from pccd_workflows.makers import DiscoveryMaker
 from pccd_workflows.settings import Settings, get_settings
 
 PORT = 27317
 FLOW = 100
 """Jobs of one workflow: about as many as a rung has candidates."""
-CAMPAIGN = "orchestration-0123456789"
+STORED = (
+    *("fireworks", "launches", "workflows"),
+    *("job_outputs", "job_data.files", "job_data.chunks", "candidates"),
+)
+"""Collections that grow with every candidate."""
+FAILED = "failed-0123456789"
 
 
-@job
-def add(a: int, b: int) -> int:
-    """Return the sum."""
-    return a + b
+def campaign(name: str, samples: int) -> Campaign:
+    """Return a campaign of so many samples."""
+    return Campaign.model_validate(
+        {
+            "name": name,
+            "generate": {"elements": ["Mg", "Mn", "O"], "samples": samples, "shard": 128},
+            "rungs": [{"level": "chgnet"}],
+        }
+    )
+
+
+@stage_job
+def make_candidate(candidate_id: str, index: int) -> StageOutput:
+    """Return a candidate as the generation stage does."""
+    structure = Structure([[0, 2.1, 2.1], [2.1, 0, 2.1], [2.1, 2.1, 0]], ["Mg", "O"], SITES)
+    record = Generation(
+        model="none", weights_sha256="0" * 64, seed=0, index=index, elements=["Mg", "O"]
+    )
+    crystal = Crystal(candidate_id=candidate_id, structure=structure)
+    return StageOutput(stage="generate", records={candidate_id: record}, survivors=[crystal])
+
+
+SITES = [[0, 0, 0], [0.5, 0.5, 0.5]]
 
 
 @contextlib.contextmanager
@@ -44,38 +73,38 @@ def timed(results: dict[str, float], name: str, divide: int = 1) -> Iterator[Non
 
 
 def run_jobs(settings: Settings, number: int, results: dict[str, float]) -> None:
-    """Submit and run trivial jobs in one worker."""
+    """Submit, run and collect trivial candidates, with one worker."""
+    whole = campaign("trivial", number)
+    database = mongo.database(settings)
     with timed(results, "submit_seconds_per_job", number):
         for first in range(0, number, FLOW):
-            flow = Flow([add(n, 1) for n in range(first, min(first + FLOW, number))])
-            flow.update_metadata({"campaign_id": CAMPAIGN})
+            members = range(first, min(first + FLOW, number))
+            flow = Flow([make_candidate(whole.candidate_id(n), n) for n in members])
+            flow.update_metadata({"campaign_id": whole.campaign_id})
             launchpad.submit(flow, settings)
-    with timed(results, "seconds_per_job", number):
+    with timed(results, "run_seconds_per_job", number):
         launchpad.run_worker(settings)
-    database = mongo.database(settings)
-    names = ("fireworks", "launches", "workflows", "job_outputs")
-    sizes = [database.command("collStats", name)["size"] for name in names]
+    with timed(results, "collect_seconds_per_job", number):
+        found = Collector(database, mongo.job_store(settings), whole).update()
+    if found != number:
+        raise SystemExit(f"{found} candidates were collected, not {number}")
+    for kind in ("", "_cpu"):
+        parts = [results[f"{part}_seconds_per_job{kind}"] for part in ("submit", "run", "collect")]
+        results[f"seconds_per_job{kind}"] = round(sum(parts), 4)
+    sizes = [database.command("collStats", name)["size"] for name in STORED]
     results["bytes_per_candidate"] = round(sum(sizes) / number)
-    results["documents_per_candidate"] = round(
-        sum(database[name].estimated_document_count() for name in names) / number, 2
-    )
+    documents = [database[name].estimated_document_count() for name in STORED]
+    results["documents_per_candidate"] = round(sum(documents) / number, 2)
 
 
 def submit_large(settings: Settings, results: dict[str, float]) -> None:
     """Submit a campaign of 10,000 samples."""
-    campaign = Campaign.model_validate(
-        {
-            "name": "large",
-            "generate": {"elements": ["Mg", "Mn", "O"], "samples": 10_000, "shard": 128},
-            "rungs": [{"level": "chgnet"}],
-        }
-    )
     with timed(results, "submit_seconds_10k"):
-        launchpad.submit(DiscoveryMaker().make(campaign, "0" * 64), settings)
+        launchpad.submit(DiscoveryMaker().make(campaign("large", 10_000), "0" * 64), settings)
 
 
 def query_failures(settings: Settings, results: dict[str, float]) -> None:
-    """Ask for the failures among 10,000 jobs, all of them failed."""
+    """Ask for the failures among 10,000 jobs, all of which failed twice."""
     opened = launchpad.launchpad(settings)
     reruns.ensure_indexes(opened)
     numbers = range(1_000_001, 1_010_001)
@@ -85,26 +114,26 @@ def query_failures(settings: Settings, results: dict[str, float]) -> None:
             "name": f"relax 1 vasp/mp-gga {n}",
             "state": "FIZZLED",
             "launches": [n],
-            "archived_launches": [],
-            "spec": {"campaign_id": "failed-0123456789", "candidates": [f"c-{n}"]},
+            "archived_launches": [n + len(numbers)],
+            "spec": {"campaign_id": FAILED, "candidates": [f"c-{n}"]},
         }
         for n in numbers
     )
     opened.db["launches"].insert_many(
         {
             "launch_id": n,
-            "fw_id": n,
+            "fw_id": numbers.start + (n - numbers.start) % len(numbers),
             "state": "FIZZLED",
             "launch_dir": f"runs/{n}",
             "fworker": {"name": "node:1:1"},
             "action": {"stored_data": {"_exception": {"_stacktrace": "x" * 4000}}},
             "failure": {"error_class": "scf", "evidence": "edddav"},
         }
-        for n in numbers
+        for n in range(numbers.start, numbers.stop + len(numbers))
     )
     with timed(results, "failures_query_seconds"):
-        found = reruns.job_failures(settings, campaign_id="failed-0123456789")
-    if len(found) != len(numbers):
+        found = reruns.job_failures(settings, campaign_id=FAILED)
+    if [failure.attempts for failure in found] != [2] * len(numbers):
         raise SystemExit(f"{len(found)} failures were found, not {len(numbers)}")
 
 

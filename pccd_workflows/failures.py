@@ -30,7 +30,13 @@ class ErrorClass:
 CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before consequences
     ErrorClass(
         "walltime",
-        (r"WalltimeReached", r"DUE TO TIME LIMIT", r"walltime .*exceeded", r"Walltime reached"),
+        (
+            r"WalltimeReached: ",
+            r"DUE TO TIME LIMIT",
+            r"walltime .*exceeded",
+            r"Walltime reached",
+            r"was ended by SIGTERM",
+        ),
         "Rerun from the last CONTCAR, with a longer walltime if it recurs.",
         from_contcar=True,
     ),
@@ -55,10 +61,11 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
         (
             r"insufficient virtual memory",
             r"oom[-_ ]?kill",
-            r"Out ?Of ?Memory",
+            r"Out[ _]?Of[ _]?Memory",
+            r"was ended by SIGKILL",
             r"MemoryError",
             r"Cannot allocate memory",
-            r"exceeded memory limit",
+            r"exceed(?:ed)? memory limit",
         ),
         "Rerun with more memory per node, or fewer cores per node (larger NCORE).",
         incar={"NCORE": 4},
@@ -112,13 +119,19 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
         "Custodian could not mend it: look at the run folder, set INCAR tags, rerun.",
     ),
     ErrorClass(
+        "crash",
+        (r"was ended by SIG(?:SEGV|ABRT|BUS|FPE|ILL)", r"SIGSEGV|segmentation fault"),
+        "Rerun; if it recurs, with `ulimit -s unlimited` or other cores per node (NCORE).",
+        from_contcar=True,
+    ),
+    ErrorClass(
         "parse",
         (
             r"ValidationError: Validation failed",
             r"VasprunXMLValidator",
             r"XMLSyntaxError|ParseError|VaspParseError",
             r"no element found",
-            r"Empty POSCAR",
+            r"ValueError: Empty POSCAR",
         ),
         "VASP ended without usable output: rerun from the start.",
     ),

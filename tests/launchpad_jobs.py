@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jobflow import Flow, Response, job
 
+from pccd_workflows.external.mongo import database
 from pccd_workflows.settings import get_settings
 
 
@@ -65,6 +66,7 @@ def wait_for(started, go, value):
         if time.monotonic() > deadline:
             raise TimeoutError(go)
         time.sleep(0.02)
+    database(get_settings())  # as jobs do, whether or not it is there
     return value
 
 

@@ -48,6 +48,8 @@ METRICS = (
 )
 ANONYMOUS_MATCHER = {"ltol": 0.6, "stol": 0.6, "angle_tol": 20.0}
 """Tolerances of Wei et al."""
+UNDEFINED = (ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError)
+"""What pymatgen, qhull and numpy raise for cells without proper neighbours."""
 BEAM = 48
 """Partial assignments of a graph edit path that are kept."""
 SHELLS = (2, 6, 10, 14)
@@ -103,22 +105,41 @@ def compare_pairs(
 
 
 def distances(target: Structure, made: Structure, energy: Energy | None = None) -> dict[str, float]:
-    """Return the distances of two crystals by metric, NaN where one is not defined."""
-    shells = [neighbour_shells(target), neighbour_shells(made)]
-    found = {
-        "orbital_field_matrix": _norm(orbital_field_matrix(target), orbital_field_matrix(made)),
-        "crystal_nn_fingerprint": _norm(
-            fingerprint(target, shells[0]), fingerprint(made, shells[1])
+    """Return the distances of two crystals by metric, NaN where one is not defined.
+
+    Neighbours are not defined for every cell (atoms on top of each other, a wide gap).
+    """
+    measures: dict[str, Callable[[], float]] = {
+        "orbital_field_matrix": lambda: _norm(
+            orbital_field_matrix(target), orbital_field_matrix(made)
         ),
-        "superpose": superpose(target, made),
-        "rms_anonymous": rms_anonymous(target, made),
-        "graph_edit": graph_edit_distance(
-            bond_graph(target, shells[0]), bond_graph(made, shells[1])
-        ),
+        "superpose": lambda: superpose(target, made),
+        "rms_anonymous": lambda: rms_anonymous(target, made),
     }
+    found = {name: _or_nan(measure) for name, measure in measures.items()}
+    found |= _neighbour_distances(target, made)
     if energy is not None:
         found["energy"] = energy_distance(target, made, energy)
     return found
+
+
+def _or_nan(measure: Callable[[], float]) -> float:
+    try:
+        return measure()
+    except UNDEFINED:
+        return np.nan
+
+
+def _neighbour_distances(target: Structure, made: Structure) -> dict[str, float]:
+    """Return the two distances that rest on CrystalNN's neighbours, found once for both."""
+    try:
+        one, other = neighbour_shells(target), neighbour_shells(made)
+        return {
+            "crystal_nn_fingerprint": _norm(fingerprint(target, one), fingerprint(made, other)),
+            "graph_edit": graph_edit_distance(bond_graph(target, one), bond_graph(made, other)),
+        }
+    except UNDEFINED:
+        return {"crystal_nn_fingerprint": np.nan, "graph_edit": np.nan}
 
 
 def energy_distance(target: Structure, made: Structure, energy: Energy) -> float:

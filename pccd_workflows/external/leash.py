@@ -12,11 +12,14 @@ import shlex
 import signal
 import subprocess
 import sys
+from types import FrameType
 
 GRACE_SECONDS = 5.0
 """How long the program may take to end after SIGTERM."""
 CHECK_SECONDS = 0.2
 """Between looks at the parent."""
+ENDED_BY = "The program was ended by"
+"""Followed by the name of a signal, on stderr."""
 SET_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux' prctl."""
 
@@ -29,12 +32,22 @@ def leashed(command: str) -> str:
 
 def main(parent: int, command: list[str]) -> int:
     """Run `command` until it ends or `parent` does; return its exit status, as a shell would."""
+    told: list[int] = []
     with subprocess.Popen(command, preexec_fn=_die_with_parent) as child:  # noqa: PLW1509
-        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+
+        def pass_on(signum: int, _frame: FrameType | None) -> None:
+            told.append(signum)
+            child.terminate()
+
+        signal.signal(signal.SIGTERM, pass_on)
         while os.getppid() == parent:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 status = child.wait(CHECK_SECONDS)
-                return status if status >= 0 else 128 - status
+                if status >= 0:
+                    return status
+                if not told:  # a crash leaves no other trace
+                    sys.stderr.write(f"{ENDED_BY} {signal.Signals(-status).name}\n")
+                return 128 - status
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymongo import ASCENDING, MongoClient, ReplaceOne
@@ -62,6 +63,10 @@ _patience: float | None = None
 """Seconds that this process's clients wait for a server, if not settings.database_timeout."""
 
 
+_embedded: dict[Path, str] = {}
+"""Addresses of the embedded servers that this process has used, by data_dir."""
+
+
 # --- connections -----------------------------------------------------------------------------
 
 
@@ -76,6 +81,10 @@ def mongodb_uri(settings: Settings) -> str:
     if settings.mongodb_uri is not None:
         return settings.mongodb_uri.get_secret_value()
     uri = mongod.running_uri(settings)
+    if uri is not None:
+        _embedded[settings.data_dir] = uri
+    elif _patience is not None:  # a worker waits for it to come back, at the same address
+        uri = _embedded.get(settings.data_dir)
     if uri is None:
         raise DatabaseError("The embedded database is not running: start it with `pccd db start`.")
     return uri

@@ -74,7 +74,7 @@ def write_evaluation(
     sections = [
         section
         for section in (
-            _reconstruction(parts.get("reconstruction"), parts.get("control"), result),
+            _reconstruction(parts.get("reconstruction"), parts.get("control")),
             _similarity(parts.get("similarity")),
             _prediction(parts.get("csp")),
             _inversion(parts.get("inversion")),
@@ -131,9 +131,7 @@ def _protocol(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _reconstruction(
-    made: Reconstruction | None, control: Reconstruction | None, result: Mapping[str, Any]
-) -> View | None:
+def _reconstruction(made: Reconstruction | None, control: Reconstruction | None) -> View | None:
     if made is None and control is None:
         return None
     pictures: list[Picture] = []
@@ -141,7 +139,8 @@ def _reconstruction(
         pictures += reconstruction_pictures(made, "reconstruction")
     if control is not None:
         pictures += reconstruction_pictures(control, "control")
-    found = {name: result.get(name) for name in ("reconstruction", "control")}
+    parts = {"reconstruction": made, "control": control}
+    found = {name: None if part is None else part.summary() for name, part in parts.items()}
     return {
         "anchor": "reconstruction",
         "title": "Reconstruction (seed Table 1, Fig. 1)",

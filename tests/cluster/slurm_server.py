@@ -50,34 +50,63 @@ def missing() -> list[str]:
     return [*lacking, *(["root"] if os.geteuid() != 0 else [])]
 
 
+class Slurm:
+    """Daemons of one node, which can be killed and started again."""
+
+    def __init__(self, folder: Path, configuration: Path) -> None:
+        self.folder = folder
+        self.configuration = configuration
+        self.environment = os.environ | {"SLURM_CONF": str(configuration)}
+        self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *options: str) -> None:
+        """Start slurmctld or slurmd."""
+        command = [f"/usr/sbin/{name}", "-D", *options, "-f", str(self.configuration)]
+        with (self.folder / f"{name}.out").open("ab") as out:
+            self.daemons[name] = subprocess.Popen(
+                command, env=self.environment, stdout=out, stderr=subprocess.STDOUT
+            )
+
+    def kill(self, name: str) -> None:
+        """End a daemon as a crash would."""
+        self.daemons[name].kill()
+        self.daemons[name].wait()
+
+    def ask(self, *command: str) -> str:
+        """Return what one of Slurm's commands prints."""
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=60
+        ).stdout.strip()
+
+    def node_state(self) -> str:
+        """Return the state of the node, e.g. idle or drained."""
+        return self.ask("sinfo", "-h", "-N", "-o", "%T")
+
+    def jobs(self) -> dict[str, str]:
+        """Return the state of each job in the queue by its id."""
+        lines = self.ask("squeue", "-h", "-o", "%i %T").splitlines()
+        return dict(line.split() for line in lines)
+
+
 @contextmanager
-def slurm(folder: Path, port: int) -> Iterator[Path]:
-    """Run Slurm with its files in `folder`; yield its configuration file."""
+def slurm(folder: Path, port: int) -> Iterator[Slurm]:
+    """Run Slurm with its files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     for name in ("state", "spool"):
         (folder / name).mkdir()
     configuration = folder / "slurm.conf"
     configuration.write_text(CONFIGURATION.format(folder=folder, port=port, next_port=port + 1))
-    processes = [_munged(folder)]
-    environment = os.environ | {"SLURM_CONF": str(configuration)}
+    munged = _munged(folder)
+    server = Slurm(folder, configuration)
     try:
-        _wait_for((folder / "munge.socket").exists, "munged")
-        for command in (["slurmctld", "-D"], ["slurmd", "-D", "-N", "localhost"]):
-            program = f"/usr/sbin/{command[0]}"
-            with (folder / f"{command[0]}.out").open("wb") as out:
-                processes.append(
-                    subprocess.Popen(
-                        [program, *command[1:], "-f", str(configuration)],
-                        env=environment,
-                        stdout=out,
-                        stderr=subprocess.STDOUT,
-                    )
-                )
-        _wait_for(lambda: "idle" in _ask(["sinfo", "-h", "-o", "%T"], environment), "slurmd")
-        yield configuration
+        wait_for((folder / "munge.socket").exists, "munged did not start")
+        server.start("slurmctld")
+        server.start("slurmd", "-N", "localhost")
+        wait_for(lambda: server.node_state() == "idle", "slurmd did not start")
+        yield server
     finally:
-        for process in reversed(processes):
+        for process in (*reversed(server.daemons.values()), munged):
             process.terminate()
             try:
                 process.wait(15)
@@ -109,25 +138,15 @@ def _munged(folder: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def _ask(command: list[str], environment: dict[str, str]) -> str:
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=60
-    ).stdout
-
-
-def _wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], failing: str, seconds: float = 60) -> None:
+    """Wait until a condition holds; TimeoutError says what failed."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not start within {seconds:g} s")
+            raise TimeoutError(f"{failing} within {seconds:g} s")
         time.sleep(0.3)
 
 
-def wait_until_empty(configuration: Path, seconds: float) -> None:
+def wait_until_empty(server: Slurm, seconds: float) -> None:
     """Wait until no job is queued or running."""
-    environment = os.environ | {"SLURM_CONF": str(configuration)}
-    deadline = time.monotonic() + seconds
-    while _ask(["squeue", "-h", "-o", "%i %T"], environment).strip():
-        if time.monotonic() > deadline:
-            raise TimeoutError("jobs are still in the queue")
-        time.sleep(1)
+    wait_for(lambda: not server.jobs(), "jobs are still in the queue", seconds)

@@ -165,3 +165,10 @@ def test_summary_leaves_out_what_is_not_defined():
     assert result["superpose"]["n"] == 1
     assert result["graph_edit"]["n"] == 2
     assert result["graph_edit"]["value"] == 1
+
+
+def test_a_cell_without_neighbours_is_no_accident():
+    sparse = Structure(Lattice.cubic(60), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    found = distances(ROCK_SALT, sparse, energy)
+    assert np.isnan(found["orbital_field_matrix"])  # no Voronoi neighbour within its cutoff
+    assert found["energy"] > 1

@@ -49,6 +49,8 @@ def test_output_and_status_are_the_programs_own(code, status):
     )
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (status, "out\n")
+    said = "The program was ended by SIGSEGV\n" if status > 128 else ""
+    assert ended.stderr == said
 
 
 @pytest.mark.parametrize("deaf", [False, True])

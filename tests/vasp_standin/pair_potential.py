@@ -18,6 +18,8 @@ ELEMENTS = {
     "Cu": (1.32, 1.90), "Zn": (1.22, 1.65), "Zr": (1.75, 1.33),
 }  # fmt: skip
 UNKNOWN = (1.4, 1.8)
+PER_ATOM = -5.0
+"""eV; keeps energies below zero, as those of VASP are, however bad a crystal is."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def evaluate(lattice: np.ndarray, frac: np.ndarray, symbols: list[str]) -> Resul
     x = r / CUTOFF
     fade, fade_slope = (1 - x**2) ** 2, -4 * x * (1 - x**2) / CUTOFF
     gradient = 0.5 * (slope * fade + well * fade_slope)
-    energy = 0.5 * float((well * fade).sum())
+    energy = PER_ATOM * len(symbols) + 0.5 * float((well * fade).sum())
     pair = (gradient / r)[:, None] * vectors
     forces = np.zeros_like(wrapped)
     np.add.at(forces, i, pair)

@@ -165,14 +165,13 @@ class Writer:
         number = len(self.steps)
         moment = sum(self.moments())
         out = []
+        entropy = -0.01 * len(self.inputs.symbols) if self.fault == "large_sigma" else 0.0
         for i, energy in enumerate(step.electronic, start=1):
             out += [
                 f"--------- Iteration {number:6d}({i:4d})  ---------",
+                f"  entropy T*S    EENTRO = {entropy:18.8f}",
                 f"  free energy    TOTEN  = {energy:18.8f} eV",
             ]
-        if self.fault == "large_sigma":
-            entropy = -0.01 * len(self.inputs.symbols)
-            out += [f"  entropy T*S    EENTRO = {entropy:18.8f}"]
         out += ["------------------------ aborting loop because EDIFF is reached ----------------"]
         kbar = -step.stress * EV_PER_A3_TO_KBAR
         pressure = float(np.trace(kbar)) / 3
