@@ -44,7 +44,7 @@ def test_what_the_info_says(tiny_folder):
     assert "crystal_system" in info.conditions
     assert "magnetic_ordering" not in info.conditions  # no crystal had one
     assert info.weights_sha256 == file_sha256(tiny_folder / WEIGHTS_FILE)
-    assert info.training["steps"] == 300
+    assert info.training["steps"] == 450
 
 
 def test_truncated_or_changed_weights_are_refused(copy):
@@ -117,6 +117,7 @@ def test_training_index(tiny_folder, tmp_path):
 def test_the_shipped_model_loads():
     folder = REPOSITORY / "model" / "pccd-default"
     model = load_model(folder, "cpu")
-    assert model.info.max_sites == 16
+    assert (model.info.max_sites, model.info.max_elements) == (20, 5)
+    assert {"space_group", "composition", "n_sites"} <= set(model.info.conditions)
     assert (folder / WEIGHTS_FILE).stat().st_size < 20e6
     assert load_training_index(folder) is not None
