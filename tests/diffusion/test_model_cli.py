@@ -1,6 +1,7 @@
 """The model and dataset commands, as a user types them."""
 
 import json
+import sys
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -92,6 +93,7 @@ def test_evaluate(capsys, dataset_file, tiny_folder, tmp_path, monkeypatch):
     page = tmp_path / "report"
     options = ("--data", str(dataset_file), "--samples", "4", "--steps", "10", "--attempts", "2")
     options += ("--report", str(page), "--json")
+    monkeypatch.setattr(sys, "argv", ["pccd", "model", "evaluate", "tiny", "--json"])
     code, out, _ = run(capsys, "model", "evaluate", str(tiny_folder), *options)
     assert code == 0
     result = json.loads(out)
@@ -108,7 +110,7 @@ def test_evaluate(capsys, dataset_file, tiny_folder, tmp_path, monkeypatch):
     assert result["known_to_model"]["value"] == 0.0
     assert json.loads((page / "metrics.json").read_text()) == result
     text = (page / "evaluation.html").read_text()
-    assert "<dt>Command</dt><dd>pccd " in text
+    assert "<dt>Command</dt><dd>pccd model evaluate tiny --json</dd>" in text
     assert text.count("<svg") == len(list(page.glob("*.svg"))) > 15
     for figure in page.glob("*.svg"):
         assert ET.fromstring(figure.read_text()).tag.endswith("svg")  # noqa: S314  our own file
