@@ -8,6 +8,15 @@ from typing import Any
 import typer
 
 from pccd_workflows.cli import assess
+from pccd_workflows.cli.assess import (
+    AS_JSON,
+    GUIDANCE,
+    NAME,
+    SAMPLER,
+    SEED,
+    STEPS,
+    TEMPERATURE,
+)
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Train, sample and inspect generative models."
@@ -15,15 +24,6 @@ app = typer.Typer(
 app.command()(assess.batches)
 app.command()(assess.rediscover)
 app.command("compare-levels")(assess.compare_levels)
-NAME = typer.Argument(..., help="A folder of model/, or a path")
-AS_JSON = typer.Option(False, "--json", help="Print JSON")
-SEED = typer.Option(0, min=0, help="Fixes every random number")
-SAMPLER = typer.Option("dpm-solver++", help="dpm-solver++, ddim or ddpm")
-STEPS = typer.Option(25, min=1, max=1000, help="Network evaluations per crystal")
-TEMPERATURE = typer.Option(
-    1.0, min=0, max=2, help="Of composition and space group; 0 = the likeliest"
-)
-GUIDANCE = typer.Option(1.0, min=0, max=20, help="Weight of the conditions; 1 = as learned")
 
 
 @app.command()

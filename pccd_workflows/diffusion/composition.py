@@ -18,6 +18,20 @@ from pccd_workflows.diffusion.dataset import CRYSTAL_SYSTEMS, ORDERINGS, Crystal
 from pccd_workflows.diffusion.denoiser import scalar_features
 
 
+def hidden_layers(width: int, n_out: int, dropout: float) -> nn.Sequential:
+    """Return the layers between the sum of the embeddings (B, width) and the logits (B, n_out)."""
+    layers: list[nn.Module] = []
+    for size in (width, width, n_out):
+        layers += [nn.GELU(), nn.Dropout(dropout), nn.Linear(width, size)]
+    return nn.Sequential(*layers)
+
+
+def property_features(conditions: ConditionBatch) -> Tensor:
+    """Return what is known of band gap and energy above hull, (B, 6)."""
+    gap = scalar_features(conditions.band_gap, 0.05, 2.0)
+    return torch.cat([gap, scalar_features(conditions.energy_above_hull, 0.01, 0.1)], -1)
+
+
 class CompositionModel(nn.Module):
     """Probabilities of the cells (a, b, c, ...) = atoms of each element, given the elements.
 
@@ -49,17 +63,7 @@ class CompositionModel(nn.Module):
         self.system_table = nn.Embedding(len(CRYSTAL_SYSTEMS) + 1, width)
         self.number_in = nn.Linear(6, width)
         self.elements_in = nn.Linear(cells.shape[1] * size, width)
-        self.hidden = nn.Sequential(
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, len(cells)),
-        )
+        self.hidden = hidden_layers(width, len(cells), dropout)
 
     def forward(self, elements: Tensor, conditions: ConditionBatch) -> Tensor:
         """Return log-probabilities (B, V) of the cells.
@@ -73,16 +77,9 @@ class CompositionModel(nn.Module):
         """
         shown = elements * conditions.known_elements[:, None]
         slots = self.element_table(shown) + self.element_linear(self.element_features[shown])
-        numbers = torch.cat(
-            [
-                scalar_features(conditions.band_gap, 0.05, 2.0),
-                scalar_features(conditions.energy_above_hull, 0.01, 0.1),
-            ],
-            -1,
-        )
         hidden = (
             self.elements_in(slots.flatten(1))
-            + self.number_in(numbers)
+            + self.number_in(property_features(conditions))
             + self.ordering_table(conditions.ordering + 1)
             + self.system_table(conditions.crystal_system + 1)
         )

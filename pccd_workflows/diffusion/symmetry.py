@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pccd_workflows.diffusion.chemistry import MAX_Z, element_features
-from pccd_workflows.diffusion.composition import cells_of
+from pccd_workflows.diffusion.composition import (
+    cells_of,
+    hidden_layers,
+    property_features,
+)
 from pccd_workflows.diffusion.conditions import ConditionBatch
 from pccd_workflows.diffusion.dataset import (
     CRYSTAL_SYSTEMS,
@@ -18,7 +22,7 @@ from pccd_workflows.diffusion.dataset import (
     CrystalArrays,
     crystal_system,
 )
-from pccd_workflows.diffusion.denoiser import N_SPACE_GROUPS, scalar_features
+from pccd_workflows.diffusion.denoiser import N_SPACE_GROUPS
 
 
 class SpaceGroupModel(nn.Module):
@@ -57,17 +61,7 @@ class SpaceGroupModel(nn.Module):
         self.number_in = nn.Linear(6, width)
         for table in (self.element_table, self.cell_table):
             nn.init.normal_(table.weight, std=0.02)
-        self.hidden = nn.Sequential(
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, N_SPACE_GROUPS),
-        )
+        self.hidden = hidden_layers(width, N_SPACE_GROUPS, dropout)
 
     def forward(
         self, elements: Tensor, counts: Tensor, entries: Tensor, conditions: ConditionBatch
@@ -90,18 +84,11 @@ class SpaceGroupModel(nn.Module):
             + self.element_linear(self.element_features[shown])
             + self.count_in(amount)
         )
-        numbers = torch.cat(
-            [
-                scalar_features(conditions.band_gap, 0.05, 2.0),
-                scalar_features(conditions.energy_above_hull, 0.01, 0.1),
-            ],
-            -1,
-        )
         system = conditions.crystal_system
         hidden = (
             self.slots_in(slots.flatten(1))
             + self.cell_table(entries)
-            + self.number_in(numbers)
+            + self.number_in(property_features(conditions))
             + self.ordering_table(conditions.ordering + 1)
             + self.system_table(system + 1)
         )
