@@ -10,6 +10,11 @@ from pccd_workflows.errors import InputError
 EVIDENCE_LENGTH = 300
 
 
+def saw(*errors: str) -> str:
+    """Return the sign that custodian met one of these errors (and could not mend it for good)."""
+    return rf"custodian saw:.*\b(?:{'|'.join(errors)})\b"
+
+
 @dataclass(frozen=True)
 class ErrorClass:
     """A kind of failure.
@@ -17,7 +22,7 @@ class ErrorClass:
     signs: regular expressions, searched in the traceback (and the evidence it carries).
     cure: what usually helps, as one sentence.
     from_contcar: whether the last geometry is worth starting from.
-    incar: INCAR tags that usually help.
+    incar: INCAR tags that usually help; a value in <> is to be chosen by hand.
     """
 
     name: str
@@ -25,6 +30,12 @@ class ErrorClass:
     cure: str
     from_contcar: bool = False
     incar: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> str:
+        """Return the options of `pccd job rerun` that usually help."""
+        tags = "".join(f" --set INCAR.{tag}={value}" for tag, value in self.incar.items())
+        return " --from-contcar" * self.from_contcar + tags
 
 
 CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before consequences
@@ -72,8 +83,8 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
     ),
     ErrorClass(
         "potcar",
-        (r"POTCAR", r"PmgVaspPspDirError", r"PMG_VASP_PSP_DIR"),
-        "Install the POTCAR that is named, then rerun.",
+        (r"POTCAR", r"PmgVaspPspDirError", r"PMG_VASP_PSP_DIR", r"SET_CORE_WF"),
+        "Install the POTCAR that is named (or, for SET_CORE_WF, a newer one), then rerun.",
     ),
     ErrorClass(
         "missing_program",
@@ -101,17 +112,68 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
             r"NonConverging",
             r"UnconvergedErrorHandler",
         ),
-        "Rerun with ALGO = All.",
-        incar={"ALGO": "All"},
+        "Rerun with ALGO = All, and with Gaussian smearing: it fails with tetrahedra.",
+        incar={"ALGO": "All", "ISMEAR": 0, "SIGMA": 0.05},
     ),
     ErrorClass(
         "symmetry",
         (
-            r"custodian saw:.*(?:ksymm|inv_rot_mat|rot_matrix|posmap|point_group|pricel|bravais)",
+            saw(
+                "ksymm", "inv_rot_mat", "rot_matrix", "posmap", "point_group", "pricelv?", "bravais"
+            ),
+            # meshes of k-points that do not suit the symmetry
+            saw("ibzkpt", "incorrect_shift", "hnform", "mesh_symmetry", "kpoints_trans", "rhosyg"),
             r"(?:SYMPREC|SGRCON|POSMAP|PRICEL|Bravais|group operation)",
         ),
         "Rerun with ISYM = 0.",
         incar={"ISYM": 0},
+    ),
+    ErrorClass(
+        "smearing",
+        (saw("tet", "tetirr", "dentet", "algo_tet", "LargeSigma", "IncorrectSmearing"),),
+        "Rerun with Gaussian smearing, which needs no tetrahedra and little entropy.",
+        incar={"ISMEAR": 0, "SIGMA": 0.05},
+    ),
+    ErrorClass(
+        "projectors",
+        (saw("real_optlay", "rspher", "nicht_konv"),),
+        "Rerun with projectors in reciprocal space.",
+        incar={"LREAL": False},
+    ),
+    ErrorClass(
+        "bands",
+        (saw("too_few_bands", "nbands_not_sufficient"),),
+        "Rerun with a tenth more bands than NBANDS in OUTCAR.",
+        incar={"NBANDS": "<number>"},
+    ),
+    ErrorClass(
+        "step",
+        (saw("zpotrf", "fexcf", "Positive energy"),),
+        "Atoms came too close: rerun with shorter steps and without symmetry; look at the crystal.",
+        incar={"POTIM": 0.1, "ISYM": 0},
+    ),
+    ErrorClass(
+        "parallel",
+        (saw("pssyevx", "pdsyevx", "elf_kpar", "dfpt_ncore"),),
+        "Rerun with fewer ways of sharing the work: no ScaLAPACK, KPAR = NCORE = 1.",
+        incar={"ALGO": "Normal", "LSCALAPACK": False, "KPAR": 1, "NCORE": 1},
+    ),
+    ErrorClass(
+        "wavecar",
+        (saw("coef"),),
+        "Rerun without the WAVECAR of the run before.",
+        incar={"ISTART": 0, "ICHARG": 2},
+    ),
+    ErrorClass(
+        "long_cell",
+        (saw("amin"),),
+        "Rerun with less mixing of the charge along a long cell vector.",
+        incar={"AMIN": 0.01},
+    ),
+    ErrorClass(
+        "input",
+        (saw("read_error", "spin_polarized_harris", "elf_ncl", "triple_product"),),
+        "VASP refuses its input: correct the tag or the crystal that the evidence names.",
     ),
     ErrorClass(
         "vasp",
@@ -190,7 +252,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
     """
     tags: dict[str, Any] = {}
     for text in texts:
-        match = re.fullmatch(r"INCAR\.([A-Z][A-Z0-9_]*)=(.+)", text)
+        match = re.fullmatch(r"INCAR\.([A-Z][A-Z0-9_]*)=([^<>]+)", text)
         if match is None:
             raise InputError(f"--set {text!r} must look like INCAR.ALGO=All.")
         tags[match[1]] = _value(match[2])

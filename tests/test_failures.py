@@ -1,5 +1,7 @@
 """Failures by their traces: what VASP, custodian, the queue and Python leave behind."""
 
+from itertools import pairwise
+
 import pytest
 
 from pccd_workflows.errors import InputError
@@ -26,7 +28,18 @@ from pccd_workflows.failures import BY_NAME, diagnose, parse_overrides
         ("[custodian.json] custodian saw: edddav\nVaspFailed: NonRecoverableError", "scf"),
         ("[vasp.out]  WARNING: Sub-Space-Matrix is not hermitian in DAV", "scf"),
         ("[custodian.json] custodian saw: posmap\nVaspFailed: x", "symmetry"),
-        ("[custodian.json] custodian saw: rspher\nVaspFailed: x", "vasp"),
+        ("[custodian.json] custodian saw: pricelv\nVaspFailed: x", "symmetry"),
+        ("[custodian.json] custodian saw: kpoints_trans\nVaspFailed: x", "symmetry"),
+        ("[custodian.json] custodian saw: tet, tetirr\nVaspFailed: x", "smearing"),
+        ("[custodian.json] custodian saw: rspher\nVaspFailed: x", "projectors"),
+        ("[custodian.json] custodian saw: too_few_bands\nVaspFailed: x", "bands"),
+        ("[custodian.json] custodian saw: Positive energy\nVaspFailed: x", "step"),
+        ("[custodian.json] custodian saw: pdsyevx\nVaspFailed: x", "parallel"),
+        ("[custodian.json] custodian saw: coef\nVaspFailed: x", "wavecar"),
+        ("[custodian.json] custodian saw: amin\nVaspFailed: x", "long_cell"),
+        ("[custodian.json] custodian saw: read_error\nVaspFailed: x", "input"),
+        ("[custodian.json] custodian saw: set_core_wf\nVaspFailed: x", "potcar"),
+        ("[custodian.json] custodian saw: something_new\nVaspFailed: x", "vasp"),
         ("VaspFailed: ValidationError: Validation failed: VasprunXMLValidator", "parse"),
         ("[std_err.txt] The program was ended by SIGSEGV\nVaspFailed: ValidationError", "crash"),
         ("[std_err.txt] The program was ended by SIGKILL\nVaspFailed: ValidationError", "memory"),
@@ -52,6 +65,31 @@ def test_the_evidence_is_the_line_that_told():
     )
 
 
+@pytest.mark.parametrize("known", BY_NAME.values(), ids=BY_NAME)
+def test_what_is_suggested_is_understood(known):
+    """`pccd job rerun` takes the options as printed, except what is to be chosen by hand."""
+    words = known.options.replace("<number>", "32").split()
+    tags = [tag for option, tag in pairwise(words) if option == "--set"]
+    assert parse_overrides(tags) == {
+        tag: 32 if value == "<number>" else value for tag, value in known.incar.items()
+    }
+    assert known.from_contcar == ("--from-contcar" in words)
+
+
+def test_every_error_of_custodian_has_a_class_of_its_own():
+    """The catch-all class, which knows no cure, is for errors that custodian does not know."""
+    from custodian.vasp.handlers import StdErrHandler, VaspErrorHandler
+
+    messages = VaspErrorHandler.error_msgs | StdErrHandler.error_msgs
+    del messages["auto_nbands"]  # only a warning, for custodian and for VASP
+    traces = {
+        name: f"[custodian.json] custodian saw: {name}\n[vasp.out] {texts[0]}\nVaspFailed: x"
+        for name, texts in messages.items()
+    }
+    unknown = [name for name, trace in traces.items() if diagnose(trace).error_class == "vasp"]
+    assert unknown == []
+
+
 def test_incar_tags_keep_their_kind():
     found = parse_overrides(
         ["INCAR.ALGO=All", "INCAR.NELM=200", "INCAR.LREAL=.FALSE.", "INCAR.POTIM=0.2"]
@@ -60,7 +98,15 @@ def test_incar_tags_keep_their_kind():
 
 
 @pytest.mark.parametrize(
-    "text", ["ALGO=All", "INCAR.algo=All", "INCAR.ALGO", "INCAR.$x=1", "KPOINTS.A=1"]
+    "text",
+    [
+        "ALGO=All",
+        "INCAR.algo=All",
+        "INCAR.ALGO",
+        "INCAR.$x=1",
+        "KPOINTS.A=1",
+        "INCAR.NBANDS=<number>",
+    ],
 )
 def test_other_overrides_are_refused(text):
     with pytest.raises(InputError, match=r"INCAR\.ALGO=All"):

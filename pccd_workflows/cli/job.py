@@ -164,8 +164,6 @@ def _grouped(found: "list[Failure]") -> list[dict[str, Any]]:
     groups = []
     for name, rows in sorted(members.items(), key=lambda item: (-len(item[1]), item[0])):
         known = BY_NAME[name]
-        options = " --from-contcar" if known.from_contcar else ""
-        options += "".join(f" --set INCAR.{tag}={value}" for tag, value in known.incar.items())
         groups.append(
             {
                 "error_class": name,
@@ -173,7 +171,7 @@ def _grouped(found: "list[Failure]") -> list[dict[str, Any]]:
                 "candidates": len({c for row in rows for c in row.candidates}),
                 "evidence": rows[0].evidence,
                 "cure": known.cure,
-                "options": options,
+                "options": known.options,
             }
         )
     return groups

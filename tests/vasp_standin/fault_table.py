@@ -145,9 +145,7 @@ def cure(error_class: str | None) -> str:
     """Return the command that `pccd job failures` suggests."""
     if error_class is None:
         return ""
-    known = BY_NAME[error_class]
-    tags = "".join(f" --set INCAR.{tag}={value}" for tag, value in known.incar.items())
-    return f"`rerun --error-class {known.name}{' --from-contcar' * known.from_contcar}{tags}`"
+    return f"`rerun --error-class {error_class}{BY_NAME[error_class].options}`"
 
 
 def row(once: Result, always: Result) -> str:
