@@ -78,7 +78,8 @@ class Disturbed:
         query = {"state": "RUNNING", "spec._category": "cpu"}
         for row in database["fireworks"].find(query, {"launches": 1}):
             launch_id = {"launch_id": row["launches"][-1]}
-            found = database["launches"].find_one(launch_id, {"launch_dir": 1, "fworker": 1})
+            fields = dict.fromkeys(("launch_id", "launch_dir", "fworker"), 1)
+            found = database["launches"].find_one(launch_id, fields)
             steps = Path(found["launch_dir"]) / "OSZICAR"
             if steps.exists() and "F=" in steps.read_text():
                 return dict(found)
@@ -86,7 +87,8 @@ class Disturbed:
 
     def wait_for_vasp(self) -> dict:
         """Wait until VASP is in the middle of a run; return its launch."""
-        wait_for(lambda: self.running() is not None, "VASP did not run", WAIT)
+        wait_for(lambda: self.failed() or self.running(), "VASP did not run", WAIT)
+        assert not self.failed(), launchpad.failures(self.settings, self.campaign_id)
         found = self.running()
         return found if found is not None else self.wait_for_vasp()
 
@@ -96,10 +98,15 @@ class Disturbed:
     def completed(self) -> int:
         return self.states().get("COMPLETED", 0)
 
+    def failed(self) -> int:
+        return self.states().get("FIZZLED", 0)
 
-def vasp_processes() -> list[psutil.Process]:
-    found = psutil.process_iter(["cmdline"])
-    return [p for p in found if "standin_vasp.py" in " ".join(p.info["cmdline"] or [])]
+    def vasp_processes(self) -> list[psutil.Process]:
+        """Return this campaign's VASP runs; other tests may run theirs on this machine."""
+        runs = str(self.settings.data_dir.expanduser().absolute())
+        found = psutil.process_iter(["cmdline", "cwd"])
+        here = [p for p in found if (p.info["cwd"] or "").startswith(runs)]
+        return [p for p in here if "standin_vasp.py" in " ".join(p.info["cmdline"] or [])]
 
 
 def pid_of(launch_document: dict) -> int:
@@ -146,10 +153,10 @@ def test_nothing_is_lost_whatever_dies(own_server, tmp_path, monkeypatch, capsys
         restart_mongod(own_server, server, seen)
         drain_and_cancel(server, cpu, tmp_path, seen)
         kill_rocket(server, seen)
-        short = template(
-            "slurm_cpu.yaml", tmp_path, env_file, walltime="00:04:00", signal="B:TERM@60"
-        )
-        reach_walltime(server, short, tmp_path, seen)
+        (tmp_path / "long").mkdir()
+        long = environment_file(tmp_path / "long", environment | {"VASP_STANDIN_SECONDS": "600"})
+        ending = template("slurm_cpu.yaml", tmp_path, long, signal="B:TERM@60")
+        reach_walltime(server, ending, tmp_path, seen)
         lose_host(seen, environment)
     out = resume(capsys, whole.campaign_id)
     with capsys.disabled():
@@ -219,7 +226,7 @@ def drain_and_cancel(server: Slurm, cpu: Path, folder: Path, seen: Disturbed) ->
     (job,) = server.jobs()
     server.ask("scancel", job)
     wait_until_empty(server, WAIT)
-    wait_for(lambda: not vasp_processes(), "VASP outlived its worker")
+    wait_for(lambda: not seen.vasp_processes(), "VASP outlived its worker")
     assert "RUNNING" not in seen.states()
     seen.note("node drained, worker cancelled: its job is ready again")
     launch(folder, cpu, server)
@@ -234,22 +241,28 @@ def drain_and_cancel(server: Slurm, cpu: Path, folder: Path, seen: Disturbed) ->
 def kill_rocket(server: Slurm, seen: Disturbed) -> None:
     """The worker dies, VASP with it; the job waits for whoever looks next."""
     os.kill(pid_of(seen.wait_for_vasp()), signal.SIGKILL)
-    wait_for(lambda: not vasp_processes(), "VASP outlived its worker")
+    wait_for(lambda: not seen.vasp_processes(), "VASP outlived its worker")
     wait_until_empty(server, WAIT)
     assert seen.states()["RUNNING"] == 1
     assert len(launchpad.release_dead_runs(seen.settings)) == 1
     seen.note("worker killed (-9), VASP died with it, its job is ready again")
 
 
-def reach_walltime(server: Slurm, short: Path, folder: Path, seen: Disturbed) -> None:
+def reach_walltime(server: Slurm, ending: Path, folder: Path, seen: Disturbed) -> None:
     """Slurm's signal a minute before the end makes the worker put its job back."""
-    launch(folder, short, server)
-    seen.wait_for_vasp()
+    began = time.monotonic()
+    launch(folder, ending, server)
+    before = seen.wait_for_vasp()
+    (job,) = server.jobs()
+    minutes = 2 + int((time.monotonic() - began) / 60)  # the walltime comes near in mid-run
+    server.ask("scontrol", "update", f"jobid={job}", f"timelimit={minutes}")
     wait_until_empty(server, WAIT)
-    wait_for(lambda: not vasp_processes(), "VASP outlived its worker")
-    released = launchpad.release_dead_runs(seen.settings)
+    wait_for(lambda: not seen.vasp_processes(), "VASP outlived its worker")
+    assert launchpad.release_dead_runs(seen.settings) == []  # the worker had done so itself
     assert "RUNNING" not in seen.states()
-    seen.note(f"walltime reached: the job was put back by the worker ({released} were not)")
+    stopped = {"launch_id": before["launch_id"], "released": "stopped"}
+    assert mongo.database(seen.settings)["launches"].count_documents(stopped) == 1
+    seen.note("walltime reached: the worker put its job back before it ended")
 
 
 def lose_host(seen: Disturbed, environment: dict[str, str]) -> None:
