@@ -232,7 +232,8 @@ def diagnose(traceback: str) -> Diagnosis:
 def _line_at(text: str, position: int) -> str:
     start = text.rfind("\n", 0, position) + 1
     end = text.find("\n", position)
-    return text[start : end if end >= 0 else None].strip()[:EVIDENCE_LENGTH]
+    line = text[start : end if end >= 0 else None].strip()
+    return re.sub(r"^[\w.]+: (?=\[)", "", line)[:EVIDENCE_LENGTH]  # not the exception's name
 
 
 def check_class(name: str) -> str:

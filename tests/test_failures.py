@@ -60,6 +60,7 @@ def test_the_evidence_is_the_line_that_told():
     found = diagnose(trace)
     assert found.evidence == "[std_err.txt] forrtl: No space left on device"
     assert found.cure == BY_NAME["disk"].cure
+    assert diagnose("a.VaspFailed: [vasp.out] BRMIX: very").evidence == "[vasp.out] BRMIX: very"
     assert (
         diagnose("Traceback\nValueError: no such crystal").evidence == "ValueError: no such crystal"
     )

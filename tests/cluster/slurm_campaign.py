@@ -202,11 +202,45 @@ def wait_for_vasp(settings: Settings, seconds: float = 400) -> None:
         time.sleep(1)
 
 
-def pccd(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+def pccd(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return what a command prints."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--json"])
+        main(list(arguments))
     out, err = capsys.readouterr()
     assert not ended.value.code, err
-    found: dict = json.loads(out)
+    return out
+
+
+def pccd_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    found: dict = json.loads(pccd(capsys, *arguments, "--json"))
     return found
+
+
+class Log:
+    """What happened when, on the terminal whatever pytest captures."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+        self.began = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Print a text with the seconds since the beginning."""
+        with self.capsys.disabled():
+            sys.stdout.write(f"\n{time.monotonic() - self.began:4.0f} s  {text.rstrip()}\n")
+            sys.stdout.flush()
+
+
+def comparison(failed: dict, rerun: dict, undisturbed: dict) -> str:
+    """Return a table of three ledgers: after the failures, after the reruns, and undisturbed."""
+    lines = [
+        "candidate                  formula  after failures  after reruns          undisturbed"
+    ]
+    for key, row in sorted(undisturbed.items()):
+        ends = [
+            f"{found[key]['status']} {found[key]['energy_above_hull']:.4f} eV/atom"
+            for found in (rerun, undisturbed)
+        ]
+        first = failed[key]["status"]
+        lines.append(f"{key:26s} {row['formula_pretty']:8s} {first:15s} {'  '.join(ends)}")
+    return "\n".join(lines)
