@@ -58,7 +58,7 @@ SAYS = {
 }
 CHECK_SECONDS = 15.0
 """For the table only: long enough for VASP to start anew before handlers look at its files."""
-FROZEN_SECONDS = 20.0
+FROZEN_SECONDS = 40.0
 """For the table only: VASP that writes nothing for so long is frozen."""
 WALLTIME_SECONDS = 12.0
 """For the table only: the walltime is so far, and near from its half on."""
