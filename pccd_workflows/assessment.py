@@ -134,7 +134,7 @@ class PotentialJudge:
         systems = {symbols(s.composition) for s in structures}
         phases = competing_phases(self.data.rows, systems)
         references = hull_at_level(
-            [*phases, *_molecules(systems)],
+            [*phases, *_molecules(systems), *self._missing_elements(systems, phases)],
             self.level,
             single_point=lambda s: self.results.single_point(s, self.level),
             relax=(lambda s: self.results.relax(s, self.level)) if self.relax_phases else None,
@@ -148,6 +148,24 @@ class PotentialJudge:
             "missing_phases": self._flattery(structures, above),
         }
         return [Judged(r, e) for r, e in zip(relaxations, above, strict=True)]
+
+    def _missing_elements(
+        self, systems: Iterable[Collection[str]], phases: Iterable[Phase]
+    ) -> list[Phase]:
+        """Return crystals of the elements that the data lacks, from known structure types."""
+        from pccd_workflows.external.potential import supported_elements
+        from pccd_workflows.external.prototypes import build_reference_set
+
+        asked = {element for system in systems for element in system}
+        have = {element for phase in phases for element in _pure(phase)}
+        known = supported_elements(get_level(self.level))
+        found = []
+        for element in sorted(asked - have if known is None else (asked & known) - have):
+            built = build_reference_set(
+                element, self.level, relax=lambda s: self.results.relax(s, self.level)
+            )
+            found += [Phase(e.entry_id, e.structure, None) for e in built.entries if e.structure]
+        return found
 
     def _flattery(
         self, structures: Sequence[Structure], above: Sequence[float | None]
@@ -168,7 +186,8 @@ class PotentialJudge:
             "potential": {"level": self.level, **software(level)},
             "relaxation": f"cell and sites, forces below {self.results.fmax:g} eV/Å, at most "
             f"{self.results.steps} steps",
-            "hull": f"phases of {self.data.path.name} with the same potential: all elements, and "
+            "hull": f"phases of {self.data.path.name} with the same potential: all elements (known "
+            "structure types of those that it lacks), and "
             f"compounds at most {NEAR_IN_DATA:g} eV/atom above its hull, or not placed on one; "
             + (
                 f"those at most {NEAR_AT_LEVEL:g} eV/atom above the unrelaxed hull are relaxed"
@@ -177,6 +196,12 @@ class PotentialJudge:
             ),
             "corrections": "MaterialsProject2020Compatibility, once",
         }
+
+
+def _pure(phase: Phase) -> frozenset[str]:
+    """Return the element of an elemental phase; nothing if it is a compound."""
+    found = symbols(phase.structure.composition)
+    return found if len(found) == 1 else frozenset()
 
 
 def _molecules(systems: Iterable[Collection[str]]) -> list[Phase]:

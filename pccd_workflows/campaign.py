@@ -142,8 +142,8 @@ class Sampler(Section):
         1.0,
         ge=0,
         le=2,
-        description="Composition and space group are drawn from p^(1/temperature); 1 = as learned, "
-        "0 = always the likeliest",
+        description="Composition, space group and noise are drawn from p^(1/temperature); "
+        "1 = as learned, 0 = always the likeliest",
     )
     separation: float = Field(
         0.75,

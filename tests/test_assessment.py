@@ -76,6 +76,15 @@ def test_a_known_crystal_lies_on_its_own_hull(judge):
     )  # CuAu3 of the table is not in the data
 
 
+def test_an_element_that_the_data_lacks_is_taken_from_known_structure_types(judge, data):
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join(lines[1:]))  # no copper
+    lacking = PotentialJudge(known_file(data), "emt", judge.results)
+    known, _ = lacking([CU3AU, CUAU3])
+    assert known.energy_above_hull == pytest.approx(0.0, abs=1e-3)
+    assert lacking.about["phases"] > 3  # gold, Cu3Au, and structures of copper
+
+
 def test_the_second_run_computes_nothing(judge, data, tmp_path):
     first = judge([CUAU3])
     again = PotentialJudge(known_file(data), "emt", DiskResults(tmp_path / "results"))

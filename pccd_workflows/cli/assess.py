@@ -21,7 +21,7 @@ SEED = typer.Option(0, min=0, help="Fixes every random number")
 SAMPLER = typer.Option("dpm-solver++", help="dpm-solver++, ddim or ddpm")
 STEPS = typer.Option(25, min=1, max=1000, help="Network evaluations per crystal")
 TEMPERATURE = typer.Option(
-    1.0, min=0, max=2, help="Of composition and space group; 0 = the likeliest"
+    1.0, min=0, max=2, help="Of composition, space group and noise; 0 = the likeliest"
 )
 GUIDANCE = typer.Option(1.0, min=0, max=20, help="Weight of the conditions; 1 = as learned")
 LEVEL = typer.Option("chgnet", help="Potential that relaxes: chgnet, 7net-0 or 7net-l3i5")

@@ -87,7 +87,8 @@ def sample_clouds(
     sampler : Sampler
         Solver, number of steps, guidance.
     start : float tensor (B, 3, 128, C)
-        Clean clouds in the denoiser's units, noised to t = T to begin with; pure noise if None.
+        Clean clouds in the denoiser's units to begin with, noised to t = T with all the noise that
+        the schedule says; if None, pure noise, as strong as the sampler's temperature says.
 
     Returns
     -------
@@ -115,8 +116,11 @@ def sample_clouds(
         conditions = condition_batch(
             chosen, [cells[i] for i in places], [groups[i] for i in places]
         ).to(model.device)
-        origin = torch.zeros(1) if start is None else start[places]
-        drawn = _Noise([stream(seed, r.index, "noise") for r in chosen], origin, model)
+        seeds = [stream(seed, r.index, "noise") for r in chosen]
+        if start is None:
+            drawn = _Noise(model, seeds, strength=math.sqrt(sampler.temperature))
+        else:
+            drawn = _Noise(model, seeds, start=start[places])
         values = _sample_batch(model, conditions, drawn, sampler)
         for place, request, value in zip(places, chosen, values, strict=True):
             clouds[place] = cloud_of(value, canonical_elements(request.elements))
@@ -304,22 +308,35 @@ def _system(space_group: int | None, conditions: Conditions) -> int:
 
 
 class _Noise:
-    """Standard normal clouds (B, 3, 128, C), one random stream per sample."""
+    """Normal clouds (B, 3, 128, C), one random stream per sample.
 
-    def __init__(self, seeds: Sequence[int], start: Tensor, model: Model) -> None:
+    Their standard deviation is `strength`: the square root of the temperature, for p^(1/T) of a
+    normal distribution is one with T times its variance.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        seeds: Sequence[int],
+        *,
+        strength: float = 1.0,
+        start: Tensor | None = None,
+    ) -> None:
+        self.model, self.strength = model, strength
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.start, self.model = start.to(model.device), model
+        self.start = None if start is None else start.to(model.device)
 
     def first(self) -> Tensor:
         """Return x_T: noise, plus what is left of the clouds to begin with."""
         signal, sigma = signal_and_noise(self.model.log_snr[-1])
-        return signal * self.start + sigma * self()
+        noise = sigma * self()
+        return noise if self.start is None else noise + signal * self.start
 
     def __call__(self) -> Tensor:
         """Return fresh noise."""
         shape = (3, N_POINTS, self.model.denoiser.columns)
         drawn = [torch.randn(shape, generator=g) for g in self.generators]
-        return torch.stack(drawn).to(self.model.device)
+        return self.strength * torch.stack(drawn).to(self.model.device)
 
 
 @torch.no_grad()

@@ -143,15 +143,18 @@ def reconstruct(
     control : bool
         Start from the noise alone (the same noise).
     """
+    import torch
+
     from pccd_workflows.diffusion.sample import sample_clouds
 
     chosen = draw_rows(crystals, samples, seed)
+    clean = model.denoiser.encode(chosen)
     clouds = sample_clouds(
         model,
         seed_requests(chosen, model.info),
         seed=seed,
         sampler=sampler,
-        start=None if control else model.denoiser.encode(chosen),
+        start=torch.zeros_like(clean) if control else clean,
     )
     targets = [structure_of(chosen, row) for row in range(len(chosen))]
     made = decoded(clouds)[0]

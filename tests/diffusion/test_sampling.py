@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler
 from pccd_workflows.diffusion.sample import (
@@ -92,6 +93,32 @@ def test_temperature_zero_takes_the_likeliest(tiny_model):
     (request,) = ask(n=1)
     drawn = {draw_space_group(tiny_model, request, [11, 17], seed, greedy) for seed in range(20)}
     assert len(drawn) == 1
+
+
+def test_temperature_scales_the_noise(tiny_model):
+    requests = ask(n=6, composition="NaCl", space_group=221)
+
+    def spread(temperature, name):
+        sampler = Sampler(name=name, steps=15, temperature=temperature)
+        return float(
+            np.std([s.lattice.abc for s in crystals(tiny_model, requests, sampler)], 0).max()
+        )
+
+    for name in ("dpm-solver++", "ddim", "ddpm"):
+        assert spread(0, name) == pytest.approx(0, abs=1e-6)  # no noise, one answer
+        assert spread(1, name) > spread(0.1, name) > 0
+
+
+def test_noised_crystals_get_all_the_noise_at_any_temperature(tiny_model):
+    requests = ask(n=2, composition="NaCl", space_group=221)
+    start = torch.zeros(2, 3, 128, tiny_model.denoiser.columns)
+    cold, warm = (
+        sample_clouds(
+            tiny_model, requests, seed=0, sampler=Sampler(steps=5, temperature=t), start=start
+        )
+        for t in (0, 1)
+    )
+    assert all(np.array_equal(a.values, b.values) for a, b in zip(cold, warm, strict=True))
 
 
 def test_atoms_are_kept_apart(tiny_model):
