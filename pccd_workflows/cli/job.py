@@ -60,6 +60,7 @@ def failures(
     as_json: bool = AS_JSON,
 ) -> None:
     """Show failed jobs by class, with the evidence and what usually helps."""
+    from rich.markup import escape
     from rich.table import Table
 
     found = _failures(campaign, candidate, error_class)
@@ -77,7 +78,7 @@ def failures(
             group["error_class"],
             str(group["jobs"]),
             str(group["candidates"]),
-            group["evidence"],
+            escape(group["evidence"]),
             group["cure"],
         )
     _print(table, f"{len(found)} failed jobs")

@@ -137,7 +137,8 @@ def _screen(console: Console) -> Iterator[Any]:
         ) -> None:
             line = "  ".join(f"{step.name} {step.reached}" for step in steps)
             if line != last[0]:
-                console.print(f"[{seconds:5.0f} s] {line}", soft_wrap=True, highlight=False)
+                text = f"[{seconds:5.0f} s] {line}"
+                console.print(text, soft_wrap=True, highlight=False, markup=False)
                 last[0] = line
 
         yield write
@@ -216,7 +217,8 @@ def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress
     else:
         console.print("No crystal came near the hull; the report says why each was rejected.")
     for failure in progress.failures:
-        console.print(f"failed: {failure['name']}: {failure['error']}", style="red")
+        text = f"failed: {failure['name']}: {failure['error']}"
+        console.print(text, style="red", markup=False)
     if progress.failures:
         console.print(f"Rerun what failed: pccd campaign resume {campaign.campaign_id}")
     console.print(f"Report:      {report}", soft_wrap=True)

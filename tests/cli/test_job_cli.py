@@ -74,6 +74,24 @@ def test_rerun_and_undo(capsys, settings):
     assert table(capsys, "failures")["failures"] == [failure]
 
 
+def test_evidence_is_shown_as_it_is(capsys, monkeypatch):
+    """The file that it comes from stands in brackets, which are no markup here."""
+    unknown = dict.fromkeys(("campaign_id", "folder", "worker"))
+    failure = reruns.Failure(
+        **unknown,
+        fw_id=1,
+        name="relax 1",
+        candidates=[],
+        error_class="disk",
+        evidence="[std_err.txt] forrtl: No space left on device",
+        cure="",
+        attempts=1,
+    )
+    monkeypatch.setattr(reruns, "job_failures", lambda *_, **__: [failure])
+    monkeypatch.setenv("COLUMNS", "160")
+    assert failure.evidence in pccd(capsys, "job", "failures")
+
+
 def test_a_rerun_is_done_once_and_not_for_ever(capsys, settings):
     submit_and_run(settings)
     (failure,) = reruns.job_failures(settings)
