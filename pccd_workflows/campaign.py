@@ -20,7 +20,7 @@ from pydantic import (
 from pymatgen.core import Element
 
 from pccd_workflows.errors import InputError
-from pccd_workflows.levels import get_level
+from pccd_workflows.levels import LEVELS, engine, get_level
 
 LAST_SPACE_GROUP = {
     "triclinic": 2,
@@ -279,6 +279,19 @@ class Rung(Section):
     fmax: float = Field(0.05, gt=0, le=1, description="Largest force of a relaxed crystal, eV/Å")
     steps: int = Field(300, ge=1, le=10_000, description="Most steps of one relaxation")
     batch: int = Field(8, ge=1, le=1000, description="Crystals per job (ML potentials)")
+    band_structure: bool = Field(
+        False,
+        description="Electronic band structure of the crystals that are kept (VASP levels)",
+        # left out where it is not asked for: older files keep their hash
+        exclude_if=lambda asked: not asked,
+    )
+
+    @model_validator(mode="after")
+    def _bands_need_vasp(self) -> Self:
+        if self.band_structure and engine(self.level) != "vasp":
+            able = " or ".join(name for name in LEVELS if engine(name) == "vasp")
+            raise ValueError(f"band_structure needs the level {able}, not {self.level!r}")
+        return self
 
 
 class PhononsSection(Section):
@@ -341,7 +354,11 @@ class Campaign(Section):
     @property
     def stages(self) -> list[str]:
         """Every stage a candidate may go through, in order (see CandidateDoc.stage)."""
-        rungs = [f"{what}:{rung.level}" for rung in self.rungs for what in ("relax", "hull")]
+        rungs = [
+            f"{what}:{rung.level}"
+            for rung in self.rungs
+            for what in ("relax", "hull", *(["bands"] if rung.band_structure else []))
+        ]
         levels = [self.phonons.level, self.phonons.confirm] if self.phonons else []
         phonons = [f"phonons:{level}" for level in levels if level is not None]
         return ["generate", "screen", "deduplicate", *rungs, *phonons]

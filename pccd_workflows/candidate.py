@@ -181,6 +181,33 @@ class Phonons(Record):
     seconds: float = 0.0
 
 
+class Bands(Record):
+    """Electronic band structure of the crystal that a rung kept, in its standard primitive cell."""
+
+    level: str
+    is_metal: bool | None = Field(None, description="None if it was not computed")
+    band_gap: float | None = Field(None, description="eV; 0 for a metal")
+    direct: bool | None = Field(None, description="Both edges at one k-point; None for a metal")
+    reason: str | None = Field(None, description="Why it was not computed")
+    vbm: float | None = Field(None, description="Valence band maximum, eV; None for a metal")
+    cbm: float | None = Field(None, description="Conduction band minimum, eV; None for a metal")
+    vbm_kpoint: list[float] | None = Field(None, description="Its reduced k-point")
+    cbm_kpoint: list[float] | None = Field(None, description="Its reduced k-point")
+    efermi: float | None = Field(None, description="Fermi level on the mesh, eV")
+    kpath: str | None = Field(None, description="Names of the path's points, e.g. Γ-X-W|K-Γ")
+    structure: StoredStructure | None = Field(
+        None, description="The standard primitive cell, spins as the run started; k-points are its"
+    )
+    bands: dict[str, Any] | None = Field(
+        None,
+        description="distances [n_segments][n_k] in 1/Å, energies [n_segments][n_spins][n_bands]"
+        "[n_k] in eV (bands near the gap), labels [[left, right], ...] per segment",
+    )
+    software: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seconds: float = 0.0
+
+
 class CandidateDoc(BaseModel):
     """Everything known about one generated crystal."""
 
@@ -195,7 +222,7 @@ class CandidateDoc(BaseModel):
     stage: str = Field(
         "generate",
         description="Last stage with a record: generate, screen, deduplicate, "
-        "relax:<level>, hull:<level>, phonons:<level>",
+        "relax:<level>, hull:<level>, bands:<level>, phonons:<level>",
     )
     reason_class: str | None = None
     reason: str | None = None
@@ -213,12 +240,14 @@ class CandidateDoc(BaseModel):
     )
     novel: bool | None = None
     phonon_stable: bool | None = Field(None, description="None if unknown or ambiguous")
+    band_gap: float | None = Field(None, description="eV, at the highest level computed; 0: metal")
     # one record per stage
     generation: Generation
     screening: Screening | None = None
     novelty: Novelty | None = None
     relaxations: list[Relaxation] = Field(default_factory=list, description="In rung order")
     stabilities: list[Stability] = Field(default_factory=list, description="In rung order")
+    band_structures: list[Bands] = Field(default_factory=list, description="In rung order")
     phonons: list[Phonons] = Field(default_factory=list)
     jobs: dict[str, str] = Field(default_factory=dict, description="Job uuid by stage: the lineage")
     seconds: dict[str, float] = Field(default_factory=dict, description="Compute time by stage, s")
@@ -238,7 +267,7 @@ class StageOutput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     stage: str = Field(description="As CandidateDoc.stage")
-    records: dict[str, Generation | Screening | Novelty | Relaxation | Stability | Phonons] = Field(
-        default_factory=dict, description="By candidate_id"
-    )
+    records: dict[
+        str, Generation | Screening | Novelty | Relaxation | Stability | Bands | Phonons
+    ] = Field(default_factory=dict, description="By candidate_id")
     survivors: list[Crystal] = Field(default_factory=list)

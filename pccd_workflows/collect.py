@@ -13,6 +13,7 @@ from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import (
+    Bands,
     CandidateDoc,
     Generation,
     Novelty,
@@ -95,6 +96,8 @@ def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> C
     generation: Generation = trail.records["generate"]
     relaxations = _by_prefix(trail, campaign, "relax")
     stabilities = _by_prefix(trail, campaign, "hull")
+    bands: list[Bands] = _by_prefix(trail, campaign, "bands")
+    gaps = [record.band_gap for record in bands if record.band_gap is not None]
     phonons = [record for stage, record in trail.records.items() if stage.startswith("phonons")]
     novelty = latest_novelty(trail.records.get("deduplicate"), stabilities)
     relaxed = [r.structure for r in relaxations if r.structure is not None]
@@ -116,11 +119,13 @@ def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> C
         energy_above_hull=energies[-1] if energies else None,
         novel=novelty.novel if novelty is not None and novelty.duplicate_of is None else None,
         phonon_stable=_phonon_stable(phonons),
+        band_gap=gaps[-1] if gaps else None,
         generation=generation,
         screening=trail.records.get("screen"),
         novelty=trail.records.get("deduplicate"),
         relaxations=relaxations,
         stabilities=stabilities,
+        band_structures=bands,
         phonons=phonons,
         jobs=trail.jobs,
         seconds={

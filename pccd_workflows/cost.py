@@ -42,6 +42,16 @@ STEPS = {
     "gpaw/pbe": {"relax": 12},
 }
 """Ionic steps of each run, before any is known."""
+BAND_KPOINTS: dict[str, dict[str, tuple[float, int]]] = {
+    "vasp/mp-gga": {
+        "bands static": (100 / 64, 0),
+        "bands uniform": (200 / 64, 0),
+        "bands line": (0, 200),
+    },
+    "vasp/mp-r2scan": {"bands static": (1, 0), "bands line": (1, 200)},
+}
+"""k-points of the runs of a band structure, one step each: multiples of a relaxation's, and
+points on the path (200 for rock salt; more for large or less symmetric cells)."""
 GUESSED = {"vasp/mp-gga": 60.0, "vasp/mp-r2scan": 180.0, "gpaw/pbe": 60.0}
 """A, core-seconds, before any run is known: 100 electrons, one k-point, twelve SCF cycles; a
 meta-GGA at 680 eV takes about three times as long."""
@@ -145,7 +155,7 @@ def history_of(level: str, rows: Iterable[Document]) -> History:
     gpus = []
     for row in rows:
         modelled = _modelled(level, row)
-        if not modelled or row.get("plan") not in ("relax", "reference"):
+        if not modelled or row.get("plan") not in ("relax", "reference", "bands"):
             continue
         ratios.setdefault(row["run"], []).append(row["seconds"] * row["cores"] / modelled)
         steps.setdefault(row["run"], []).append(row["n_steps"])
@@ -170,24 +180,31 @@ def _modelled(level: str, row: Document) -> float | None:
     return modelled_seconds(level, **facts)  # type: ignore[arg-type]
 
 
-def core_seconds(level: str, crystal: Crystal, history: History, *, n_spins: int = 2) -> float:
-    """Return the core-seconds of relaxing one crystal at a level."""
+def core_seconds(
+    level: str, crystal: Crystal, history: History, *, n_spins: int = 2, bands: bool = False
+) -> float:
+    """Return the core-seconds of relaxing one crystal at a level; `bands`: of its bands, too."""
     if get_level(level).kind == "potential":
         per_atom, steps = POTENTIAL
         steps_known = history.steps.get("relax", steps)
         return per_atom * steps_known * crystal.n_atoms * history.corrections.get("relax", 1.0)
     overall = _overall(history)
     spins = 1 if engine(level) == "gpaw" else n_spins
+    n_kpoints = irreducible_kpoints(level, crystal.n_atoms)
+    runs = [(name, history.steps.get(name, n), n_kpoints) for name, n in STEPS[level].items()]
+    if bands:
+        for name, (mesh, path) in BAND_KPOINTS[level].items():
+            runs.append((name, 1, mesh * n_kpoints + path))
     return sum(
         modelled_seconds(
             level,
             n_electrons=crystal.n_electrons,
-            n_kpoints=irreducible_kpoints(level, crystal.n_atoms),
+            n_kpoints=points,
             n_spins=spins,
-            n_steps=history.steps.get(name, steps),
+            n_steps=steps,
         )
         * history.corrections.get(name, overall)
-        for name, steps in STEPS[level].items()
+        for name, steps, points in runs
     )
 
 
@@ -207,11 +224,17 @@ def estimate(
 ) -> Estimate:
     """Return what a rung costs if it relaxes `crystals` and as many references of their mean size.
 
+    Where the rung asks for band structures, every crystal gets one.
+
     spent, limit: core-hours that were used already, and that may be.
     """
-    hours = [core_seconds(rung.level, crystal, history) / 3600 for crystal in crystals]
-    mean = sum(hours) / len(hours) if hours else 0.0
-    total = mean * (len(hours) + references)
+    relaxing = [core_seconds(rung.level, crystal, history) / 3600 for crystal in crystals]
+    hours = relaxing
+    if rung.band_structure:
+        seconds = (core_seconds(rung.level, c, history, bands=True) for c in crystals)
+        hours = [second / 3600 for second in seconds]
+    mean, plain = (sum(each) / len(each) if each else 0.0 for each in (hours, relaxing))
+    total = mean * len(hours) + plain * references
     return Estimate(
         level=rung.level,
         candidates=len(hours),

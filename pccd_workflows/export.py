@@ -81,6 +81,7 @@ def properties(doc: CandidateDoc) -> dict[str, Any]:
     structure = relaxation.structure if relaxation else doc.structure
     hull = next((s for s in reversed(doc.stabilities) if s.energy_above_hull is not None), None)
     phonons = doc.phonons[-1] if doc.phonons else None
+    bands = next((b for b in reversed(doc.band_structures) if b.band_gap is not None), None)
     cell = structure.lattice.parameters if structure else (None,) * 6
     return {
         "candidate_id": doc.candidate_id,
@@ -100,6 +101,11 @@ def properties(doc: CandidateDoc) -> dict[str, Any]:
         "hull_references": hull.references if hull else None,
         "phonon_verdict": phonons.verdict if phonons else None,
         "min_frequency_thz": phonons.min_frequency if phonons else None,
+        "band_gap_ev": bands.band_gap if bands else None,
+        "band_gap_direct": bands.direct if bands else None,
+        "is_metal": bands.is_metal if bands else None,
+        "band_gap_level": bands.level if bands else None,
+        "band_gap_asked_ev": doc.generation.conditions.get("band_gap"),
         "relaxation_level": relaxation.level if relaxation else None,
         "relaxation_verdict": relaxation.verdict if relaxation else None,
         "relaxation_key": relaxation.key if relaxation else None,

@@ -194,6 +194,7 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
             r"XMLSyntaxError|ParseError|VaspParseError",
             r"no element found",
             r"ValueError: Empty POSCAR",
+            r"DensityGone",
         ),
         "VASP ended without usable output: rerun from the start.",
     ),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jobflow import Flow, Job, Maker
 
 from pccd_workflows.campaign import Campaign, Rung
+from pccd_workflows.jobs.bands import start_bands
 from pccd_workflows.jobs.common import GPU, TOLERATE_LOST_PARENTS, assign
 from pccd_workflows.jobs.generate import generate
 from pccd_workflows.jobs.phonons import start_phonons
@@ -18,8 +19,8 @@ class DiscoveryMaker(Maker):
     """From a campaign to phonon verdicts.
 
     generate -> screen (shard by shard) -> references -> deduplicate -> rung by rung: relax, hull
-    -> phonons. Jobs that gather others go on without those that were lost; when a lost job is
-    rerun, everything after it is, too.
+    -> phonons; band structures beside the next rung. Jobs that gather others go on without those
+    that were lost; when a lost job is rerun, everything after it is, too.
     """
 
     name: str = "discovery"
@@ -46,6 +47,9 @@ class DiscoveryMaker(Maker):
             judged = climb(campaign, rung, judged.output.survivors, references.output)
             judged.name = f"rung {rung.level}"
             jobs.append(judged)
+            if rung.band_structure:
+                jobs.append(start_bands(campaign, rung, judged.output))
+                jobs[-1].name = f"bands {rung.level}"
         if campaign.phonons is not None:
             jobs.append(assign(start_phonons(campaign, judged.output), GPU))
         flow = Flow(jobs, name=f"{self.name} {campaign.campaign_id}")

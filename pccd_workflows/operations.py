@@ -12,7 +12,7 @@ from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.collect import Collector, Ledger
 from pccd_workflows.errors import InputError, MissingDependencyError
 from pccd_workflows.external import launchpad, mongo, reruns
-from pccd_workflows.jobs.common import CPU, GPU
+from pccd_workflows.jobs.common import CPU, GPU, OPTIONAL
 from pccd_workflows.levels import engine, get_level
 from pccd_workflows.makers import DiscoveryMaker
 from pccd_workflows.settings import Settings
@@ -248,6 +248,7 @@ def lost_candidates(failures: list[Document]) -> dict[str, str]:
     return {
         candidate_id: f"Job {failure['name']!r} failed: {failure['error']}"
         for failure in failures
+        if not failure["metadata"].get(OPTIONAL)
         for candidate_id in failure["metadata"].get("candidates", [])
     }
 

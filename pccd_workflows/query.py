@@ -41,6 +41,7 @@ SUMMARY_FIELDS = (
     "energy_above_hull",
     "novel",
     "phonon_stable",
+    "band_gap",
     "updated_at",
 )
 """What a table row needs of a document (no structures, no bands)."""

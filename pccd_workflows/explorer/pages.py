@@ -38,6 +38,7 @@ COLUMNS = (
     ("E above hull (meV/atom)", "energy_above_hull"),
     ("Novelty", None),
     ("Phonons", None),
+    ("Band gap (eV)", None),
     ("Status", "status"),
     ("Campaign", None),
     ("Candidate", "index"),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pccd_workflows.settings import Settings
 
 Document = dict[str, Any]
+BUDGETED = ("relax", "bands")
+"""Plans (see jobs.dft.dft_job) whose runs count against a rung's budget: those of candidates."""
 CORES = (
     # what the queue gave: number of tasks, times cores of each
     (("SLURM_NTASKS",), ("SLURM_CPUS_PER_TASK",)),
@@ -58,7 +60,7 @@ def note_cost(db: "Database[Document]", job: Document, cost: Document) -> None:
 
 def spent(db: "Database[Document]", campaign_id: str, level: str) -> float:
     """Return the core-hours a campaign has spent on a rung."""
-    match = {"campaign_id": campaign_id, "level": level, "plan": "relax"}
+    match = {"campaign_id": campaign_id, "level": level, "plan": {"$in": BUDGETED}}
     group = {"_id": None, "core_hours": {"$sum": "$core_hours"}}
     rows = survive_outage(
         lambda: list(db["costs"].aggregate([{"$match": match}, {"$group": group}]))

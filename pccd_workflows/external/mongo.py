@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -344,6 +344,11 @@ def put_result(db: Database[Document], key: str, kind: str, doc: Document) -> No
             return  # somebody else was first by a hair
 
     survive_outage(upsert)
+
+
+def drop_results(db: Database[Document], keys: Sequence[str]) -> None:
+    """Forget results whose files are gone, so that they are computed again."""
+    survive_outage(lambda: db.results.delete_many({"_id": {"$in": list(keys)}}))
 
 
 def find_reference_set(

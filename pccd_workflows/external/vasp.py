@@ -23,8 +23,10 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Structure
 
-from pccd_workflows.candidate import Relaxation, StoredStructure
+from pccd_workflows.candidate import Bands, Relaxation, StoredStructure
 from pccd_workflows.errors import InputError, MissingDependencyError, PccdError
+from pccd_workflows.external.bands import RunBands, band_gap, read_bands
+from pccd_workflows.external.kpaths import path_name
 from pccd_workflows.external.leash import leashed
 from pccd_workflows.levels import get_level
 from pccd_workflows.screening.magnetism import MagneticOrdering, ordering_of, starting_moments
@@ -48,6 +50,16 @@ RUNS = {
 PLANS = {"tight": ("tight relax",), "forces": ("forces",)}
 """What else is done at a level than relaxing, for phonons: a crystal brought to rest, the forces
 in a displaced supercell."""
+BAND_RUNS = {
+    "vasp/mp-gga": ("bands static", "bands uniform", "bands line"),
+    # a meta-GGA's potential is not fixed by a density: the path is part of a self-consistent run
+    "vasp/mp-r2scan": ("bands static", "bands line"),
+}
+"""Names of the runs of the plan ``bands``: the density, then bands on a mesh and along a path."""
+MESH_DENSITY = {"vasp/mp-gga": 200, "vasp/mp-r2scan": 100}
+"""k-points per Å^-3 of reciprocal space: twice that of a static run, or as many (KSPACING 0.22)."""
+LINE_DENSITY = 20
+"""k-points per 1/Å of the path, as the Materials Project's."""
 PHONON_TAGS: dict[str, Any] = {
     # forces to 1e-4 eV/Å: real-space projectors and loose energies would spoil them
     "EDIFF": 1e-7,
@@ -58,9 +70,14 @@ PHONON_TAGS: dict[str, Any] = {
     "SIGMA": 0.05,
     **dict.fromkeys(("LWAVE", "LCHARG", "LAECHG", "LVTOT"), False),
 }
-TAGS = {
+# no projections: of large cells they would be gigabytes
+BAND_TAGS: dict[str, Any] = {"LREAL": False, "LORBIT": None}
+TAGS: dict[str, dict[str, Any]] = {
     "tight relax": {**PHONON_TAGS, "EDIFFG": -0.003},
     "forces": PHONON_TAGS,
+    "bands static": {},
+    "bands uniform": BAND_TAGS,
+    "bands line": {**BAND_TAGS, "ISMEAR": 0, "SIGMA": 0.05},
 }
 """INCAR tags of these runs that differ from the level's."""
 ENERGY_TAGS = (
@@ -118,6 +135,7 @@ class VaspRun(BaseModel):
     moments: list[float] = Field(default_factory=list, description="μB per site")
     corrections: list[str] = Field(default_factory=list, description="Errors custodian mended")
     forces: list[list[float]] | None = Field(None, description="eV/Å, of the run 'forces'")
+    bands: RunBands | None = Field(None, description="Of the runs of the plan 'bands'")
     band_gap: float | None = Field(None, description="eV")
     n_kpoints: int | None = Field(None, description="Irreducible ones")
     n_electrons: float | None = None
@@ -154,7 +172,7 @@ def plan_key(structure: Structure, level: str, plan: str, ordering: MagneticOrde
     key = relaxation_key(structure, level, ordering)
     if plan == "relax":
         return key
-    tags = {name: TAGS[name] for name in PLANS[plan]}
+    tags = {name: TAGS[name] for name in runs_of(level, plan)}
     content = [key, plan, tags, structure.site_properties.get("magmom")]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -163,7 +181,7 @@ def runs_of(level: str, plan: str = "relax") -> tuple[str, ...]:
     """Return the names of a plan's runs, in order."""
     if level not in RUNS:
         raise InputError(f"Level {level!r} is not one of {sorted(RUNS)}.")
-    return PLANS.get(plan, RUNS[level])
+    return BAND_RUNS[level] if plan == "bands" else PLANS.get(plan, RUNS[level])
 
 
 def run_key(key: str, number: int) -> str:
@@ -248,7 +266,7 @@ def run(
         Which of the runs of `level` (see `runs_of`).
     previous
         host:path of the run before this one, whose WAVECAR and CHGCAR are used if they are
-        on this machine.
+        on this machine; bands need its CHGCAR.
 
     Raises
     ------
@@ -270,12 +288,17 @@ def run(
     try:
         _refuse_other_level(_incar(maker, structure), expected, level)
         with _no_orphans():
-            response = type(maker).make.original(maker, start, prev_dir=_here(previous))
+            make = type(maker).make.original
+            response = make(maker, start, prev_dir=_here(previous), **_mode(maker))
     except PccdError:
         raise
     except Exception as error:
         raise VaspFailed(_explain(error, Path.cwd())) from error
     document = response.output
+    incar = _input(document, "incar")
+    if _mode(maker):  # bands of a crystal that ended without moments need one spin only
+        expected["ISPIN"] = incar.get("ISPIN")
+    _refuse_other_level(incar, expected, level)
     result = read_run(
         document,
         name,
@@ -283,13 +306,14 @@ def run(
         continued=restart.structure is not None,
         seconds=round(time.perf_counter() - began, 3),
     )
-    _refuse_other_level(_input(document, "incar"), expected, level)
     if result.stopped:
         steps = len(result.energies)
         raise WalltimeReached(
             f"WalltimeReached: VASP was stopped at the walltime after {steps} ionic steps; "
             "it can go on from its CONTCAR."
         )
+    if name in BAND_RUNS[level] and not result.converged:
+        raise VaspFailed(f"VaspFailed: NonConverging: {name} did not reach self-consistency.")
     return result, document
 
 
@@ -303,11 +327,42 @@ def _maker(level: str, name: str) -> Any:
     makers = dict(zip(runs_of(level), (first, second, whole.static_maker), strict=True))
     if name in makers:
         return makers[name]
+    if name in ("bands uniform", "bands line") and gga:
+        return _fixed_density_maker(name)
     maker = second if name == "tight relax" else whole.static_maker
+    if name == "bands static":
+        maker.task_document_kwargs = {"parse_bandstructure": "auto"}
+    if name == "bands line":
+        density = {"reciprocal_density": MESH_DENSITY[level]}
+        path = {"zero_weighted_line_density": LINE_DENSITY}
+        maker.input_set_generator.user_kpoints_settings = density | path
+        maker.copy_vasp_kwargs = {"additional_vasp_files": ("CHGCAR",)}
+        maker.task_document_kwargs = {"parse_bandstructure": "line"}
     settings = maker.input_set_generator.user_incar_settings or {}
     maker.input_set_generator.user_incar_settings = {**settings, **TAGS[name]}
     maker.name = name
     return maker
+
+
+def _fixed_density_maker(name: str) -> Any:
+    """Return the maker of bands in the density of a GGA run before: on a mesh or along a path."""
+    from atomate2.vasp.jobs.core import NonSCFMaker
+    from pymatgen.io.vasp.sets import MPNonSCFSet
+
+    inputs = MPNonSCFSet(
+        mode=name.removeprefix("bands "),
+        reciprocal_density=MESH_DENSITY["vasp/mp-gga"],
+        kpoints_line_density=LINE_DENSITY,
+        force_gamma=True,
+        user_incar_settings=dict(TAGS[name]),
+    )
+    return NonSCFMaker(name=name, input_set_generator=inputs)
+
+
+def _mode(maker: Any) -> dict[str, str]:
+    """Return what NonSCFMaker is asked for beside a structure; nothing for other makers."""
+    mode = getattr(maker.input_set_generator, "mode", None)
+    return {} if mode is None else {"mode": mode}
 
 
 def _incar(maker: Any, structure: Structure) -> dict[str, Any]:
@@ -374,6 +429,13 @@ def _run_options(settings: Settings) -> dict[str, Any]:
             "monitor_freq": max(1, round(settings.custodian_check / settings.custodian_polling)),
         },
     }
+
+
+def density_is_here(run: VaspRun) -> bool:
+    """Return whether a run's CHGCAR can be read on this machine, for bands in its density."""
+    from monty.os.path import zpath
+
+    return Path(zpath(str(Path(run.folder.rpartition(":")[2]) / "CHGCAR"))).is_file()
 
 
 def _here(folder: str | None) -> str | None:
@@ -510,6 +572,7 @@ def read_run(
         folder=data["dir_name"] or "",
         seconds=seconds,
         forces=np.asarray(output["forces"]).tolist() if name == "forces" else None,
+        bands=read_bands(document) if name.startswith("bands") else None,
         band_gap=output.get("bandgap"),
         n_kpoints=(calculation["input"] or {}).get("nkpoints"),
         n_electrons=parameters.get("NELECT"),
@@ -580,22 +643,12 @@ def relaxation(
         "convention": get_level(level).convention,
         "n_steps": sum(max(len(r.energies) - 1, 0) for r in runs),
         "energies": [energy for r in runs for energy in r.energies],
-        "software": {
-            "vasp": last.vasp_version or "unknown",
-            **{name: version(name) for name in ("atomate2", "pymatgen", "custodian")},
-        },
+        "software": _software(last),
         "settings": {
-            "runs": [
-                r.model_dump(include={"name", "corrections", "incar", "continued", "folder"})
-                for r in runs
-            ],
-            "run_type": last.run_type,
-            "hubbards": last.hubbards,
-            "potcars": last.potcars,
+            **_settings(runs),
             "magnetic_ordering": ordering,
             "moments": last.moments,
             "band_gap": last.band_gap,
-            "algorithm": ALGORITHM,
         },
         "seconds": sum(r.seconds for r in runs),
     }
@@ -622,3 +675,39 @@ def relaxation(
         rms_displacement=float(np.sqrt((moved**2).sum(axis=1).mean())),
         magnetic_ordering=ordering_of(last.moments) if last.moments else None,
     )
+
+
+def band_structure(start: Structure, level: str, runs: Sequence[VaspRun]) -> Bands:
+    """Return the record that the runs of a crystal's bands amount to.
+
+    start: the cell they were computed in.
+    """
+    found = [run.bands for run in runs if run.bands is not None]
+    picture = found[-1].picture or {}
+    return Bands(
+        level=level,
+        **band_gap(found),
+        kpath=path_name(picture.get("labels", [])),
+        structure=start,
+        bands=picture,
+        software=_software(runs[-1]),
+        settings={**_settings(runs), "moments": runs[0].moments},
+        seconds=sum(run.seconds for run in runs),
+    )
+
+
+def _software(run: VaspRun) -> dict[str, str]:
+    packages = {name: version(name) for name in ("atomate2", "pymatgen", "custodian")}
+    return {"vasp": run.vasp_version or "unknown", **packages}
+
+
+def _settings(runs: Sequence[VaspRun]) -> dict[str, Any]:
+    """Return what a record says of how its runs went, and with which settings."""
+    kept = {"name", "corrections", "incar", "continued", "folder"}
+    return {
+        "runs": [run.model_dump(include=kept) for run in runs],
+        "run_type": runs[-1].run_type,
+        "hubbards": runs[-1].hubbards,
+        "potcars": runs[-1].potcars,
+        "algorithm": ALGORITHM,
+    }

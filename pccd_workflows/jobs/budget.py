@@ -4,7 +4,7 @@ from typing import Any
 
 from jobflow import CURRENT_JOB
 
-from pccd_workflows.candidate import Relaxation
+from pccd_workflows.candidate import Bands, Relaxation
 from pccd_workflows.jobs.common import stage_database
 
 
@@ -14,7 +14,7 @@ def note_cost(level: str, plan: str, *, seconds: float, **facts: Any) -> None:
     Parameters
     ----------
     plan
-        See `dft_job`; ``relax`` counts against the rung's budget.
+        See `dft_job`; ``relax`` and ``bands`` count against the rung's budget.
     seconds
         Wall time, s.
     facts
@@ -28,17 +28,19 @@ def note_cost(level: str, plan: str, *, seconds: float, **facts: Any) -> None:
     costs.note_cost(stage_database(), _metadata(), cost)
 
 
-def skipped(level: str, plan: str) -> Relaxation | None:
+def skipped(level: str, plan: str) -> Relaxation | Bands | None:
     """Return the verdict of a candidate for which the rung's budget is spent; None if it is not."""
     from pccd_workflows.external import costs
 
-    if plan != "relax":
+    if plan not in costs.BUDGETED:
         return None
     metadata, database = _metadata(), stage_database()
     reason = costs.overspent(database, metadata.get("campaign_id"), level)
     if reason is None:
         return None
     costs.note_skipped(database, metadata, CURRENT_JOB.job.uuid, level)
+    if plan == "bands":
+        return Bands(level=level, reason=reason)
     return Relaxation(level=level, key="", verdict="budget", reason=reason)
 
 

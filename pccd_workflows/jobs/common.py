@@ -35,6 +35,9 @@ GPU = "gpu"
 CPU = "cpu"
 """Category of jobs for CPU nodes: DFT. Jobs without category run on any worker."""
 
+OPTIONAL = "optional"
+"""Name in the metadata of jobs whose loss holds no candidate back."""
+
 
 def assign(assigned: Job, category: str) -> Job:
     """Return the job, to be run (and what it branches into) by workers of a category."""

@@ -15,12 +15,14 @@ from typing import Any
 from jobflow import Job, Response
 from pymatgen.core import Structure
 
-from pccd_workflows.candidate import Crystal, Relaxation, StageOutput
+from pccd_workflows.candidate import Bands, Crystal, Relaxation, StageOutput
 from pccd_workflows.external.vasp import (
     Restart,
     VaspFailed,
     VaspRun,
     WalltimeReached,
+    band_structure,
+    density_is_here,
     diverged,
     last_geometry,
     plan_key,
@@ -31,7 +33,7 @@ from pccd_workflows.external.vasp import (
     with_moments,
 )
 from pccd_workflows.jobs.budget import note_cost, skipped
-from pccd_workflows.jobs.common import CPU, assign, stage_database, task_job
+from pccd_workflows.jobs.common import CPU, OPTIONAL, assign, stage_database, task_job
 from pccd_workflows.levels import engine
 from pccd_workflows.settings import get_settings
 
@@ -48,7 +50,8 @@ def dft_job(crystal: Crystal, level: str, ordering: str | None, plan: str = "rel
     plan
         ``relax``: a candidate, its output is a StageOutput. ``reference``: the same of a competing
         phase, and ``tight``: brought to rest for phonons; both give a Relaxation. ``forces``: a
-        dictionary with the forces in a displaced supercell.
+        dictionary with the forces in a displaced supercell. ``bands``: the electronic band
+        structure (VASP) of the cell as it is, moments as spins of its species; a StageOutput.
     """
     function = gpaw_run if engine(level) == "gpaw" else dft_run
     return _named(function(crystal, level, ordering, plan=plan), crystal, level, plan)
@@ -61,6 +64,8 @@ def _named(job: Job, crystal: Crystal, level: str, plan: str, number: int = 0) -
     job.name = f"{what} {level} {crystal.candidate_id}"
     if plan != "reference":
         job.update_metadata({"candidates": [crystal.candidate_id]})
+    if plan == "bands":
+        job.update_metadata({OPTIONAL: True})
     return assign(job, CPU)
 
 
@@ -123,9 +128,9 @@ def dft_run(  # noqa: PLR0911
     Raises
     ------
     VaspFailed
-        The run left no result.
+        The run left no result, or the density it starts from is gone.
     """
-    from pccd_workflows.external.mongo import get_result, put_result
+    from pccd_workflows.external.mongo import drop_results, get_result, put_result
 
     database, effort = stage_database(), "relax" if plan == "reference" else plan
     key = plan_key(crystal.structure, level, effort, ordering)  # type: ignore[arg-type]
@@ -133,15 +138,26 @@ def dft_run(  # noqa: PLR0911
         return _output(crystal, level, plan, stored)
     names = runs_of(level, effort)
     runs = _stored_runs(key, len(names))
+    if plan == "bands" and 0 < len(runs) < len(names) and not density_is_here(runs[0]):
+        drop_results(database, [run_key(key, number) for number in range(len(runs))])
+        raise VaspFailed(
+            f"VaspFailed: DensityGone: {runs[0].folder} holds no CHGCAR that can be read here; "
+            "a rerun computes it again."
+        )
     if plan == "forces" and runs:
         return _forces(runs[-1])
     if len(runs) == len(names) or (runs and diverged(crystal.structure, runs[-1])):
-        record = relaxation(crystal.structure, level, runs, ordering, effort)  # type: ignore[arg-type]
-        put_result(database, key, "relaxation", record.model_dump(mode="json"))
+        record: Relaxation | Bands
+        if plan == "bands":
+            record = band_structure(crystal.structure, level, runs)
+        else:
+            record = relaxation(crystal.structure, level, runs, ordering, effort)  # type: ignore[arg-type]
+        kind = "bands" if plan == "bands" else "relaxation"
+        put_result(database, key, kind, record.model_dump(mode="json"))
         return _output(crystal, level, plan, record)
     if (missed := skipped(level, plan)) is not None:
         return _output(crystal, level, plan, missed)
-    begin = runs[-1].structure if runs else crystal.structure
+    begin = runs[-1].structure if runs and plan != "bands" else crystal.structure
     start = with_moments(begin, ordering)  # type: ignore[arg-type]
     try:
         document = _run(key, start, (level, plan, names[len(runs)]), runs, restart or {})
@@ -196,7 +212,7 @@ def _run(
             name,
             settings=get_settings(),
             restart=Restart(geometry, dict(restart.get("incar") or {})),
-            previous=runs[-1].folder if runs else None,
+            previous=_before(plan, runs),
         )
     except VaspFailed as error:
         resume = isinstance(error, WalltimeReached)
@@ -223,6 +239,13 @@ def _run(
     return document
 
 
+def _before(plan: str, runs: list[VaspRun]) -> str | None:
+    """Return the folder of the run from whose density the next one starts."""
+    if not runs:
+        return None
+    return runs[0].folder if plan == "bands" else runs[-1].folder
+
+
 def _forces(run: VaspRun) -> dict[str, Any]:
     return {"forces": run.forces, "seconds": run.seconds}
 
@@ -241,8 +264,11 @@ def _stored_runs(key: str, number: int) -> list[VaspRun]:
 
 
 def _output(
-    crystal: Crystal, level: str, plan: str, record: Relaxation | dict[str, Any]
+    crystal: Crystal, level: str, plan: str, record: Relaxation | Bands | dict[str, Any]
 ) -> StageOutput | Relaxation:
+    if plan == "bands":
+        bands = record if isinstance(record, Bands) else Bands.model_validate(record)
+        return StageOutput(stage=f"bands:{level}", records={crystal.candidate_id: bands})
     found = record if isinstance(record, Relaxation) else Relaxation.model_validate(record)
     if plan != "relax":
         return found

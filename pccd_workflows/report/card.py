@@ -1,4 +1,4 @@
-"""One crystal as a page shows it: picture, relaxation, phonons, verdicts, lineage."""
+"""One crystal as a page shows it: picture, relaxation, bands, phonons, verdicts, lineage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,16 @@ from typing import Any
 from markupsafe import Markup
 
 from pccd_workflows.candidate import CandidateDoc, Phonons, Relaxation
-from pccd_workflows.report.figures import phonon_bands, relaxation_curve
+from pccd_workflows.report.figures import electron_bands, phonon_bands, relaxation_curve
 from pccd_workflows.report.phase_diagram import energy_class, pretty
-from pccd_workflows.report.stages import StageRow, millis, outcome, stage_rows
+from pccd_workflows.report.stages import (
+    StageRow,
+    asked_gap,
+    gap_text,
+    millis,
+    outcome,
+    stage_rows,
+)
 from pccd_workflows.report.statistics import level_label
 from pccd_workflows.report.structure_view import VIEW, draw_scene, make_scene, picture_cell
 from pccd_workflows.rescore import Rescore
@@ -52,6 +59,7 @@ def make_card(doc: CandidateDoc, name: str | None = None, rescores: Sequence[Res
     panels = []
     if name is not None:
         panels = [structure_panel(doc, name), relaxation_panel(doc), phonon_panel(doc)]
+        panels += bands_panels(doc)
     formula = pretty(doc.formula_pretty or "no formula")
     return Card(doc, formula, make_badges(doc), panels, stage_rows(doc, rescores), _lattice(doc))
 
@@ -115,6 +123,20 @@ def phonon_panel(doc: CandidateDoc) -> Panel:
         return Panel(title, caption, phonon_bands(record))
     except ValueError as error:
         return Panel(title, caption, absent=f"{record.reason or error}")
+
+
+def bands_panels(doc: CandidateDoc) -> list[Panel]:
+    """Return the electronic bands of each level that was asked for them."""
+    panels = []
+    for record in doc.band_structures:
+        title = f"Electronic bands ({level_label(record.level)})"
+        parts = [gap_text(record), asked_gap(doc.generation), f"path {record.kpath}"]
+        caption = ", ".join(part for part in parts if part)
+        try:
+            panels.append(Panel(title, caption, electron_bands(record)))
+        except ValueError as error:
+            panels.append(Panel(title, "", absent=f"{record.reason or error}"))
+    return panels
 
 
 def _relaxation_caption(record: Relaxation) -> str:

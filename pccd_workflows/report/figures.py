@@ -1,12 +1,13 @@
-"""Pictures of numbers: energy above hull, its cumulative share, a relaxation, phonon bands."""
+"""Pictures of numbers: energy above hull, its cumulative share, a relaxation, bands."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from pccd_workflows.candidate import Phonons, Relaxation
+from pccd_workflows.candidate import Bands, Phonons, Relaxation
 from pccd_workflows.report.statistics import METASTABLE, REACHABLE, Point, wilson_share
 from pccd_workflows.report.svg import Plot, element, line, padded, path, text
 from pccd_workflows.units import EV_TO_MEV
@@ -15,6 +16,8 @@ MAX_SHOWN = 1.0
 """eV/atom; crystals above it share the last bar of the histogram."""
 CARD = (372.0, 300.0)
 HALF = (540.0, 300.0)
+ELECTRON_VOLTS = 5.0
+"""How far electronic bands are drawn below and above the gap, eV."""
 
 
 def hull_histogram(points: Sequence[Point], level: str) -> Markup:
@@ -111,6 +114,9 @@ def relaxation_curve(relaxation: Relaxation) -> Markup:
     return plot.draw(f"Energy over {len(energies)} relaxation steps", parts)
 
 
+Segment = tuple[list[float], list[list[float]]]
+
+
 def phonon_bands(phonons: Phonons) -> Markup:
     """Return the bands in THz along the path, imaginary frequencies below zero.
 
@@ -119,33 +125,17 @@ def phonon_bands(phonons: Phonons) -> Markup:
     ValueError
         The record holds no bands, or their shapes do not agree.
     """
-    segments, labels = _segments(phonons)
+    picture = phonons.bands or {}
+    segments, labels = _segments(picture, picture.get("frequencies", []), "phonon bands")
     frequencies = [value for _, bands in segments for band in bands for value in band]
     low, high = padded([*frequencies, 0.0, -phonons.tolerance], least=1.0)
-    length = segments[-1][0][-1]
-    plot = Plot.make(CARD, (0.0, length), (low, high))
+    plot = Plot.make(CARD, (0.0, segments[-1][0][-1]), (low, high))
     parts: list[Markup] = []
     limit = plot.y(-phonons.tolerance)
     if min(frequencies) < -phonons.tolerance:
-        parts.append(
-            element(
-                "rect",
-                x=plot.x.start,
-                y=limit,
-                width=plot.x.end - plot.x.start,
-                height=plot.y.start - limit,
-                class_="imaginary",
-            )
-        )
+        parts.append(_between(plot, plot.y.start, limit, "imaginary"))
     parts += plot.frame("", "Frequency (THz)", x_ticks=0)
-    previous: float | None = None
-    for position, label in labels:
-        x = plot.x(position)
-        # Points closer than their names are wide: the second name goes one line down.
-        crowded = previous is not None and x - previous < 4 + 4 * len(label)
-        y, previous = plot.y.start + (28 if crowded else 16), None if crowded else x
-        parts.append(line(x, plot.y.start, x, plot.y.end, class_="axis"))
-        parts.append(text(x, y, label, class_="tick", text_anchor="middle"))
+    parts += _point_names(plot, labels)
     for distances, bands in segments:
         for band in bands:
             curve = [(plot.x(x), plot.y(f)) for x, f in zip(distances, band, strict=True)]
@@ -165,21 +155,87 @@ def phonon_bands(phonons: Phonons) -> Markup:
     return plot.draw("Phonon bands", parts)
 
 
+def electron_bands(record: Bands) -> Markup:
+    """Return the bands in eV along the path, from the valence maximum (a metal's Fermi level) on.
+
+    Raises
+    ------
+    ValueError
+        The record holds no bands, or their shapes do not agree.
+    """
+    picture = record.bands or {}
+    channels = list(zip(*picture.get("energies", []), strict=True))
+    drawn = [_segments(picture, channel, "electronic bands") for channel in channels]
+    if not drawn:
+        raise ValueError("The record holds no electronic bands.")
+    zero = record.efermi if record.vbm is None else record.vbm
+    if zero is None:
+        raise ValueError("The record has no Fermi level.")
+    gap = record.band_gap or 0.0
+    low, high = -ELECTRON_VOLTS, gap + ELECTRON_VOLTS
+    plot = Plot.make(CARD, (0.0, drawn[0][0][-1][0][-1]), (low, high))
+    parts: list[Markup] = []
+    if gap > 0:
+        parts.append(_between(plot, plot.y(0), plot.y(gap), "gap", f"Gap: {gap:.2f} eV"))
+    parts += plot.frame("", "Energy (eV)", x_ticks=0)
+    parts += _point_names(plot, drawn[0][1])
+    for (segments, _), spin in zip(drawn, ("", " down"), strict=False):
+        for distances, bands in segments:
+            for band in bands:
+                for run in _shown(distances, [energy - zero for energy in band], low, high):
+                    curve = [(plot.x(x), plot.y(energy)) for x, energy in run]
+                    parts.append(path(curve, class_=f"electron{spin}"))
+    parts.append(line(plot.x.start, plot.y(0), plot.x.end, plot.y(0), class_="zero"))
+    return plot.draw("Electronic bands", parts)
+
+
+def _shown(
+    distances: Sequence[float], energies: Sequence[float], low: float, high: float
+) -> list[list[tuple[float, float]]]:
+    """Return the pieces of a band that lie inside the plot."""
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for x, energy in zip(distances, energies, strict=True):
+        if low <= energy <= high:
+            pieces[-1].append((x, energy))
+        elif pieces[-1]:
+            pieces.append([])
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def _between(plot: Plot, bottom: float, top: float, class_: str, tip: str | None = None) -> Markup:
+    """Return a rectangle as wide as the plot, from pixel `bottom` to `top`."""
+    x, width = plot.x.start, plot.x.end - plot.x.start
+    return element(
+        "rect", x=x, y=top, width=width, height=bottom - top, class_=class_, data_tip=tip
+    )
+
+
+def _point_names(plot: Plot, labels: Sequence[tuple[float, str]]) -> list[Markup]:
+    """Return a line and a name at each point of high symmetry."""
+    parts, previous = [], None
+    for position, label in labels:
+        x = plot.x(position)
+        # Points closer than their names are wide: the second name goes one line down.
+        crowded = previous is not None and x - previous < 4 + 4 * len(label)
+        y, previous = plot.y.start + (28 if crowded else 16), None if crowded else x
+        parts.append(line(x, plot.y.start, x, plot.y.end, class_="axis"))
+        parts.append(text(x, y, label, class_="tick", text_anchor="middle"))
+    return parts
+
+
 def _segments(
-    phonons: Phonons,
-) -> tuple[list[tuple[list[float], list[list[float]]]], list[tuple[float, str]]]:
+    picture: Mapping[str, Any], values: Sequence[Any], what: str
+) -> tuple[list[Segment], list[tuple[float, str]]]:
     """Return segments (distances from 0, bands) laid end to end, and the labels of their ends."""
-    bands = phonons.bands or {}
-    distances, frequencies = bands.get("distances", []), bands.get("frequencies", [])
-    names = bands.get("labels", [])
-    if not distances or not len(distances) == len(frequencies) == len(names):
-        raise ValueError("The record holds no phonon bands.")
-    segments: list[tuple[list[float], list[list[float]]]] = []
+    distances, names = picture.get("distances", []), picture.get("labels", [])
+    if not distances or not len(distances) == len(values) == len(names):
+        raise ValueError(f"The record holds no {what}.")
+    segments: list[Segment] = []
     labels: list[tuple[float, str]] = []
     start = 0.0
-    for along, branches, (left, right) in zip(distances, frequencies, names, strict=True):
+    for along, branches, (left, right) in zip(distances, values, names, strict=True):
         if any(len(branch) != len(along) for branch in branches):
-            raise ValueError("A phonon branch and its path have different lengths.")
+            raise ValueError("A band and its path have different lengths.")
         x = [start + value - along[0] for value in along]
         left, right = q_label(left), q_label(right)  # noqa: PLW2901
         if labels and labels[-1][1] != left:

@@ -68,7 +68,8 @@ def _rung(rung: Rung) -> Fact:
     kept = f"kept within {EV_TO_MEV * rung.keep.energy_above_hull:g} meV/atom of the hull"
     budget = f", at most {rung.budget.candidates} crystals" if rung.budget.candidates else ""
     relaxed = f"relaxed to {rung.fmax:g} eV/Å in at most {rung.steps} steps"
-    return f"Rung {level_label(rung.level)}", f"{relaxed}, {kept}{budget}"
+    bands = ", band structures of those kept" if rung.band_structure else ""
+    return f"Rung {level_label(rung.level)}", f"{relaxed}, {kept}{budget}{bands}"
 
 
 def _references(references: ReferenceSet) -> Fact:

@@ -21,7 +21,7 @@ from pccd_workflows.report.card import Badge, make_card, novelty_badge
 from pccd_workflows.report.figures import cumulative_share, hull_histogram
 from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
-from pccd_workflows.report.stages import millis, rescore_notes
+from pccd_workflows.report.stages import asked_gap, gap_text, millis, rescore_notes
 from pccd_workflows.report.statistics import (
     Share,
     Summary,
@@ -138,6 +138,7 @@ def report_view(
         "no_energies": _no_energies(summary),
         **_diagrams(summary, reference_sets),
         "table": [_table_row(doc) for doc in summary.best],
+        "with_gaps": any(rung.band_structure for rung in campaign.rungs),
         "no_best": "No crystal reached a hull, so there is none to rank.",
         "best_caption": _best_caption(summary),
         "cards": cards,
@@ -363,6 +364,9 @@ def _table_row(doc: CandidateDoc) -> View:
         "formation": "" if formation is None else f"{formation:.3f}",
         "novelty": novelty_badge(doc),
         "phonons": Badge(verdict, tone) if verdict else None,
+        "gap": gap_text(doc.band_structures[-1]) if doc.band_structures else "",
+        "gap_sort": doc.band_gap,
+        "gap_asked": asked_gap(doc.generation),
         "level": level_label(judged.level) if judged else "",
     }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pccd_workflows.candidate import (
+    Bands,
     CandidateDoc,
     Generation,
     Novelty,
@@ -41,10 +42,13 @@ def stage_rows(doc: CandidateDoc, rescores: Sequence["Rescore"] = ()) -> list[St
     if doc.novelty is not None:
         rows.append(_novelty(doc.novelty))
     hulls = {record.level: record for record in doc.stabilities}
+    bands = {record.level: record for record in doc.band_structures}
     for relaxation in doc.relaxations:
         rows.append(_relaxation(relaxation))
         if relaxation.level in hulls:
             rows.append(_stability(hulls.pop(relaxation.level)))
+        if relaxation.level in bands:
+            rows.append(_bands(bands[relaxation.level], doc.generation))
     rows += [_stability(record) for record in hulls.values()]
     rows += [_phonons(record) for record in doc.phonons]
     rows += [_rescore(record) for record in rescores]
@@ -171,9 +175,40 @@ def _known_after_relaxation(novelty: Novelty | None) -> list[str]:
     return known + types
 
 
+def _bands(record: Bands, generation: Generation) -> StageRow:
+    edges = (("valence maximum", record.vbm_kpoint), ("conduction minimum", record.cbm_kpoint))
+    facts = (
+        asked_gap(generation),
+        *(f"{name} at k = ({_point(point)})" for name, point in edges if point is not None),
+        _number("Fermi level", record.efermi, "eV", 3),
+        f"path {record.kpath}" if record.kpath else "",
+        record.reason or "",
+    )
+    verdict = "not computed" if record.is_metal is None else gap_text(record)
+    return _row(f"bands:{record.level}", verdict, "open", facts)
+
+
+def gap_text(record: Bands) -> str:
+    """Return a band gap in words; empty if it was not computed."""
+    if record.is_metal is None or record.band_gap is None:
+        return ""
+    kind = "direct" if record.direct else "indirect"
+    return "metal" if record.is_metal else f"{record.band_gap:.2f} eV, {kind}"
+
+
+def asked_gap(generation: Generation) -> str:
+    """Return the band gap that the model was asked for; empty if it was not."""
+    asked = generation.conditions.get("band_gap")
+    return "" if asked is None else f"asked for {asked:.2f} eV"
+
+
+def _point(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
+
+
 def _phonons(record: Phonons) -> StageRow:
     at = record.min_frequency_qpoint
-    where = f" at q = ({', '.join(f'{value:.3g}' for value in at)})" if at else ""
+    where = f" at q = ({_point(at)})" if at else ""
     matrix = record.supercell_matrix
     cells = "; ".join(" ".join(str(value) for value in row) for row in matrix) if matrix else ""
     facts = (

@@ -234,6 +234,7 @@ def essentials(doc: CandidateDoc) -> dict[str, Any]:
         "energy_above_hull": doc.energy_above_hull,
         "novel": doc.novel,
         "phonons": phonon_verdict(doc) or None,
+        "band_gap": doc.band_gap,
         "status": doc.status,
         "reason": doc.reason,
         "levels": [record.level for record in doc.stabilities],

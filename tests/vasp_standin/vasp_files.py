@@ -1,5 +1,8 @@
 """VASP's files: the inputs read, the outputs written as far as parsers look at them."""
 
+import itertools
+import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +22,11 @@ PARAMETERS = {
     "LORBIT": ("int", 0), "LHFCALC": ("logical", False), "IVDW": ("int", 0),
     "LUSE_VDW": ("logical", False), "ISTART": ("int", 0), "ICHARG": ("int", 2),
 }  # fmt: skip
+BANDS = {"gap": 8.5, "cbm": [0.0, 0.0, 0.0]}
+"""What VASP_STANDIN_BANDS may change: gap (eV) from the valence band at Γ to the conduction band
+at the k-point `cbm`; with a negative one they overlap."""
+MAX_DIVISIONS = 4
+"""k-points along an axis of a mesh; enough for a test."""
 LISTS = {"MAGMOM", "LDAUU", "LDAUJ", "LDAUL", "DIPOL"}
 
 
@@ -32,6 +40,7 @@ class Inputs:
     incar: dict
     titels: dict[str, str]
     zval: dict[str, float]
+    kpoints: "Kpoints"
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -43,6 +52,15 @@ class Inputs:
             else:
                 found.append([symbol, 1])
         return [(symbol, number) for symbol, number in found]
+
+
+@dataclass
+class Kpoints:
+    """points: (n, 3), reduced. weights: (n,). generation: how, as vasprun.xml has it."""
+
+    points: np.ndarray
+    weights: np.ndarray
+    generation: str = ""
 
 
 @dataclass
@@ -83,7 +101,9 @@ def read_inputs(folder: Path) -> Inputs:
         read_incar((folder / "INCAR").read_text()),
         dict(zip(elements, [titel.strip() for titel in titels], strict=True)),
         dict(zip(elements, map(float, zvals), strict=True)),
+        Kpoints(np.zeros((1, 3)), np.ones(1)),
     )
+    inputs.kpoints = read_kpoints(folder, fixed=fixed_density(inputs.incar))
     if [symbol for symbol, _ in inputs.groups] != elements:
         raise SystemExit(f"ERROR: POTCAR has {elements}, POSCAR has {inputs.groups}")
     return inputs
@@ -128,9 +148,23 @@ class Writer:
         self.n_electrons = sum(inputs.zval[s] for s in inputs.symbols)
         default_bands = int(self.n_electrons / 2 + len(inputs.symbols) / 2) + 2
         self.n_bands = int(inputs.incar.get("NBANDS", default_bands))
-        for name in ("CHG", "CHGCAR", "DOSCAR", "EIGENVAL", "IBZKPT", "PCDAT", "WAVECAR"):
+        for name in ("CHG", "DOSCAR", "EIGENVAL", "IBZKPT", "PCDAT", "WAVECAR"):
             (folder / name).write_text("")
+        self.bands = BANDS | json.loads(os.environ.get("VASP_STANDIN_BANDS", "{}"))
+        self.filled = round(self.n_electrons / 2)
+        self.top = -5 + 0.5 * (self.filled - 1)
+        self.efermi = self.top + self.bands["gap"] / 2
+        if not fixed_density(inputs.incar):
+            (folder / "CHGCAR").write_text("")
+        elif not (folder / "CHGCAR").exists() or (folder / "CHGCAR").read_text() != self.density():
+            raise SystemExit("ERROR: charge density could not be read from file CHGCAR")
         self._head()
+
+    def density(self) -> str:
+        """Return the content of CHGCAR, which is of one geometry."""
+        inputs = self.inputs
+        rows = [*_rows(inputs.lattice, 4), *inputs.symbols, *_rows(np.mod(inputs.frac, 1), 4)]
+        return "\n".join(["stand-in", *rows]) + "\n"
 
     def _head(self) -> None:
         incar = self.inputs.incar
@@ -139,7 +173,7 @@ class Writer:
             f" vasp.{VERSION} 20Jul23 (build stand-in) complex",
             " running on    1 total cores",
             *(f"   TITEL  = {titel}" for titel in self.inputs.titels.values()),
-            f"   k-points           NKPTS =      1   number of bands    NBANDS={self.n_bands:7d}",
+            self._counts(),
             f"   ISPIN  = {spin:6d}    spin polarized calculation?",
             "   LNONCOLLINEAR =      F non collinear calculations",
             f"   NELECT = {self.n_electrons:12.4f}    total number of electrons",
@@ -152,6 +186,10 @@ class Writer:
         (self.folder / "OUTCAR").write_text("\n".join(lines))
         (self.folder / "OSZICAR").write_text("")
         self._xdatcar_head()
+
+    def _counts(self) -> str:
+        points = f"   k-points           NKPTS = {len(self.inputs.kpoints.points):6d}"
+        return f"{points}   number of bands    NBANDS={self.n_bands:7d}"
 
     def _xdatcar_head(self) -> None:
         rows = ["stand-in", "1.0", *_rows(self.inputs.lattice)]
@@ -176,7 +214,7 @@ class Writer:
         kbar = -step.stress * EV_PER_A3_TO_KBAR
         pressure = float(np.trace(kbar)) / 3
         out += [
-            " E-fermi :   2.0000     XC(G=0):  -8.0000     alpha+bet : -5.0000",
+            f" E-fermi : {self.efermi:8.4f}     XC(G=0):  -8.0000     alpha+bet : -5.0000",
             f" number of electron {self.n_electrons:15.7f} magnetization {moment:15.7f}",
             *self._moment_table(),
             f"  external pressure = {pressure:12.2f} kB  Pullay stress =        0.00 kB",
@@ -263,6 +301,8 @@ class Writer:
             "                   Average memory used (kb):           0.",
         ]
         self._append("OUTCAR", lines)
+        if self.inputs.incar.get("LCHARG", True):
+            (self.folder / "CHGCAR").write_text(self.density())
         (self.folder / "vasprun.xml").write_text(self.vasprun())
 
     def vasprun(self) -> str:
@@ -278,7 +318,7 @@ class Writer:
         if "EDIFFG" not in incar:
             parameters["EDIFFG"] = 10 * float(parameters["EDIFF"])
         first, last = self.steps[0], self.steps[-1]
-        divisions = read_divisions(self.folder)
+        kpoints = self.inputs.kpoints
         parts = [
             '<?xml version="1.0" encoding="ISO-8859-1"?>',
             "<modeling>",
@@ -293,11 +333,9 @@ class Writer:
             "<incar>",
             *(_tag(name, value) for name, value in incar.items()),
             "</incar>",
-            '<kpoints><generation param="Gamma">',
-            f'<v type="int" name="divisions">{divisions}</v>',
-            '<v name="usershift">0.0 0.0 0.0</v>',
-            '</generation><varray name="kpointlist"><v>0.0 0.0 0.0</v></varray>',
-            '<varray name="weights"><v>1.0</v></varray></kpoints>',
+            f"<kpoints>{kpoints.generation}",
+            f'<varray name="kpointlist">{_xml_rows(kpoints.points)}</varray>',
+            f'<varray name="weights">{_xml_rows(kpoints.weights[:, None])}</varray></kpoints>',
             "<parameters>",
             *(_tag(name, value, PARAMETERS[name][0]) for name, value in parameters.items()),
             "</parameters>",
@@ -345,33 +383,74 @@ class Writer:
 
     def _bands(self) -> str:
         spins = range(1, int(self.inputs.incar.get("ISPIN", 1)) + 1)
-        filled = round(self.n_electrons / 2)
-        energies = [-5 + 0.5 * b if b < filled else 3 + 0.5 * b for b in range(self.n_bands)]
-        if self.fault == "metal":
-            energies[filled] = -5.0  # an empty band below full ones
-        rows = "".join(
-            f"<r>{e:.4f} {1.0 if b < filled else 0.0}</r>" for b, e in enumerate(energies)
+        points = "".join(
+            f'<set comment="kpoint {i}">{self._eigenvalues(k)}</set>'
+            for i, k in enumerate(self.inputs.kpoints.points, 1)
         )
-        eigen = "".join(
-            f'<set comment="spin {s}"><set comment="kpoint 1">{rows}</set></set>' for s in spins
-        )
+        eigen = "".join(f'<set comment="spin {s}">{points}</set>' for s in spins)
         dos_rows = "".join(
             f"<r>{e:.4f} 1.0 {i}.0</r>" for i, e in enumerate(np.linspace(-10, 10, 5))
         )
         dos = "".join(f'<set comment="spin {s}">{dos_rows}</set>' for s in spins)
         return (
             f"<eigenvalues><array><set>{eigen}</set></array></eigenvalues>"
-            f'<dos><i name="efermi">2.0</i><total><array><set>{dos}</set></array></total></dos>'
+            f'<dos><i name="efermi">{self.efermi:.4f}</i>'
+            f"<total><array><set>{dos}</set></array></total></dos>"
         )
 
+    def _eigenvalues(self, point: np.ndarray) -> str:
+        """Return energy and occupation of each band: parabolas of a kind around Γ and `cbm`."""
+        away = 0.5 * float((np.sin(np.pi * point) ** 2).sum())
+        far = 0.5 * float((np.sin(np.pi * (point - self.bands["cbm"])) ** 2).sum())
+        bottom = self.top + self.bands["gap"] + far - 0.5 * self.filled
+        energies = [
+            0.5 * b + (bottom if b >= self.filled else -5 - away) for b in range(self.n_bands)
+        ]
+        full = [b < self.filled for b in range(self.n_bands)]
+        if self.bands["gap"] < 0:
+            full = [e < self.efermi for e in energies]
+        if self.fault == "metal":
+            energies[self.filled] = -5.0  # an empty band below full ones
+        rows = zip(energies, full, strict=True)
+        return "".join(f"<r>{e:.4f} {1.0 if f else 0.0}</r>" for e, f in rows)
 
-def read_divisions(folder: Path) -> str:
-    """Return the three divisions of KPOINTS, of 1 1 1 where it gives none."""
+
+def fixed_density(incar: dict) -> bool:
+    """Return whether a run takes the density of another one as it is."""
+    return int(incar.get("ICHARG", 2)) >= 10
+
+
+def read_kpoints(folder: Path, *, fixed: bool) -> Kpoints:
+    """Read KPOINTS: a mesh, lines or a list; Γ alone if there is none.
+
+    fixed: a run in a fixed density, which has a mesh's points (few of them); otherwise Γ stands
+    for it.
+    """
     path = folder / "KPOINTS"
     lines = path.read_text().splitlines() if path.exists() else []
-    numbers = lines[3].split()[:3] if len(lines) > 3 else []
-    ok = len(numbers) == 3 and all(n.isdigit() for n in numbers)
-    return " ".join(numbers) if ok else "1 1 1"
+    rows = [line.split() for line in lines[3:] if line.split()]
+    kind = lines[2].strip().lower()[:1] if len(lines) > 2 else "g"
+    if kind == "r":
+        table = np.array([[float(x) for x in row[:4]] for row in rows[: int(lines[1])]])
+        return Kpoints(table[:, :3], table[:, 3])
+    if kind == "l":
+        ends = np.array([[float(x) for x in row[:3]] for row in rows[1:]]).reshape(-1, 2, 3)
+        steps = np.linspace(0, 1, int(lines[1]))[:, None]
+        points = np.concatenate([start + steps * (end - start) for start, end in ends])
+        listed = f'<i name="divisions" type="int">{int(lines[1])}</i>'
+        listed += _xml_rows(ends.reshape(-1, 3))
+        generation = f'<generation param="listgenerated">{listed}</generation>'
+        return Kpoints(points, np.full(len(points), 1 / len(points)), generation)
+    numbers = rows[0][:3] if rows else []
+    whole = len(numbers) == 3 and all(n.isdigit() for n in numbers)
+    divisions = [int(n) for n in numbers] if whole else [1, 1, 1]
+    generation = (
+        f'<generation param="Gamma"><v type="int" name="divisions">{" ".join(map(str, divisions))}'
+        '</v><v name="usershift">0.0 0.0 0.0</v></generation>'
+    )
+    axes = [np.arange(min(n, MAX_DIVISIONS) if fixed else 1) for n in divisions]
+    mesh = [[i / len(a) for i, a in zip(p, axes, strict=True)] for p in itertools.product(*axes)]
+    return Kpoints(np.array(mesh), np.full(len(mesh), 1 / len(mesh)), generation)
 
 
 def _tag(name: str, value: object, kind: str | None = None) -> str:
