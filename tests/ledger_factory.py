@@ -9,6 +9,7 @@ from pymatgen.core import Composition, Lattice, Structure
 
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import (
+    Bands,
     CandidateDoc,
     Generation,
     Novelty,
@@ -309,6 +310,45 @@ def phonon_record(verdict: str, n_sites: int, level: str = "chgnet") -> Phonons:
         bands={"distances": distances, "frequencies": frequencies, "labels": labels},
         seconds=20.0,
     )
+
+
+def bands_record(
+    gap: float = 1.37, *, level: str = "vasp/mp-gga", direct: bool = False, spins: int = 1
+) -> Bands:
+    """Return invented bands along Γ-X|K-Γ: one below and two above the gap; no gap: a metal."""
+    distances, energies, labels, start = [], [], [["Γ", "X"], ["K", "Γ"]], 0.0
+    for length in (0.6, 0.63):
+        u = np.linspace(0, 1, 21)
+        away = u if not start else 1 - u
+        wave = np.sin(np.pi / 2 * away) ** 2
+        bottom = gap + (wave if direct else 1 - wave)
+        bands = [2.0 - wave, 2.0 + bottom, 4.0 + bottom]
+        distances.append((start + u * length).tolist())
+        energies.append([[(band + 0.2 * spin).tolist() for band in bands] for spin in range(spins)])
+        start += length
+    metal = gap <= 0
+    return Bands(
+        level=level,
+        is_metal=metal,
+        band_gap=0.0 if metal else gap,
+        direct=None if metal else direct,
+        vbm=None if metal else 2.0,
+        cbm=None if metal else 2.0 + gap,
+        vbm_kpoint=None if metal else [0.0, 0.0, 0.0],
+        cbm_kpoint=None if metal else [0.0, 0.0, 0.0] if direct else [0.5, 0.0, 0.5],
+        efermi=2.1,
+        kpath="Γ-X|K-Γ",
+        bands={"distances": distances, "energies": energies, "labels": labels},
+        seconds=50.0,
+    )
+
+
+def with_bands(doc: CandidateDoc, record: Bands, asked: float | None = None) -> CandidateDoc:
+    """Return a candidate with a band structure; asked: what the model was asked for, eV."""
+    conditions = doc.generation.conditions | {"band_gap": asked}
+    generation = doc.generation.model_copy(update={"conditions": conditions})
+    update = {"band_structures": [record], "band_gap": record.band_gap, "generation": generation}
+    return doc.model_copy(update=update)
 
 
 def rejected(index: int, reason_class: str, *, which: Campaign | None = None) -> CandidateDoc:

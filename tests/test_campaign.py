@@ -51,6 +51,19 @@ def test_defaults_are_filled_in_and_part_of_the_hash():
     assert other.candidate_id(3) != plain.candidate_id(3)
 
 
+def test_a_band_structure_is_part_of_the_hash_only_where_it_is_asked_for():
+    hashes = []
+    for extra in ({}, {"band_structure": False}, {"band_structure": True}):
+        whole = Campaign.model_validate(changed("rungs", [{"level": "vasp/mp-gga", **extra}]))
+        assert ("band_structure" in whole.resolved()["rungs"][0]) == bool(
+            extra.get("band_structure")
+        )
+        assert Campaign.model_validate(whole.resolved()) == whole
+        hashes.append(whole.hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert whole.stages[3:] == ["relax:vasp/mp-gga", "hull:vasp/mp-gga", "bands:vasp/mp-gga"]
+
+
 def test_candidate_ids_name_campaign_hash_and_index():
     campaign = Campaign.model_validate(MINIMAL)
     assert re.fullmatch(r"mg-mn-o-[0-9a-f]{10}-000042", campaign.candidate_id(42))
@@ -75,6 +88,7 @@ def test_candidate_ids_name_campaign_hash_and_index():
         ("rungs.0.level", "chgnett", "Unknown level 'chgnett'"),
         ("rungs.0.keep", {"energy_above_hull": -0.1}, "rungs.0.keep.energy_above_hull"),
         ("rungs.0.budget", {"candidates": 0}, "rungs.0.budget.candidates"),
+        ("rungs.0.band_structure", True, "needs the level vasp/mp-gga or vasp/mp-r2scan, not"),
         ("rungs", [], "at least 1"),
         ("rungs", [{"level": "chgnet"}, {"level": "chgnet"}], "used twice"),
         ("screen", {"min_distance": -1}, "screen.min_distance"),

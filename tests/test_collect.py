@@ -7,6 +7,7 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import (
+    Bands,
     Crystal,
     Generation,
     Novelty,
@@ -100,6 +101,36 @@ def test_a_candidate_that_went_through_everything_is_complete():
     assert (document.formula_pretty, document.chemsys) == ("NaCl", "Cl-Na")
     assert document.jobs["hull:chgnet"] == "uuid-4"
     assert document.seconds == {"relax:chgnet": 2.0}
+
+
+def test_a_band_gap_is_recorded_and_decides_nothing():
+    level = "vasp/mp-gga"
+    campaign = Campaign.model_validate(
+        CAMPAIGN.resolved() | {"rungs": [{"level": level, "band_structure": True}], "phonons": None}
+    )
+    ids = [campaign.candidate_id(i) for i in range(2)]
+    crystals = [Crystal(candidate_id=i, structure=SALT) for i in ids]
+    hull = {i: stability(0.01).model_copy(update={"level": level}) for i in ids}
+    gap = Bands(level=level, is_metal=False, band_gap=5.1, direct=True, seconds=9.0)
+    ledger = Ledger(campaign)
+    for output in (
+        StageOutput(
+            stage="generate",
+            records={key: generation(i) for i, key in enumerate(ids)},
+            survivors=crystals,
+        ),
+        StageOutput(stage=f"hull:{level}", records=hull),
+        StageOutput(stage=f"bands:{level}", records={}),
+        StageOutput(stage=f"bands:{level}", records={ids[0]: gap}),
+        StageOutput(stage=f"bands:{level}", records={ids[1]: Bands(level=level, reason="spent")}),
+    ):
+        ledger.add(output, "uuid")
+    computed, skipped = (ledger.document(i) for i in ids)
+    assert (computed.status, computed.stage, computed.band_gap) == ("passed", f"bands:{level}", 5.1)
+    assert computed.band_structures == [gap]
+    assert computed.seconds == {f"bands:{level}": 9.0}
+    assert (skipped.status, skipped.band_gap) == ("passed", None)
+    assert skipped.band_structures[0].reason == "spent"
 
 
 def test_every_generated_crystal_keeps_a_document_with_its_reason():

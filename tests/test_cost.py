@@ -95,6 +95,28 @@ def test_a_budget_says_how_many_it_pays_for():
     assert found.as_dict()["affordable"] == found.affordable
 
 
+@pytest.mark.parametrize("level", [LEVEL, "vasp/mp-r2scan"])
+def test_band_structures_are_priced_for_candidates_only(level):
+    crystals, nothing = [cost.Crystal(8, 32)] * 10, cost.history_of(level, [])
+    plain, asked = (
+        cost.estimate(Rung(level=level, band_structure=b), crystals, nothing, references=5)
+        for b in (False, True)
+    )
+    bands = asked.core_hours_per_candidate - plain.core_hours_per_candidate
+    assert 0 < bands < plain.core_hours_per_candidate * 2
+    assert asked.core_hours == pytest.approx(plain.core_hours + 10 * bands)
+    # finished runs correct them like any other
+    mesh = cost.irreducible_kpoints(level, 8)
+    points = {name: m * mesh + path for name, (m, path) in cost.BAND_KPOINTS[level].items()}
+    rows = []
+    for name, n_kpoints in points.items():
+        facts = {"n_electrons": 32, "n_kpoints": n_kpoints, "n_spins": 2, "n_steps": 1}
+        seconds = 3 * cost.modelled_seconds(level, **facts) / 4
+        rows += [row(name, seconds, level=level, plan="bands", **facts)] * 3
+    history = cost.history_of(level, rows)
+    assert history.corrections == pytest.approx(dict.fromkeys(points, 3.0))
+
+
 def test_the_command_prices_a_file_and_learns(settings, tmp_path, capsys):
     path = tmp_path / "priced.yaml"
     whole = campaign(budget={"candidates": 5, "core_hours": 100})
@@ -158,6 +180,35 @@ def test_a_spent_budget_skips_the_rest_and_goes_on_when_raised(settings, tmp_pat
     (relaxation,) = database["results"].find({"kind": "relaxation"})
     assert relaxation["result"]["verdict"] == "converged"
     assert costs.overspent(database, whole.campaign_id, LEVEL) is None
+
+
+def test_a_spent_budget_skips_band_structures(settings, tmp_path, monkeypatch):
+    from pccd_workflows.settings import get_settings
+
+    use_standin(monkeypatch, tmp_path)
+    found = get_settings()
+    whole = campaign(budget={"core_hours": 0.5}, band_structure=True)
+    database = mongo.database(found)
+    mongo.ensure_indexes(database)
+    document = {"_id": whole.campaign_id, "campaign": whole.resolved(), "name": whole.name}
+    database["campaigns"].insert_one(document)
+    # of the half hour, bands used a part
+    for plan, hours in (("relax", 0.4), ("bands", 0.2), ("reference", 9.0)):
+        run = row(plan, 1.0, plan=plan, core_hours=hours, campaign_id=whole.campaign_id)
+        database["costs"].insert_one(run)
+    assert costs.spent(database, whole.campaign_id, LEVEL) == pytest.approx(0.6)
+    cell = Structure(Lattice.cubic(3.0), ["Mg"], [[0, 0, 0]])
+    flow = Flow([dft_job(Crystal(candidate_id="c-0", structure=cell), LEVEL, None, "bands")])
+    flow.update_metadata({"campaign_id": whole.campaign_id})
+    launchpad.submit(flow, found)
+    launchpad.run_worker(found)
+    assert launchpad.campaign_states(found, whole.campaign_id) == {"COMPLETED": 1}
+    store = mongo.job_store(found)
+    store.connect()
+    (output,) = store.query({"output.stage": f"bands:{LEVEL}"}, ["output"], load=True)
+    reason = output["output"]["records"]["c-0"]["reason"]
+    assert reason == "The rung's budget of 0.5 core-hours is spent (0.6 were used)."
+    assert database["skipped"].count_documents({}) == 1
 
 
 @pytest.mark.parametrize("text", ["chgnet", "chgnet=", "chgnet=-1", "chgnet=nan", "7net-0=5"])

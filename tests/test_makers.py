@@ -52,6 +52,15 @@ def test_graph_is_the_funnel():
     }
 
 
+def test_band_structures_wait_for_their_rung_and_nothing_for_them():
+    rungs = [{"level": "vasp/mp-gga", "band_structure": True}, {"level": "vasp/mp-r2scan"}]
+    whole = Campaign.model_validate(CAMPAIGN.resolved() | {"rungs": rungs})
+    graph = parents(DiscoveryMaker().make(whole, "sha"))
+    assert graph["bands vasp/mp-gga"] == {"rung vasp/mp-gga"}
+    assert not any("bands vasp/mp-gga" in needed for needed in graph.values())
+    assert "bands vasp/mp-r2scan" not in graph
+
+
 def test_shards_cover_every_sample_once():
     flow = DiscoveryMaker().make(CAMPAIGN, "sha")
     ranges = [job.function_args[1:3] for job in flow.jobs if job.name.startswith("generate")]
