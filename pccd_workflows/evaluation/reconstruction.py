@@ -12,6 +12,7 @@ are 0.98 apart; it counts such pairs as wrong); `periodic` takes the nearest ima
 to the errors, so a share of errors within the seed's own published whiskers is given too.
 """
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,14 @@ class Reconstruction:
     made : list of Structure or None
     rmse : float array (n,)
         Normalised RMSE of the literature's matcher, NaN where they do not match.
+    ceiling : dict or None
+        From `count_ceiling`, of all crystals that the targets were drawn from.
     """
 
     targets: list[Structure]
     made: list[Structure | None]
     rmse: Floats
+    ceiling: dict[str, object] | None = None
 
     @cached_property
     def counted(self) -> list[tuple[Structure, Structure]]:
@@ -116,6 +120,7 @@ class Reconstruction:
         same = sum(m.composition == t.composition for t, m in some)
         return {
             "atom_count_accuracy": share(len(self.counted), n),
+            "atom_count_ceiling": self.ceiling,
             **box_plots(self.errors(periodic=False)),
             "periodic": box_plots(self.errors(periodic=True)),
             "efficiency_of_all_samples": box_plots(everywhere)["efficiency"],
@@ -158,7 +163,26 @@ def reconstruct(
     )
     targets = [structure_of(chosen, row) for row in range(len(chosen))]
     made = decoded(clouds)[0]
-    return Reconstruction(targets, made, match_all(made, targets))
+    return Reconstruction(targets, made, match_all(made, targets), count_ceiling(crystals))
+
+
+def count_ceiling(crystals: CrystalArrays) -> dict[str, object]:
+    """Return how often who knows all these crystals by heart gets the number of atoms right.
+
+    Asked for elements, band gap (to 1 meV) and magnetic ordering, the best answer is the commonest
+    number among the crystals that have them: no model can be right more often.
+    """
+    sizes = crystals.n_sites
+    gaps = np.nan_to_num(crystals.band_gap, nan=-1.0).round(3)
+    counts: defaultdict[object, Counter[int]] = defaultdict(Counter)
+    for row, numbers in enumerate(crystals.numbers):
+        asked = (
+            frozenset(numbers[numbers > 0].tolist()),
+            float(gaps[row]),
+            int(crystals.ordering[row]),
+        )
+        counts[asked][int(sizes[row])] += 1
+    return share(sum(max(c.values()) for c in counts.values()), len(sizes))
 
 
 def paired_coordinates(target: Structure, made: Structure) -> tuple[Floats, Floats]:

@@ -1,5 +1,7 @@
 """Intervals, the seed's error measures and matching, on cases whose answer is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -10,6 +12,7 @@ from pccd_workflows.evaluation.prediction import Prediction
 from pccd_workflows.evaluation.reconstruction import (
     Reconstruction,
     box_plots,
+    count_ceiling,
     paired_coordinates,
     whiskers,
 )
@@ -84,6 +87,17 @@ def test_errors_are_taken_where_the_number_of_atoms_is_right():
     assert errors["c"] == pytest.approx([-0.1, 0])
     assert len(errors["x"]) == 6
     assert result.summary()["composition_accuracy"]["value"] == 0.5
+
+
+def test_the_ceiling_is_what_knowing_all_crystals_by_heart_reaches():
+    # Mg and O twice with one gap: 2 or 4 atoms; once with another gap; MgF2 without a gap
+    crystals = SimpleNamespace(
+        numbers=np.array([[12, 8, 0, 0], [12, 12, 8, 8], [12, 12, 8, 8], [12, 9, 9, 0]]),
+        n_sites=np.array([2, 4, 4, 3]),
+        band_gap=np.array([4.0, 4.0002, 5.0, np.nan]),
+        ordering=np.array([-1, -1, -1, -1]),
+    )
+    assert count_ceiling(crystals)["value"] == 0.75
 
 
 def test_nothing_decoded_is_no_accident():
