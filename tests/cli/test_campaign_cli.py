@@ -7,11 +7,14 @@ import pytest
 import yaml
 from pymongo import MongoClient
 from pymongo.uri_parser import parse_uri
+from vasp_fixture import use_standin
 
 from pccd_workflows.cli import main
+from pccd_workflows.external.queue import launch_lines, read_template
 from pccd_workflows.settings import get_settings
 
 FLOWS = Path(__file__).resolve().parents[2] / "flows"
+TEMPLATES = FLOWS.with_name("db_config")
 MINIMAL = {
     "name": "cli",
     "generate": {"elements": ["Mg", "Mn", "O"], "samples": 4},
@@ -159,3 +162,43 @@ def test_status_of_a_submitted_campaign(capsys, tmp_path, settings):
     code, out, _ = pccd(capsys, "campaign", "status", "cli")
     assert "generated" in out
     assert "ready" in out
+
+
+def test_submit_says_how_workers_come_and_what_none_of_them_runs(
+    capsys, tmp_path, settings, monkeypatch
+):
+    use_standin(monkeypatch, tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rungs = [{"level": "chgnet"}, {"level": "vasp/mp-gga"}]
+    file = write(tmp_path, rungs=rungs, phonons={"level": "vasp/mp-r2scan"})
+    launchpad = tmp_path / ".fireworks" / "my_launchpad.yaml"
+
+    def submit(*names: str) -> str:
+        templates = [str(path) for name in names for path in ("--queue", TEMPLATES / name)]
+        code, out, _ = pccd(capsys, "campaign", "submit", file, *templates)
+        assert code == 0
+        return out
+
+    said = submit("slurm_gpu.yaml")
+    fworker = TEMPLATES / "my_fworker_gpu.yaml"
+    lines = launch_lines(read_template(TEMPLATES / "slurm_gpu.yaml"), launchpad, fworker)
+    assert f"SLURM workers (gpu), now:\n  {lines.now}\n" in said
+    assert f"in your crontab:\n  {lines.crontab}\n" in said
+    assert f"qlaunch reads {launchpad}, which is not there" in said
+    assert (
+        "No template's workers take the category cpu (rung vasp/mp-gga, phonons vasp/mp-r2scan): "
+        "add a --queue for it, or run `pccd worker --category cpu` somewhere." in said
+    )
+    assert "category gpu" not in said
+    said = submit("slurm_cpu.yaml")
+    assert "category gpu (generate, rung chgnet, phonons)" in said
+    assert "category cpu" not in said
+    both = submit("slurm_gpu.yaml", "slurm_cpu.yaml")
+    assert (both.count("workers ("), both.count("*/10 * * * *")) == (2, 2)
+    assert "No template's workers" not in both
+    # one whose workers take everything serves both
+    anything = (TEMPLATES / "slurm_cpu.yaml").read_text().replace("--category cpu", "")
+    (tmp_path / "any.yaml").write_text(anything)
+    said = submit(str(tmp_path / "any.yaml"))
+    assert "SLURM workers (any), now:" in said
+    assert "No template's workers" not in said
