@@ -30,6 +30,8 @@ MAX_DEATHS = 5
 CLOCK_TOLERANCE = 5.0
 """Seconds by which the start time of one process may seem to differ (clock adjustments)."""
 
+NEXT_FIRST = (("spec._priority", -1), ("fw_id", 1))
+"""The order in which workers take ready jobs."""
 ACTIVE = ("RESERVED", "RUNNING")
 UNFINISHED = ("READY", *ACTIVE)
 DIED = "died"
@@ -68,6 +70,8 @@ def prepare(opened: AtomicLaunchPad) -> None:
         )
     opened.tuneup()
     opened.fireworks.create_index([("spec.campaign_id", 1), ("state", 1)])
+    # without it every look for a job would sort all that are ready: 50 ms where 10,000 are
+    opened.fireworks.create_index([("state", 1), *NEXT_FIRST])
 
 
 def submit(flow: "Flow", settings: Settings) -> list[int]:

@@ -24,6 +24,7 @@ from pccd_workflows.errors import PccdError
 from pccd_workflows.external.atomic_launchpad import AtomicLaunchPad
 from pccd_workflows.external.launchpad import (
     ACTIVE,
+    NEXT_FIRST,
     PING_SECONDS,
     STOPPED,
     count_states,
@@ -258,7 +259,7 @@ class _Worker:
             self.launchpad.fireworks.find(
                 self.fworker.query | {"state": "READY"},
                 {"fw_id": 1, "name": 1, "spec.campaign_id": 1},
-                sort=[("spec._priority", -1), ("fw_id", 1)],
+                sort=NEXT_FIRST,
                 limit=self._choices,
             )
         )

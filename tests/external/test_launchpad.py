@@ -62,6 +62,13 @@ def wait_until(condition, seconds: float = 40.0):
     return value
 
 
+def test_a_worker_finds_its_next_job_without_sorting_all_that_are_ready(settings):
+    fireworks = launchpad.launchpad(settings).db["fireworks"]
+    fireworks.insert_many({"fw_id": n, "state": "READY", "spec": {}} for n in range(1000))
+    first = fireworks.find({"state": "READY"}, sort=launchpad.NEXT_FIRST, limit=1)
+    assert first.explain()["executionStats"]["totalDocsExamined"] == 1
+
+
 class Process:
     """A worker in a process of its own (a fork, which saves the seconds that imports take)."""
 
