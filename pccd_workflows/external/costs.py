@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 BUDGETED = ("relax", "bands")
-"""Plans (see jobs.dft.dft_job) whose runs count against a rung's budget: those of candidates."""
+"""Plans (see jobs.dft.dft_job) that a spent budget stops: those of candidates.
+
+Competing phases and phonons count, too, but go on: without them, verdicts would be wrong."""
 CORES = (
     # what the queue gave: number of tasks, times cores of each
     (("SLURM_NTASKS",), ("SLURM_CPUS_PER_TASK",)),
@@ -59,8 +61,8 @@ def note_cost(db: "Database[Document]", job: Document, cost: Document) -> None:
 
 
 def spent(db: "Database[Document]", campaign_id: str, level: str) -> float:
-    """Return the core-hours a campaign has spent on a rung."""
-    match = {"campaign_id": campaign_id, "level": level, "plan": {"$in": BUDGETED}}
+    """Return the core-hours a campaign has spent at a level, failed and killed runs included."""
+    match = {"campaign_id": campaign_id, "level": level}
     group = {"_id": None, "core_hours": {"$sum": "$core_hours"}}
     rows = survive_outage(
         lambda: list(db["costs"].aggregate([{"$match": match}, {"$group": group}]))

@@ -1,5 +1,7 @@
 """What a job costs, and whether its rung may spend it."""
 
+from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 from jobflow import CURRENT_JOB
@@ -14,7 +16,7 @@ def note_cost(level: str, plan: str, *, seconds: float, **facts: Any) -> None:
     Parameters
     ----------
     plan
-        See `dft_job`; ``relax`` and ``bands`` count against the rung's budget.
+        See `dft_job`.
     seconds
         Wall time, s.
     facts
@@ -26,6 +28,18 @@ def note_cost(level: str, plan: str, *, seconds: float, **facts: Any) -> None:
     cost = {"outcome": "done", **facts, "level": level, "plan": plan, "seconds": seconds}
     cost["cores"] = facts.get("cores") or costs.allocated_cores()
     costs.note_cost(stage_database(), _metadata(), cost)
+
+
+def note_killed(level: str, plan: str, run: str, attempt: dict[str, Any]) -> None:
+    """Add an attempt that was ended from outside: from its start to the last sign of its folder.
+
+    attempt: its checkpoint. One whose folder cannot be seen from here counts as nothing.
+    """
+    folder = Path(attempt["folder"].rpartition(":")[2])
+    began = attempt["started_at"].replace(tzinfo=UTC).timestamp()
+    signs = [path.stat().st_mtime for path in folder.glob("*") if path.is_file()]
+    seconds = max([began, *signs]) - began
+    note_cost(level, plan, seconds=seconds, run=run, cores=attempt["cores"], outcome="killed")
 
 
 def skipped(level: str, plan: str) -> Relaxation | Bands | None:

@@ -16,6 +16,7 @@ from jobflow import Job, Response
 from pymatgen.core import Structure
 
 from pccd_workflows.candidate import Bands, Crystal, Relaxation, StageOutput
+from pccd_workflows.external.costs import allocated_cores
 from pccd_workflows.external.vasp import (
     Restart,
     VaspFailed,
@@ -32,7 +33,7 @@ from pccd_workflows.external.vasp import (
     runs_of,
     with_moments,
 )
-from pccd_workflows.jobs.budget import note_cost, skipped
+from pccd_workflows.jobs.budget import note_cost, note_killed, skipped
 from pccd_workflows.jobs.common import CPU, OPTIONAL, assign, stage_database, task_job
 from pccd_workflows.levels import engine
 from pccd_workflows.settings import get_settings
@@ -192,6 +193,8 @@ def _run(
     began = time.perf_counter()
     checkpoints = stage_database()["checkpoints"]
     earlier = survive_outage(lambda: checkpoints.find_one({"_id": identifier}))
+    if earlier is not None and earlier.get("cores"):
+        note_killed(level, plan, name, earlier)
     geometry = None
     if earlier is not None and (restart.get("from_contcar") or earlier["resume"]):
         folders = (earlier["folder"], earlier.get("before"))
@@ -203,6 +206,7 @@ def _run(
         "resume": True,
         "pid": os.getpid(),
         "started_at": datetime.now(UTC),
+        "cores": allocated_cores(),  # until what it cost is noted
     }
     survive_outage(lambda: checkpoints.replace_one({"_id": identifier}, mark, upsert=True))
     try:
@@ -218,9 +222,8 @@ def _run(
         resume = isinstance(error, WalltimeReached)
         seconds = time.perf_counter() - began
         note_cost(level, plan, run=name, seconds=seconds, outcome="failed")
-        survive_outage(
-            lambda: checkpoints.update_one({"_id": identifier}, {"$set": {"resume": resume}})
-        )
+        known = {"$set": {"resume": resume, "cores": None}}
+        survive_outage(lambda: checkpoints.update_one({"_id": identifier}, known))
         raise
     note_cost(
         level,

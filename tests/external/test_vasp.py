@@ -233,6 +233,15 @@ def test_no_vasp_is_left_behind_when_a_worker_is_stopped(settings, tmp_path, mon
     (checkpoint,) = mongo.database(settings)["checkpoints"].find()
     assert checkpoint["resume"]
     assert Path(checkpoint["folder"].rpartition(":")[2]).is_dir()
+    # the next attempt says what this one cost
+    use_standin(monkeypatch, tmp_path)
+    inject(tmp_path)
+    launchpad.run_worker(settings, campaign_id=whole.campaign_id)
+    ledger = list(mongo.database(settings)["costs"].find().sort("at", 1))
+    assert [row["outcome"] for row in ledger] == ["killed", "done", "done", "done"]
+    assert ledger[0]["run"] == "relax 1"
+    assert 0 < ledger[0]["seconds"] < 240
+    assert mongo.database(settings)["checkpoints"].count_documents({}) == 0
 
 
 def test_a_lost_displacement_is_computed_again_alone(standin, tmp_path):
