@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,13 @@ from pymatgen.core import Lattice, Structure
 from pccd_workflows.campaign import PhononsSection
 from pccd_workflows.candidate import Phonons, Relaxation
 from pccd_workflows.errors import PccdError
+from pccd_workflows.external.kpaths import (
+    SYMPREC,
+    labels_of,
+    legs_of,
+    plain_label,
+    symmetric_cell,
+)
 from pccd_workflows.external.potential import relax, relaxation_key, software
 from pccd_workflows.levels import get_level
 from pccd_workflows.screening.dynamics import AMBIGUOUS_FACTOR, PhononVerdict, judge_phonons
@@ -31,8 +38,6 @@ if TYPE_CHECKING:
 TIGHT_FMAX = 0.003
 """eV/Å: forces that a displacement of 0.01 Å exceeds at least tenfold."""
 TIGHT_STEPS = 200
-SYMPREC = 0.02
-"""Å; a crystal relaxed to TIGHT_FMAX misses its symmetry by less."""
 POINTS_PER_SEGMENT = 51
 """q-points of one leg of the band path."""
 MAX_MULTIPLE = 8
@@ -146,7 +151,7 @@ def tight_cell(structure: Structure, level: str, *, relax: Relax = relax) -> Str
         If the potential cannot relax the crystal.
     """
     relaxed = _at_rest(structure, level, relax)
-    symmetric = _refined_primitive(relaxed)
+    symmetric = symmetric_cell(relaxed)
     return symmetric if len(symmetric) == 1 else _at_rest(symmetric, level, relax)
 
 
@@ -155,18 +160,6 @@ def _at_rest(structure: Structure, level: str, relax: Relax) -> Structure:
     if not relaxation.usable or relaxation.structure is None:
         raise PccdError(f"No phonons: the relaxation {relaxation.verdict}. {relaxation.reason}")
     return relaxation.structure
-
-
-def _refined_primitive(structure: Structure) -> Structure:
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
-
-    refined = SpacegroupAnalyzer(structure, symprec=SYMPREC).get_primitive_standard_structure()
-    return refined if refined is not None else structure
-
-
-def symmetric_cell(structure: Structure) -> Structure:
-    """Return the primitive cell of `structure` with its symmetry exact (to SYMPREC)."""
-    return _refined_primitive(structure)
 
 
 def displaced_cells(
@@ -240,16 +233,71 @@ def dft_phonon_record(
         raise PccdError(f"There are forces for {len(forces)} of {len(cells)} displacements.")
     phonon.forces = np.array(forces)
     phonon.produce_force_constants()
-    paths, labels = _band_path(tight)
-    qpoints = np.concatenate(paths)
-    raw = _frequencies(phonon, qpoints)
-    residual = judge_phonons(raw, qpoints, tolerance=settings.tolerance_thz).gamma_residual
+    return _judged(
+        phonon,
+        _standard_path(tight),
+        level,
+        settings,
+        supercell_matrix=supercell_matrix(tight, settings.min_length).tolist(),
+        n_displacements=len(cells),
+        software={**software_versions, "phonopy": version("phonopy")},
+    )
+
+
+@dataclass(frozen=True)
+class BandPath:
+    """A path between points of high symmetry.
+
+    qpoints: (n_q, 3), reduced. distances: (n_q,), along the path, 1/Å (without 2π).
+    legs: the points of each leg. labels: the names of each leg's two ends.
+    """
+
+    qpoints: NDArray[np.float64]
+    distances: NDArray[np.float64]
+    legs: list[slice]
+    labels: list[list[str]]
+
+
+def _standard_path(primitive: Structure) -> BandPath:
+    """Return pymatgen's path of a standard primitive cell."""
+    from pymatgen.symmetry.bandstructure import HighSymmKpath
+
+    path = HighSymmKpath(primitive, symprec=SYMPREC).kpath
+    reciprocal = primitive.lattice.reciprocal_lattice_crystallographic.matrix
+    steps, along = np.linspace(0, 1, POINTS_PER_SEGMENT), 0.0
+    lines, distances, labels = [], [], []
+    for branch in path["path"]:
+        for left, right in itertools.pairwise(branch):
+            first, last = (np.array(path["kpoints"][name]) for name in (left, right))
+            length = float(np.linalg.norm((last - first) @ reciprocal))
+            lines.append(first + steps[:, None] * (last - first))
+            distances.append(along + steps * length)
+            labels.append([plain_label(left), plain_label(right)])
+            along += length
+    starts = range(0, len(steps) * len(lines), len(steps))
+    legs = [slice(start, start + len(steps)) for start in starts]
+    return BandPath(np.concatenate(lines), np.concatenate(distances), legs, labels)
+
+
+def _judged(
+    phonon: "Phonopy", path: BandPath, level: str, settings: PhononsSection, **facts: Any
+) -> Phonons:
+    """Judge a crystal by its force constants, with the acoustic sum rule imposed on them.
+
+    Force constants from finite displacements break translation invariance a little: float32 noise
+    and odd anharmonic terms pull the acoustic branches of stable crystals to -0.2 THz at and near
+    Γ. Phonopy's symmetrization restores it; where it had to mend much, "stable" is not believed.
+
+    facts: what else the record holds.
+    """
+    tolerance = settings.tolerance_thz
+    raw = _frequencies(phonon, path.qpoints)
+    residual = judge_phonons(raw, path.qpoints, tolerance=tolerance).gamma_residual
     phonon.symmetrize_force_constants()
-    frequencies = _frequencies(phonon, qpoints)
-    verdict = judge_phonons(frequencies, qpoints, tolerance=settings.tolerance_thz)
+    frequencies = _frequencies(phonon, path.qpoints)
+    verdict = judge_phonons(frequencies, path.qpoints, tolerance=tolerance)
     if verdict.verdict == "stable" and residual is not None:
-        verdict = _distrust(verdict, residual, settings.tolerance_thz)
-    reciprocal = np.linalg.inv(phonon.primitive.cell).T  # without 2π, as phonopy's plots
+        verdict = _distrust(verdict, residual, tolerance)
     return Phonons(
         level=level,
         verdict=verdict.verdict,
@@ -257,57 +305,21 @@ def dft_phonon_record(
         min_frequency=verdict.min_frequency,
         min_frequency_qpoint=None if verdict.qpoint is None else list(verdict.qpoint),
         gamma_residual=residual,
-        tolerance=settings.tolerance_thz,
-        supercell_matrix=supercell_matrix(tight, settings.min_length).tolist(),
+        tolerance=tolerance,
         displacement=settings.displacement,
-        n_displacements=len(cells),
-        bands=_picture(paths, labels, frequencies, reciprocal),
-        software={**software_versions, "phonopy": version("phonopy")},
+        bands={
+            "distances": [np.round(path.distances[leg], 5).tolist() for leg in path.legs],
+            "frequencies": [np.round(frequencies[leg].T, 4).tolist() for leg in path.legs],
+            "labels": path.labels,
+        },
+        **facts,
     )
 
 
 def _frequencies(phonon: "Phonopy", qpoints: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return frequencies, shape (n_q, n_bands), THz, imaginary ones negative."""
     phonon.run_qpoints(qpoints)
     return np.array(phonon.get_qpoints_dict()["frequencies"])
-
-
-def _band_path(
-    primitive: Structure,
-) -> tuple[list[NDArray[np.float64]], list[list[str]]]:
-    """Return the q-points of each leg between points of high symmetry, and the legs' two ends.
-
-    primitive: pymatgen's standard primitive cell, to whose axes its path belongs.
-    """
-    from pymatgen.symmetry.bandstructure import HighSymmKpath
-
-    path = HighSymmKpath(primitive, symprec=SYMPREC).kpath
-    steps = np.linspace(0, 1, POINTS_PER_SEGMENT)[:, None]
-    points, legs, ends = path["kpoints"], [], []
-    for branch in path["path"]:
-        for left, right in itertools.pairwise(branch):
-            first, last = np.array(points[left]), np.array(points[right])
-            legs.append(first + steps * (last - first))
-            ends.append([_plain(left), _plain(right)])
-    return legs, ends
-
-
-def _picture(
-    paths: Sequence[NDArray[np.float64]],
-    labels: list[list[str]],
-    frequencies: NDArray[np.float64],
-    reciprocal: NDArray[np.float64],
-) -> dict[str, Any]:
-    """Return what a plot needs (see `band_picture`), from q-points leg by leg."""
-    legs, start, along = [], 0, 0.0
-    distances = []
-    for path in paths:
-        steps = np.linalg.norm(np.diff(path, axis=0) @ reciprocal, axis=1)
-        walked = along + np.concatenate([[0.0], np.cumsum(steps)])
-        along = float(walked[-1])
-        distances.append(np.round(walked, 5).tolist())
-        legs.append(np.round(frequencies[start : start + len(path)].T, 4).tolist())
-        start += len(path)
-    return {"distances": distances, "frequencies": legs, "labels": labels}
 
 
 def phonon_key(
@@ -341,51 +353,28 @@ def phonon_record(
         Wall time of the whole calculation, s.
     """
     bands = _band_structure(document)
-    qpoints = np.array([q.frac_coords for q in bands.qpoints])
-    raw = np.asarray(bands.bands).T
-    residual = judge_phonons(raw, qpoints, tolerance=settings.tolerance_thz).gamma_residual
-    frequencies = with_sum_rule(document, qpoints)
-    verdict = judge_phonons(frequencies, qpoints, tolerance=settings.tolerance_thz)
-    if verdict.verdict == "stable" and residual is not None:
-        verdict = _distrust(verdict, residual, settings.tolerance_thz)
+    path = BandPath(
+        np.array([q.frac_coords for q in bands.qpoints]),
+        np.asarray(bands.distance),
+        legs_of(bands),
+        labels_of(bands),
+    )
     supercell = _get(document, "supercell_matrix")
     uuids = _get(_get(document, "uuids"), "displacements_uuids")
-    return Phonons(
-        level=level,
-        verdict=verdict.verdict,
-        reason=verdict.reason,
-        min_frequency=verdict.min_frequency,
-        min_frequency_qpoint=None if verdict.qpoint is None else list(verdict.qpoint),
-        gamma_residual=residual,
-        tolerance=settings.tolerance_thz,
+    return _judged(
+        _with_force_constants(document),
+        path,
+        level,
+        settings,
         supercell_matrix=None if supercell is None else np.rint(supercell).astype(int).tolist(),
-        displacement=settings.displacement,
         n_displacements=None if uuids is None else len(uuids),
-        bands=band_picture(bands, frequencies),
         software=software(get_level(level)),
         seconds=seconds,
     )
 
 
-def with_sum_rule(document: Any, qpoints: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the frequencies of a calculation with the acoustic sum rule imposed.
-
-    Force constants from finite displacements break translation invariance a little: float32 noise
-    and odd anharmonic terms pull the acoustic branches of stable crystals to -0.2 THz at and near
-    Γ. Phonopy's symmetrization restores it.
-
-    Parameters
-    ----------
-    document
-        As for `phonon_record`; with its force constants.
-    qpoints
-        Shape (n_q, 3), in reciprocal lattice vectors of the primitive cell.
-
-    Returns
-    -------
-    ndarray
-        Shape (n_q, n_bands), THz, imaginary ones negative.
-    """
+def _with_force_constants(document: Any) -> "Phonopy":
+    """Return phonopy's object for a finished calculation."""
     from phonopy import Phonopy
     from pymatgen.io.phonopy import get_phonopy_structure
 
@@ -401,9 +390,7 @@ def with_sum_rule(document: Any, qpoints: NDArray[np.float64]) -> NDArray[np.flo
         primitive_matrix=_get(document, "primitive_matrix"),
     )
     phonon.force_constants = np.array(constants)
-    phonon.symmetrize_force_constants()
-    phonon.run_qpoints(qpoints)
-    return np.array(phonon.get_qpoints_dict()["frequencies"])
+    return phonon
 
 
 def _distrust(verdict: PhononVerdict, residual: float, tolerance: float) -> PhononVerdict:
@@ -432,41 +419,3 @@ def _band_structure(document: Any) -> "PhononBandStructureSymmLine":
     if bands is None:
         raise PccdError("The phonon calculation left no band structure.")
     return PhononBandStructureSymmLine.from_dict(bands) if isinstance(bands, Mapping) else bands
-
-
-def band_picture(
-    bands: "PhononBandStructureSymmLine", frequencies: NDArray[np.float64]
-) -> dict[str, Any]:
-    """Return what a plot of the bands needs.
-
-    Parameters
-    ----------
-    bands
-        The path.
-    frequencies
-        Shape (n_q, n_bands), THz, along that path.
-
-    Returns
-    -------
-    dict
-        ``distances`` [n_segments][n_q] in 1/Å, ``frequencies`` [n_segments][n_bands][n_q] in THz,
-        ``labels`` [n_segments][2], the names of the two ends.
-    """
-    distances = np.asarray(bands.distance)
-    legs = [slice(b["start_index"], b["end_index"] + 1) for b in bands.branches]
-    return {
-        "distances": [np.round(distances[leg], 5).tolist() for leg in legs],
-        "frequencies": [np.round(frequencies[leg].T, 4).tolist() for leg in legs],
-        "labels": [_ends(b["name"]) for b in bands.branches],
-    }
-
-
-def _ends(branch: str) -> Sequence[str]:
-    """Return the two labels of a branch name such as ``\\Gamma-X``, in plain signs."""
-    left, _, right = branch.partition("-")
-    return [_plain(left), _plain(right)]
-
-
-def _plain(label: str) -> str:
-    label = label.replace("\\Gamma", "Γ").replace("GAMMA", "Γ").replace("\\Sigma", "Σ")
-    return label.replace("$", "").replace("_{", "_").replace("}", "")

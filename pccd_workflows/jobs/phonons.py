@@ -114,7 +114,7 @@ def record_phonons(
 
 def _dft_phonons(crystal: Crystal, section: PhononsSection, ordering: str | None, key: str) -> Flow:
     """Return the flow that brings a crystal to rest with DFT, then displaces its atoms."""
-    from pccd_workflows.external.phonons import symmetric_cell
+    from pccd_workflows.external.kpaths import symmetric_cell
 
     whole = Crystal(candidate_id=crystal.candidate_id, structure=symmetric_cell(crystal.structure))
     tight = dft_job(whole, section.level, ordering, "tight")
