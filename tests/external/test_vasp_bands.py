@@ -1,6 +1,7 @@
 """Band structures: the gap that the stand-in was told to have, failures, reruns, magnetic cells."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,22 @@ from vasp_fixture import inject, use_standin
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign, Rung
-from pccd_workflows.candidate import Bands, Crystal, StageOutput
+from pccd_workflows.candidate import (
+    SCHEMA_VERSION,
+    Bands,
+    CandidateDoc,
+    Crystal,
+    Generation,
+    StageOutput,
+)
+from pccd_workflows.cli import main
 from pccd_workflows.external import launchpad, mongo, reruns, vasp
 from pccd_workflows.external.bands import RunBands, band_gap, magnetic_cell
 from pccd_workflows.external.kpaths import path_name
 from pccd_workflows.jobs.bands import start_bands
+from pccd_workflows.makers import DiscoveryMaker
+from pccd_workflows.query import find_candidate
+from pccd_workflows.reference import ReferenceEntry, ReferenceSet
 
 GGA, R2SCAN = "vasp/mp-gga", "vasp/mp-r2scan"
 
@@ -76,20 +88,83 @@ def inputs(folder: Path, run: str) -> dict:
     return dict(Incar.from_file(path))
 
 
-def test_a_lost_run_is_done_again_and_the_gap_is_found(standin, tmp_path, monkeypatch):
+def whole_campaign(settings) -> Campaign:
+    """Submit a campaign whose one sample is antiferromagnetic MnO, drawn already."""
+    conditions = {"magnetic_ordering": "AFM", "band_gap": 1.5}
+    whole = Campaign.model_validate(
+        {
+            "name": "whole",
+            "generate": {"elements": ["Mn", "O"], "samples": 1, "conditions": conditions},
+            "novelty": {"against": ["references"]},
+            "references": {"source": "materials_project"},
+            "rungs": [{"level": GGA, "keep": {"energy_above_hull": 10}, "band_structure": True}],
+        }
+    )
+    database = mongo.database(settings)
+    mongo.ensure_indexes(database)
+    generation = Generation(
+        model="m",
+        weights_sha256="0",
+        seed=0,
+        index=0,
+        elements=["Mn", "O"],
+        conditions=whole.generate.conditions.model_dump(),
+    )
+    head = {"schema_version": SCHEMA_VERSION, "campaign_id": whole.campaign_id}
+    sample = {"index": 0, "generation": generation.model_dump(), "structure": two_units().as_dict()}
+    database["samples"].insert_one(head | sample | {"_id": whole.candidate_id(0)})
+    elements = [ReferenceEntry(entry_id=name, formula=name, energy=-1.0) for name in ("Mn1", "O1")]
+    known = ReferenceSet(
+        source="materials_project",
+        chemsys="Mn-O",
+        level=GGA,
+        convention="mp2020",
+        entries=elements,
+    )
+    mongo.put_reference_set(database, known)
+    document = {"_id": whole.campaign_id, "name": whole.name, "submitted_at": datetime.now(UTC)}
+    database["campaigns"].insert_one(head | document | {"campaign": whole.resolved()})
+    launchpad.submit(DiscoveryMaker().make(whole, "0"), settings)
+    return whole
+
+
+def collected(settings, whole: Campaign) -> CandidateDoc:
+    """Return the candidate's document as `pccd campaign status` makes it."""
+    document = operations.campaign_document(whole.campaign_id, settings)
+    failures = operations.progress(whole.campaign_id, settings).failures
+    operations.collector(document, settings).update(operations.lost_candidates(failures))
+    return find_candidate(mongo.database(settings)["candidates"], whole.candidate_id(0))
+
+
+def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monkeypatch, capsys):
     told = {"gap": 1.37, "cbm": [0.5, 0.0, 0.5]}
     monkeypatch.setenv("VASP_STANDIN_BANDS", json.dumps(told))
     inject(tmp_path, {"folder": "bands-line", "fault": "memory", "times": 1})
-    campaign_id = submit(standin, two_units(), GGA, "AFM")
-    launchpad.run_worker(standin, campaign_id=campaign_id)
-    (lost,) = reruns.job_failures(standin, campaign_id=campaign_id)
-    assert (lost.name, lost.candidates) == (f"bands line {GGA} c-0", ["c-0"])
-    assert lost.error_class == "memory"
-    # it does not hold the candidate back
-    assert operations.lost_candidates(launchpad.failures(standin, campaign_id)) == {}
-    reruns.rerun(standin, [lost], incar={"ALGO": "All"})
-    launchpad.run_worker(standin, campaign_id=campaign_id)
-    assert ledger(standin) == ["static", "uniform", "line!", "line"]
+    whole = whole_campaign(standin)
+    candidate_id = whole.candidate_id(0)
+    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    (lost,) = reruns.job_failures(standin, campaign_id=whole.campaign_id)
+    assert (lost.name, lost.candidates) == (f"bands line {GGA} {candidate_id}", [candidate_id])
+    doc = collected(standin, whole)
+    assert (doc.status, doc.stage, doc.band_gap) == ("passed", f"hull:{GGA}", None)
+
+    def pccd(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        assert not end.value.code
+        return capsys.readouterr().out
+
+    assert "memory" in pccd("job", "failures")
+    pccd("job", "rerun", "--error-class", "memory", "--set", "INCAR.ALGO=All")
+    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    assert ledger(standin)[3:] == ["static", "uniform", "line!", "line"]
+    doc = collected(standin, whole)
+    assert (doc.status, doc.stage) == ("passed", f"bands:{GGA}")
+    assert doc.band_structures == [record(standin)]
+    assert doc.band_gap == pytest.approx(told["gap"], abs=1e-3)
+    shown = pccd("candidate", "show", candidate_id)
+    assert "1.37 eV, indirect" in shown
+    assert "asked for 1.50 eV" in shown
 
     found = record(standin)
     assert found.band_gap == pytest.approx(told["gap"], abs=1e-3)
@@ -110,15 +185,9 @@ def test_a_lost_run_is_done_again_and_the_gap_is_found(standin, tmp_path, monkey
 
     outputs = mongo.job_store(standin)
     outputs.connect()
-    stages = outputs.query({"output.stage": f"bands:{GGA}"}, ["output"], load=True)
-    gaps = [
-        row["output"]["records"]["c-0"]["band_gap"] for row in stages if row["output"]["records"]
-    ]
-    assert gaps
-    assert set(gaps) == {found.band_gap}
     # everything, not only what a picture needs
-    (whole,) = outputs.query({"name": lost.name}, ["output"], load=True)
-    bands = whole["output"]["vasp_objects"]["bandstructure"]
+    (task,) = outputs.query({"name": lost.name}, ["output"], load=True)
+    bands = task["output"]["vasp_objects"]["bandstructure"]
     assert len(bands["kpoints"]) > 100
     assert len(bands["bands"]["1"]) > len(found.bands["energies"][0][0])
 
