@@ -192,8 +192,9 @@ def test_a_spent_budget_skips_band_structures(settings, tmp_path, monkeypatch):
     mongo.ensure_indexes(database)
     document = {"_id": whole.campaign_id, "campaign": whole.resolved(), "name": whole.name}
     database["campaigns"].insert_one(document)
-    # of the half hour, bands used a part
-    for plan, hours in (("relax", 0.4), ("bands", 0.2)):
+    # of the half hour, each used a part
+    used = {"relax": 0.3, "bands": 0.15, "reference": 0.1, "forces": 0.05}
+    for plan, hours in used.items():
         run = row(plan, 1.0, plan=plan, core_hours=hours, campaign_id=whole.campaign_id)
         database["costs"].insert_one(run)
     assert costs.spent(database, whole.campaign_id, LEVEL) == pytest.approx(0.6)
