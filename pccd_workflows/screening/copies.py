@@ -12,8 +12,8 @@ import numpy as np
 from pccd_workflows.screening.fitting import Blur, Stack
 from pccd_workflows.screening.lattices import BoolArray, FloatArray, IntArray, expand
 
-MAX_STRAIN = 0.02
-"""Largest relative change of a length between copies: adds 2.3° and 4 % to the tolerances."""
+MAX_STRAIN = 0.01
+"""Largest relative change of a length between copies: adds 1.1° and 2 % to the tolerances."""
 MAX_SHIFT = 0.1
 """Largest difference of the shifts of two sites between copies, in units of (volume per
 site)^(1/3): about 0.25 Å."""
@@ -51,7 +51,7 @@ def find_families(cells: Stack) -> Families:
     """
     m = len(cells.sizes)
     leader = np.arange(m)
-    strain, spread, shift = np.zeros(m), np.zeros((m, 3)), np.zeros(m)
+    strain, shift = np.zeros(m), np.zeros(m)
     anchors = cells.anchors.copy()
     lone = np.ones(m, dtype=bool)
     for first in range(m):
@@ -64,23 +64,21 @@ def find_families(cells: Stack) -> Families:
         lone[members] = False
         leader[members] = first
         strain[first] = copies.strain.max(initial=0.0)
-        spread[first] = copies.spread.max(axis=0, initial=0.0)
         shift[first] = copies.shift.max(initial=0.0)
         anchors[cells.starts[first] + copies.anchor] = True
-    return Families(leader, Blur(strain, spread, shift), anchors)
+    return Families(leader, Blur(strain, shift), anchors)
 
 
 @dataclass(frozen=True)
 class _Copies:
     """Near copies of a leader, one row per copy.
 
-    member: number among the cells that were tried. strain, spread, shift: as in Blur.
+    member: number among the cells that were tried. strain, shift: as in Blur.
     anchor: the leader's site that the copy's anchor lies on.
     """
 
     member: IntArray
     strain: FloatArray
-    spread: FloatArray
     shift: FloatArray
     anchor: IntArray
 
@@ -88,7 +86,6 @@ class _Copies:
         return _Copies(
             self.member[rows],
             self.strain[rows],
-            self.spread[rows],
             self.shift[rows],
             self.anchor[rows],
         )
@@ -105,8 +102,8 @@ def _copies(cells: Stack, leader: int, others: IntArray) -> _Copies:
     row, number = expand(sizes[block])
     site = offsets[block[row]] + number
     origin = cells.coords[:, cells.starts[leader] + site] - coords[:, row, anchor[row]]
-    spread, shift = _differences(cells, leader, coords[:, row] + origin[:, :, None])
-    found = _Copies(member[row], strain[row], spread, shift, site)
+    shift = _differences(cells, leader, coords[:, row] + origin[:, :, None])
+    found = _Copies(member[row], strain[row], shift, site)
     found = found.of(shift <= MAX_SHIFT)
     found = found.of(np.argsort(found.shift))
     return found.of(np.unique(found.member, return_index=True)[1])
@@ -143,7 +140,7 @@ def _same_lattices(
     return member[row], AXES[way].transpose(0, 2, 1), strain[row, way]
 
 
-def _differences(cells: Stack, leader: int, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _differences(cells: Stack, leader: int, coords: FloatArray) -> FloatArray:
     """Return how far sites are shifted against each other relative to the leader's.
 
     Parameters
@@ -153,10 +150,9 @@ def _differences(cells: Stack, leader: int, coords: FloatArray) -> tuple[FloatAr
 
     Returns
     -------
-    spread
-        Largest difference along each lattice vector, fractional, shape (s, 3).
     shift
-        Largest difference in space, shape (s,); infinite where the sites do not correspond.
+        Largest difference of two shifts in space, shape (s,); infinite where the sites do not
+        correspond.
     """
     matrix = cells.lattices.matrices[leader]
     shifts = np.empty_like(coords)
@@ -172,4 +168,4 @@ def _differences(cells: Stack, leader: int, coords: FloatArray) -> tuple[FloatAr
         shifts[:, :, block] = np.take_along_axis(gaps, nearest[None, :, :, None], axis=3)[..., 0]
     between = np.moveaxis(shifts[:, :, :, None] - shifts[:, :, None, :], 0, 3) @ matrix
     shift = np.sqrt((between**2).sum(axis=3).max(axis=(1, 2)))
-    return np.ptp(shifts, axis=2).T, np.where(distinct, shift, np.inf)
+    return np.where(distinct, shift, np.inf)

@@ -43,9 +43,9 @@ from pccd_workflows.screening.lattices import (
 )
 
 IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
-GROWTH = 10.0
-"""Relative change of any tolerance or distance on the mean lattice per unit of strain: the sum of
-the derivatives of V^(1/3), of an area and of a length is below 7 for reduced cells."""
+AT_ONCE = 16_000
+"""Elements of arrays that are gone through many times."""
+
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,11 @@ class Stack:
 class Blur:
     """How much the crystals that a cell stands for may differ from it.
 
-    strain: largest relative change of a length, shape (m,). spread, shape (m, 3): largest
-    difference between the shifts of two sites along each lattice vector, fractional. shift: the
-    same in space, shape (m,).
+    strain: largest relative change of a length, shape (m,). shift: largest difference between the
+    shifts of two sites, in units of (volume per site)^(1/3), shape (m,).
     """
 
     strain: FloatArray
-    spread: FloatArray
     shift: FloatArray
 
 
@@ -129,11 +127,12 @@ def fits(
     """
     verdicts = np.zeros(len(sources), dtype=bool)
     m = len(cells.sizes)
-    sharp = Blur(np.zeros(m), np.zeros((m, 3)), np.zeros(m))
+    sharp = Blur(np.zeros(m), np.zeros(m))
     for overlays in _overlays(cells, sources, targets, settings, sharp):
         for part in overlays.portions(cells):
-            trials = _near_everywhere(cells, part, ~verdicts[part.pair])
+            trials = _all_trials(cells, part, ~verdicts[part.pair])
             trials = trials.of(np.isin(trials.mapping, trials.mapping[trials.close]))
+            trials = trials.of(_in_boxes(cells, part, trials, settings.stol))
             verdicts[_fitting_pairs(cells, part, trials, settings.stol)] = True
     return verdicts
 
@@ -148,7 +147,7 @@ def may_fit(
     verdicts = np.zeros(len(sources), dtype=bool)
     for overlays in _overlays(cells, sources, targets, settings, blur):
         for part in overlays.portions(cells):
-            trials = _near_everywhere(cells, part, ~verdicts[part.pair])
+            trials = _all_trials(cells, part, ~verdicts[part.pair])
             verdicts[part.pair[trials.mapping[trials.close]]] = True
     return verdicts
 
@@ -160,27 +159,33 @@ class _Overlays:
     pair, target: index of the pair and of the target cell, shape (q,).
     source: fractional coordinates of the sources' sites in the targets' bases, one mapping's
     after another's, shape (3, t). starts: the first one of each mapping, shape (q,).
-    metric: of the mean lattice, shape (q, 3, 3). unit: its (V/n)^(1/3), shape (q,).
-    box: tolerance of stage 2, fractional, shape (q, 3). radius: tolerance of stage 3, shape (q,).
-    short: the axes along which the sphere reaches beyond half the cell, shape (q, 3). Along the
-    others the displacements within the sphere have fractional coordinates in [-1/2, 1/2].
+    matrix: of the mean lattice, shape (q, 3, 3). unit: its (V/n)^(1/3), shape (q,).
+    spacings: of its planes, shape (q, 3). reach, radius: tolerances of stage 3, shape (q,).
     """
 
     pair: IntArray
     target: IntArray
     source: FloatArray
     starts: IntArray
-    metric: FloatArray
+    matrix: FloatArray
     unit: FloatArray
-    box: FloatArray
+    spacings: FloatArray
+    reach: FloatArray
     radius: FloatArray
-    short: BoolArray
+
+    @property
+    def short(self) -> BoolArray:
+        """The axes along which the sphere reaches beyond half the cell, shape (q, 3).
+
+        Along the others, vectors in the sphere have fractional coordinates in [-1/2, 1/2].
+        """
+        return np.asarray(2 * self.radius[:, None] > self.spacings)
 
     def portions(self, cells: Stack) -> Iterator["_Overlays"]:
         """Yield overlays whose trials fit into memory."""
         # anchors are of a species with fewest sites
         trials = np.add.reduceat(cells.anchors, cells.starts, dtype=np.intp) * cells.sizes[:, 0]
-        cost = np.cumsum((trials * cells.sizes.max(axis=1) ** 2)[self.target])
+        cost = np.cumsum((trials * cells.sizes.max(axis=1))[self.target])
         part = np.searchsorted(cost, np.arange(1, cost[-1] // CHUNK + 1) * CHUNK)
         bounds = np.unique([0, *part, len(cost)]).tolist()
         for start, stop in pairwise(bounds):
@@ -190,11 +195,11 @@ class _Overlays:
                 self.target[chosen],
                 self.source,
                 self.starts[chosen],
-                self.metric[chosen],
+                self.matrix[chosen],
                 self.unit[chosen],
-                self.box[chosen],
+                self.spacings[chosen],
+                self.reach[chosen],
                 self.radius[chosen],
-                self.short[chosen],
             )
 
 
@@ -235,46 +240,75 @@ def _overlay(cells: Stack, pairs: Pairs, maps: Mappings, stol: float, blur: Blur
     volume, areas = volume_and_areas(maps.lengths, maps.angles)
     n_sites = cells.n_sites[source]
     unit = np.cbrt(volume / n_sites)
-    growth = 1 + GROWTH * (blur.strain[source] + blur.strain[target])
-    spread = blur.spread[target] + np.einsum(
-        "qi,qij->qj", blur.spread[source], np.abs(maps.inverse)
-    )
-    spacings = volume[:, None] / areas
-    reach = 2 * stol * unit * growth
-    radius = (reach + blur.shift[source] + blur.shift[target]) * growth * (1 + 1e-9)
+    metric = metrics(maps.lengths, maps.angles)
+    reach = stol * unit * (1 + 1e-9)
+    radius = 2 * reach
+    blurred = np.flatnonzero((blur.strain + blur.shift)[source] + (blur.strain + blur.shift)[target])
+    if len(blurred):
+        one, other, inverse = source[blurred], target[blurred], maps.inverse[blurred]
+        x = _relative_changes(metric[blurred], blur.strain[one], blur.strain[other])
+        reach[blurred] *= np.sqrt((1 + x) / np.maximum(1 - x, 1e-9))
+        in_source = inverse @ metric[blurred] @ inverse.transpose(0, 2, 1)
+        shift = blur.shift[one] * _stretches(cells.lattices, one, in_source)
+        shift += blur.shift[other] * _stretches(cells.lattices, other, metric[blurred])
+        radius[blurred] = 2 * reach[blurred] + shift
     row, number = expand(n_sites)
     coords = cells.coords[:, cells.starts[source][row] + number]
+    inverse = np.repeat(maps.inverse.transpose(1, 2, 0).copy(), n_sites, axis=2)
     return _Overlays(
         pair=maps.pair,
         target=target,
-        source=np.asarray(sum(coords[i] * maps.inverse[row, i].T for i in range(3))),
+        source=np.asarray(sum(coords[i] * inverse[i] for i in range(3))),
         starts=np.cumsum(n_sites) - n_sites,
-        metric=metrics(maps.lengths, maps.angles),
+        # rows of the Cholesky factor of a metric tensor are lattice vectors with that metric
+        matrix=np.asarray(np.linalg.cholesky(metric)),
         unit=unit,
-        box=reach[:, None] / spacings + spread,
+        spacings=volume[:, None] / areas,
+        reach=reach,
         radius=radius,
-        short=np.asarray(2 * radius[:, None] > spacings),
     )
+
+
+def _relative_changes(metric: FloatArray, one: FloatArray, other: FloatArray) -> FloatArray:
+    """Return by how much squared lengths on mean lattices change at most, relatively, shape (q,).
+
+    If the two lattices are strained by up to e and f. The lengths of the mean lattice's vectors
+    then change by up to g = max(e, f), its angles by up to d = arcsin(e) + arcsin(f), hence its
+    metric tensor, in units of the lengths, by a matrix with entries of up to 2g + g^2 on the
+    diagonal and (2g + g^2) (|cosine| + d) + d elsewhere. The largest sum of a row bounds its
+    norm, which is compared with the least eigenvalue of the metric tensor.
+    """
+    lengths = np.sqrt(np.diagonal(metric, axis1=1, axis2=2))
+    cosines = metric / lengths[:, :, None] / lengths[:, None, :]
+    g = np.maximum(one, other)
+    d = np.arcsin(one) + np.arcsin(other)
+    rows = np.abs(cosines).sum(axis=2).max(axis=1)
+    norm = (2 * g + g**2) * (rows + 2 * d) + 2 * d
+    return np.asarray(norm / np.maximum(np.linalg.eigvalsh(cosines)[:, 0],1e-9))
+
+
+def _stretches(lattices: Lattices, index: IntArray, metric: FloatArray) -> FloatArray:
+    """Return an upper bound of lengths on other metric tensors, relative to the lattices' own."""
+    inverse = np.linalg.inv(lattices.matrices)[index]
+    relative = inverse @ metric @ inverse.transpose(0, 2, 1)
+    return np.sqrt(1 + np.linalg.norm(relative - np.eye(3), axis=(1, 2)))
 
 
 # stages 2 and 3 ----------------------------------------------------------------------------------
 
 
-def _near_everywhere(cells: Stack, overlays: _Overlays, wanted: BoolArray) -> _Trials:
-    """Return the trials in which every target site is near a source site of its species."""
-    trials = _all_trials(cells, overlays, wanted)
+def _in_boxes(cells: Stack, overlays: _Overlays, trials: _Trials, stol: float) -> BoolArray:
+    """Return whether every target site is near a source site of its species: stage 2."""
+    inside = np.ones(len(trials.mapping), dtype=bool)
+    boxes = 2 * stol * overlays.unit[:, None] / overlays.spacings
     for block in range(cells.sizes.shape[1]):
-        inside = np.ones(len(trials.mapping), dtype=bool)
-        for rows in _by_size(cells, overlays, trials, block):
-            some = trials.of(rows)
-            gaps = _gaps(cells, overlays, some, block)
-            box = overlays.box[some.mapping]
-            near = np.abs(gaps[0]) <= box[:, 0, None, None]
-            for axis in (1, 2):
-                near &= np.abs(gaps[axis]) <= box[:, axis, None, None]
-            inside[rows] = near.any(axis=2).all(axis=1)
-        trials = trials.of(inside)
-    return _Trials(trials.mapping, trials.shift, _in_spheres(cells, overlays, trials))
+        left = np.flatnonzero(inside)
+        for rows in _by_size(cells, overlays, trials.of(left), block, 2):
+            some = left[rows]
+            gaps = np.abs(_gaps(cells, overlays, trials.of(some), block))
+            box = boxes[trials.mapping[some]].T[:, None, None]
+            inside[some] = (gaps <= box).all(axis=0).any(axis=1).all(axis=0)
+    return inside
 
 
 def _all_trials(cells: Stack, overlays: _Overlays, wanted: BoolArray) -> _Trials:
@@ -292,67 +326,164 @@ def _all_trials(cells: Stack, overlays: _Overlays, wanted: BoolArray) -> _Trials
     mapping, anchor = mapping[row], anchor[row]
     site = overlays.starts[mapping] + cells.offsets[target[row], block[row]] + number
     shift = overlays.source[:, site] - cells.coords[:, anchor]
-    return _Trials(mapping, shift, np.ones(len(mapping), dtype=bool))
+    trials = _Trials(mapping, shift, np.ones(len(mapping), dtype=bool))
+    return _Trials(mapping, shift, _close(cells, overlays, trials))
 
 
-def _by_size(cells: Stack, overlays: _Overlays, trials: _Trials, block: int) -> Iterator[IntArray]:
-    """Yield the trials whose cells have the same number of sites of the species `block`."""
+def _by_size(
+    cells: Stack, overlays: _Overlays, trials: _Trials, block: int, power: int
+) -> Iterator[IntArray]:
+    """Yield trials whose cells have the same number k of sites of the species `block`.
+
+    As many at once as keep arrays of k^power numbers per trial small.
+    """
     sizes = cells.sizes[overlays.target[trials.mapping], block]
-    for size in np.unique(sizes[sizes > 0]):
-        yield np.flatnonzero(sizes == size)
+    for k in np.unique(sizes[sizes > 0]).tolist():
+        rows = np.flatnonzero(sizes == k)
+        step = max(1, AT_ONCE // k**power)
+        for start in range(0, len(rows), step):
+            yield rows[start : start + step]
 
 
 def _gaps(cells: Stack, overlays: _Overlays, trials: _Trials, block: int) -> FloatArray:
-    """Return the smallest fractional vectors from target to source sites, (3, s, k, k).
+    """Return the smallest fractional vectors from target to source sites, (3, k, k, s).
 
     `block` is the number of the species, of which all cells have k sites.
     """
     target = overlays.target[trials.mapping]
     first = cells.offsets[target, block]
-    numbers = np.arange(cells.sizes[target[0], block])
-    source = overlays.source[:, (overlays.starts[trials.mapping] + first)[:, None] + numbers]
-    sites = cells.coords[:, (cells.starts[target] + first)[:, None] + numbers]
-    sites += trials.shift[:, :, None]
-    gaps = source[:, :, None, :] - sites[:, :, :, None]
+    numbers = np.arange(cells.sizes[target[0], block])[:, None]
+    source = overlays.source[:, overlays.starts[trials.mapping] + first + numbers]
+    sites = cells.coords[:, cells.starts[target] + first + numbers] + trials.shift[:, None]
+    gaps = source[:, None] - sites[:, :, None]
     gaps -= np.rint(gaps)
     return np.asarray(gaps)
 
 
-def _in_spheres(cells: Stack, overlays: _Overlays, trials: _Trials) -> BoolArray:
-    """Return whether every target site has a source site of its species within the radius."""
-    inside = np.ones(len(trials.mapping), dtype=bool)
+def _close(cells: Stack, overlays: _Overlays, trials: _Trials) -> BoolArray:
+    """Return whether stage 3 is passed."""
+    close = np.zeros(len(trials.mapping), dtype=bool)
     short = overlays.short[trials.mapping] @ (4, 2, 1)
     for code in np.unique(short).tolist():
         axes = (code & 4, code & 2, code & 1)
         # beyond half the cell the next image may be nearer
         images = np.array(list(product(*((-1, 0, 1) if axis else (0,) for axis in axes))))
+        left = np.flatnonzero(short == code)
         for block in range(cells.sizes.shape[1]):
-            left = np.flatnonzero(inside & (short == code))
-            for rows in _by_size(cells, overlays, trials.of(left), block):
-                some = trials.of(left[rows])
-                squares = _least_squares(
-                    _gaps(cells, overlays, some, block), overlays.metric[some.mapping], images
-                )
-                near = squares.min(axis=2).max(axis=1) <= overlays.radius[some.mapping] ** 2
-                inside[left[rows]] = near
+            left = left[_in_spheres(cells, overlays, trials.of(left), block, images)]
+        close[left[_around_one_shift(cells, overlays, trials.of(left), images)]] = True
+    return close
+
+
+def _in_spheres(
+    cells: Stack, overlays: _Overlays, trials: _Trials, block: int, images: IntArray
+) -> BoolArray:
+    """Return whether every target site of a species has a source site within the radius."""
+    inside = np.ones(len(trials.mapping), dtype=bool)
+    for rows in _by_size(cells, overlays, trials, block, 1):
+        inside[rows] = False
+        inside[rows[_within(cells, overlays, trials.of(rows), block, images)]] = True
     return inside
 
 
-def _least_squares(gaps: FloatArray, metric: FloatArray, images: IntArray) -> FloatArray:
-    """Return the least squared length of vectors moved by `images`, shape (s, k, k).
+def _within(
+    cells: Stack, overlays: _Overlays, trials: _Trials, block: int, images: IntArray
+) -> IntArray:
+    """Return which trials have all target sites of a species within the radius of a source site.
 
-    gaps: fractional, shape (3, s, k, k). metric: shape (s, 3, 3). images: shape (i, 3), sorted,
-    with each vector its negative and in the middle the null vector.
+    Most trials fail at the first site or the second; the others are spared then.
     """
-    products = [sum(metric[:, i, j, None, None] * gaps[j] for j in range(3)) for i in range(3)]
-    least = sum(gaps[i] * products[i] for i in range(3))
+    mapping = trials.mapping
+    target = overlays.target[mapping]
+    k = int(cells.sizes[target[0], block])
+    numbers = np.arange(k)[:, None]
+    offset = cells.offsets[target, block]
+    source = overlays.source[:, overlays.starts[mapping] + offset + numbers]
+    sites = cells.coords[:, cells.starts[target] + offset + numbers] + trials.shift[:, None]
+    matrix = overlays.matrix[mapping].transpose(1, 2, 0)
+    limit = overlays.radius[mapping] ** 2
+    left = np.arange(len(mapping))
+    # the anchor, which is at a source site, is mostly the first site of its species
+    last = k
+    while last > 0 and len(left):
+        first = max(0, last - max(1, AT_ONCE // (2 * k * len(left))))
+        gaps = source[:, None] - sites[:, first:last, None]
+        gaps -= np.rint(gaps)
+        squares = _least_squares(_in_space(gaps, matrix), matrix, images)
+        near = np.flatnonzero((squares.min(axis=1) <= limit).all(axis=0))
+        last = first
+        if len(near) < len(left):
+            left, limit = left[near], limit[near]
+            source, sites, matrix = (np.take(x, near, axis=2) for x in (source, sites, matrix))
+    return left
+
+
+def _in_space(gaps: FloatArray, matrix: FloatArray) -> FloatArray:
+    """Return fractional vectors, shape (3, ..., s), in space; matrix: lower triangles, (3, 3, s)."""
+    vectors = np.empty_like(gaps)
+    vectors[0] = gaps[0] * matrix[0, 0] + gaps[1] * matrix[1, 0] + gaps[2] * matrix[2, 0]
+    vectors[1] = gaps[1] * matrix[1, 1] + gaps[2] * matrix[2, 1]
+    vectors[2] = gaps[2] * matrix[2, 2]
+    return vectors
+
+
+def _least_squares(vectors: FloatArray, matrix: FloatArray, images: IntArray) -> FloatArray:
+    """Return the least squared length of vectors moved by `images`, shape (..., s).
+
+    vectors: shape (3, ..., s). matrix: shape (3, 3, s). images: shape (i, 3), sorted, with each
+    vector its negative and in the middle the null vector.
+    """
+    x, y, z = vectors
+    least = x**2 + y**2 + z**2
+    if len(images) == 1:
+        return np.asarray(least)
     change = np.zeros_like(least)
     for image in images[len(images) // 2 + 1 :]:
         # |v ± t|^2 - |v|^2 is least for the sign that makes v·t negative
-        along = sum(t * products[i] for i, t in enumerate(image) if t)
-        length = (image @ metric @ image)[:, None, None]
-        np.minimum(change, length - 2 * np.abs(along), out=change)
+        u, v, w = (sum(t * matrix[i, j] for i, t in enumerate(image) if t) for j in range(3))
+        np.minimum(change, u**2 + v**2 + w**2 - 2 * np.abs(u * x + v * y + w * z), out=change)
     return np.asarray(least + change)
+
+
+def _around_one_shift(
+    cells: Stack, overlays: _Overlays, trials: _Trials, images: IntArray
+) -> BoolArray:
+    """Return whether one vector may be within reach of a displacement of every target site.
+
+    Along each axis of space, a site limits that vector to what is within reach of one of its
+    possible displacements; the anchor's is 0.
+    """
+    reach = overlays.reach[trials.mapping]
+    span = overlays.radius[trials.mapping] - reach
+    low = np.tile(-reach, (3, 1))
+    high = -low
+    left = np.arange(len(trials.mapping))
+    for block in range(cells.sizes.shape[1]):
+        for rows in _by_size(cells, overlays, trials.of(left), block, 2):
+            some = left[rows]
+            least, most = _extremes(cells, overlays, trials.of(some), block, images)
+            low[:, some] = np.maximum(low[:, some], least - span[some])
+            high[:, some] = np.minimum(high[:, some], most + span[some])
+        left = left[(low[:, left] <= high[:, left]).all(axis=0)]
+    return (low <= high).all(axis=0)
+
+
+def _extremes(
+    cells: Stack, overlays: _Overlays, trials: _Trials, block: int, images: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the largest least and least largest component of a site's displacements, (3, s)."""
+    matrix = overlays.matrix[trials.mapping].transpose(1, 2, 0)
+    vectors = _in_space(_gaps(cells, overlays, trials, block), matrix)
+    limit = overlays.radius[trials.mapping] ** 2
+    least = np.full((3, len(vectors[0]), len(limit)), np.inf)
+    most = -least
+    for image in images:
+        moved = vectors + (image @ matrix.transpose(2, 0, 1)).T[:, None, None]
+        x, y, z = moved
+        outside = x**2 + y**2 + z**2 > limit
+        np.minimum(least, np.where(outside, np.inf, moved).min(axis=2), out=least)
+        np.maximum(most, np.where(outside, -np.inf, moved).max(axis=2), out=most)
+    return least.max(axis=1), most.min(axis=1)
 
 
 # stage 4 -----------------------------------------------------------------------------------------
@@ -387,16 +518,15 @@ def _largest_displacements(cells: Stack, overlays: _Overlays, trials: _Trials) -
 
     After removal of the mean shift, on the mean lattice, in units of (V/n)^(1/3).
     """
-    # rows of the Cholesky factor of a metric tensor are lattice vectors with that metric
-    matrices = np.asarray(np.linalg.cholesky(overlays.metric[trials.mapping]), dtype=float)
+    matrices = overlays.matrix[trials.mapping]
     limits = np.where(overlays.short.any(axis=1), 0.0, overlays.radius**2)[trials.mapping]
     target = overlays.target[trials.mapping]
     n_sites = cells.n_sites[target]
     starts = np.cumsum(n_sites) - n_sites
     moves = np.empty((int(n_sites.sum()), 3))
     for block in range(cells.sizes.shape[1]):
-        for rows in _by_size(cells, overlays, trials, block):
-            gaps = np.moveaxis(_gaps(cells, overlays, trials.of(rows), block), 0, 3)
+        for rows in _by_size(cells, overlays, trials, block, 2):
+            gaps = _gaps(cells, overlays, trials.of(rows), block).transpose(3, 1, 2, 0)
             first = starts[rows] + cells.offsets[target[rows], block]
             sites = first[:, None] + np.arange(gaps.shape[1])
             moves[sites] = _best_moves(gaps, matrices[rows], limits[rows])

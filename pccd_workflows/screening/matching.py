@@ -31,7 +31,7 @@ DEFAULT_SETTINGS = MatcherSettings()
 Species = tuple[tuple[str, int], ...]
 T = TypeVar("T")
 R = TypeVar("R")
-PAIRS_AT_ONCE = 20_000
+PAIRS_AT_ONCE = 500
 """Pairs compared before it is looked which of the others are connected by now."""
 
 
@@ -102,12 +102,13 @@ class _Graph:
 
     def compare(self, one: IntArray, other: IntArray) -> None:
         """Connect those of the pairs that match; pairs that are connected are spared."""
-        for start in range(0, len(one), PAIRS_AT_ONCE):
-            i, j = one[start : start + PAIRS_AT_ONCE], other[start : start + PAIRS_AT_ONCE]
-            apart = self.labels[i] != self.labels[j]
-            i, j = i[apart], j[apart]
+        while len(one):
+            apart = self.labels[one] != self.labels[other]
+            one, other = one[apart], other[apart]
+            i, j = one[:PAIRS_AT_ONCE], other[:PAIRS_AT_ONCE]
             found = match(self._cells, i, j, self._settings)
             self._connect(i[found], j[found])
+            one, other = one[PAIRS_AT_ONCE:], other[PAIRS_AT_ONCE:]
 
     def _connect(self, one: IntArray, other: IntArray) -> None:
         size = len(self.labels)
@@ -154,7 +155,7 @@ def _member_pairs(
         apart = graph.labels[i] != graph.labels[j]
         pending.append((i[apart], j[apart]))
         count += len(pending[-1][0])
-        if count >= PAIRS_AT_ONCE:
+        if count >= 20_000:
             yield _concatenated(pending)
             pending, count = [], 0
     if pending:
