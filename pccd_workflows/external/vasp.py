@@ -56,6 +56,8 @@ BAND_RUNS = {
     "vasp/mp-r2scan": ("bands static", "bands line"),
 }
 """Names of the runs of the plan ``bands``: the density, then bands on a mesh and along a path."""
+FIXED_DENSITY = ("vasp/mp-gga",)
+"""Levels whose bands are computed in the density of a static run."""
 MESH_DENSITY = {"vasp/mp-gga": 200, "vasp/mp-r2scan": 100}
 """k-points per Å^-3 of reciprocal space: twice that of a static run, or as many (KSPACING 0.22)."""
 LINE_DENSITY = 20
@@ -336,7 +338,6 @@ def _maker(level: str, name: str) -> Any:
         density = {"reciprocal_density": MESH_DENSITY[level]}
         path = {"zero_weighted_line_density": LINE_DENSITY}
         maker.input_set_generator.user_kpoints_settings = density | path
-        maker.copy_vasp_kwargs = {"additional_vasp_files": ("CHGCAR",)}
         maker.task_document_kwargs = {"parse_bandstructure": "line"}
     settings = maker.input_set_generator.user_incar_settings or {}
     maker.input_set_generator.user_incar_settings = {**settings, **TAGS[name]}
@@ -431,11 +432,16 @@ def _run_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def density_is_here(run: VaspRun) -> bool:
-    """Return whether a run's CHGCAR can be read on this machine, for bands in its density."""
+def lacks_density(level: str, runs: Sequence[VaspRun]) -> bool:
+    """Return whether the CHGCAR in which a level's bands go on cannot be read on this machine.
+
+    runs: those of the plan ``bands`` that are done.
+    """
     from monty.os.path import zpath
 
-    return Path(zpath(str(Path(run.folder.rpartition(":")[2]) / "CHGCAR"))).is_file()
+    if level not in FIXED_DENSITY or not runs:
+        return False
+    return not Path(zpath(str(Path(runs[0].folder.rpartition(":")[2]) / "CHGCAR"))).is_file()
 
 
 def _here(folder: str | None) -> str | None:

@@ -18,13 +18,14 @@ from pymatgen.core import Structure
 from pccd_workflows.candidate import Bands, Crystal, Relaxation, StageOutput
 from pccd_workflows.external.costs import allocated_cores
 from pccd_workflows.external.vasp import (
+    FIXED_DENSITY,
     Restart,
     VaspFailed,
     VaspRun,
     WalltimeReached,
     band_structure,
-    density_is_here,
     diverged,
+    lacks_density,
     last_geometry,
     plan_key,
     relaxation,
@@ -139,7 +140,7 @@ def dft_run(  # noqa: PLR0911
         return _output(crystal, level, plan, stored)
     names = runs_of(level, effort)
     runs = _stored_runs(key, len(names))
-    if plan == "bands" and 0 < len(runs) < len(names) and not density_is_here(runs[0]):
+    if plan == "bands" and len(runs) < len(names) and lacks_density(level, runs):
         drop_results(database, [run_key(key, number) for number in range(len(runs))])
         raise VaspFailed(
             f"VaspFailed: DensityGone: {runs[0].folder} holds no CHGCAR that can be read here; "
@@ -216,7 +217,7 @@ def _run(
             name,
             settings=get_settings(),
             restart=Restart(geometry, dict(restart.get("incar") or {})),
-            previous=_before(plan, runs),
+            previous=_before(level, plan, runs),
         )
     except VaspFailed as error:
         resume = isinstance(error, WalltimeReached)
@@ -242,9 +243,9 @@ def _run(
     return document
 
 
-def _before(plan: str, runs: list[VaspRun]) -> str | None:
+def _before(level: str, plan: str, runs: list[VaspRun]) -> str | None:
     """Return the folder of the run from whose density the next one starts."""
-    if not runs:
+    if not runs or (plan == "bands" and level not in FIXED_DENSITY):
         return None
     return runs[0].folder if plan == "bands" else runs[-1].folder
 

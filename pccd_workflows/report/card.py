@@ -130,7 +130,9 @@ def bands_panels(doc: CandidateDoc) -> list[Panel]:
     panels = []
     for record in doc.band_structures:
         title = f"Electronic bands ({level_label(record.level)})"
+        energies = (record.bands or {}).get("energies") or [[]]
         parts = [gap_text(record), asked_gap(doc.generation), f"path {record.kpath}"]
+        parts.append("dashed: spin down" if len(energies[0]) > 1 else "")
         caption = ", ".join(part for part in parts if part)
         try:
             panels.append(Panel(title, caption, electron_bands(record)))

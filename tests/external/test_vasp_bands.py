@@ -210,7 +210,7 @@ def test_a_meta_gga_is_self_consistent_along_the_path(standin, tmp_path, monkeyp
 
 def test_a_density_that_was_cleared_is_computed_again(standin, tmp_path):
     inject(tmp_path, {"folder": "bands-line", "fault": "memory", "times": 1})
-    campaign_id = submit(standin, rock_salt("Mg"), R2SCAN)
+    campaign_id = submit(standin, rock_salt("Mg"), GGA)
     launchpad.run_worker(standin, campaign_id=campaign_id)
     (density,) = (tmp_path / "data").rglob("*bands-static*/CHGCAR.gz")
     density.unlink()
@@ -221,7 +221,7 @@ def test_a_density_that_was_cleared_is_computed_again(standin, tmp_path):
     assert "holds no CHGCAR" in lost.evidence
     operations.restart(campaign_id, standin, 5)
     launchpad.run_worker(standin, campaign_id=campaign_id)
-    assert ledger(standin) == ["static", "line!", "static", "line"]
+    assert ledger(standin) == ["static", "uniform", "line!", "static", "uniform", "line"]
     assert record(standin).is_metal is False
 
 
