@@ -139,11 +139,18 @@ class Sampler(Section):
         1.0, ge=0, le=20, description="Weight of the conditions; 1 = as learned, >1 = stronger"
     )
     temperature: float = Field(
+        0.5,
+        ge=0,
+        le=2,
+        description="Space group and noise are drawn from p^(1/temperature); 1 = as learned, 0 = "
+        "always the likeliest",
+    )
+    composition_temperature: float = Field(
         1.0,
         ge=0,
         le=2,
-        description="Composition, space group and noise are drawn from p^(1/temperature); "
-        "1 = as learned, 0 = always the likeliest",
+        description="The same for the number of atoms of each element; below 1 few formulas of a "
+        "chemical system are left",
     )
     separation: float = Field(
         0.75,

@@ -20,8 +20,9 @@ DATA = typer.Option(..., help="Known crystals (JSON lines): novelty and competin
 SEED = typer.Option(0, min=0, help="Fixes every random number")
 SAMPLER = typer.Option("dpm-solver++", help="dpm-solver++, ddim or ddpm")
 STEPS = typer.Option(25, min=1, max=1000, help="Network evaluations per crystal")
-TEMPERATURE = typer.Option(
-    1.0, min=0, max=2, help="Of composition, space group and noise; 0 = the likeliest"
+TEMPERATURE = typer.Option(0.5, min=0, max=2, help="Of space group and noise; 0 = the likeliest")
+COMPOSITION_TEMPERATURE = typer.Option(
+    1.0, min=0, max=2, help="Of the composition; 0 = always the likeliest"
 )
 GUIDANCE = typer.Option(1.0, min=0, max=20, help="Weight of the conditions; 1 = as learned")
 LEVEL = typer.Option("chgnet", help="Potential that relaxes: chgnet, 7net-0 or 7net-l3i5")
@@ -38,6 +39,7 @@ def batches(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     temperature: float = TEMPERATURE,
+    composition_temperature: float = COMPOSITION_TEMPERATURE,
     energy_above_hull: float | None = typer.Option(None, min=0, help="Asked for, eV/atom"),
     relax: bool = typer.Option(True, help="Without, nothing is said of stability"),
     level: str = LEVEL,
@@ -54,7 +56,7 @@ def batches(
     chosen = [f"seed-batch-{part.strip()}" for part in only.split(",")]
     if unknown := sorted(set(chosen) - set(BATCHES)):
         raise InputError(f"--only: there is no {unknown[0]}; use 1,2,3.")
-    drawn = checked_sampler(sampler, steps, guidance, temperature)
+    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature)
     asked = None if energy_above_hull is None else Conditions(energy_above_hull=energy_above_hull)
     model, folder, settings = _loaded(name, data)
     with progress(quiet=as_json) as show:
@@ -90,6 +92,7 @@ def rediscover(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     temperature: float = TEMPERATURE,
+    composition_temperature: float = COMPOSITION_TEMPERATURE,
     relax: bool = typer.Option(True, help="Without, only how often the formulas appear"),
     phonons: bool = typer.Option(False, "--phonons", help="Verdict on the best of each formula"),
     level: str = LEVEL,
@@ -106,7 +109,11 @@ def rediscover(
     wanted = [f.strip() for f in formulas.split(",") if f.strip()] or list(NAMED_CRYSTALS)
     for formula in wanted:
         checked_formula(formula)
-    drawn = Draw(samples, seed, checked_sampler(sampler, steps, guidance, temperature))
+    drawn = Draw(
+        samples,
+        seed,
+        checked_sampler(sampler, steps, guidance, temperature, composition_temperature),
+    )
     model, folder, settings = _loaded(name, data)
     results = disk_results(settings)
     with progress(quiet=as_json) as show:
@@ -134,6 +141,7 @@ def compare_levels(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     temperature: float = TEMPERATURE,
+    composition_temperature: float = COMPOSITION_TEMPERATURE,
     as_json: bool = AS_JSON,
 ) -> None:
     """Say how often two potentials disagree on which crystals are stable."""
@@ -143,7 +151,7 @@ def compare_levels(
     names = [level.strip() for level in levels.split(",")]
     if len(set(names)) != 2:
         raise InputError(f"--levels {levels!r} must name two potentials.")
-    drawn = checked_sampler(sampler, steps, guidance, temperature)
+    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature)
     model, _, settings = _loaded(name, data)
     with progress(quiet=as_json) as show:
         judges = [potential_judge(data, level, settings, progress=show) for level in names]
@@ -160,7 +168,9 @@ def compare_levels(
     )
 
 
-def checked_sampler(name: str, steps: int, guidance: float, temperature: float) -> "Sampler":
+def checked_sampler(
+    name: str, steps: int, guidance: float, temperature: float, composition_temperature: float
+) -> "Sampler":
     """Return a sampler; InputError if there is no such."""
     from pydantic import ValidationError
 
@@ -168,7 +178,13 @@ def checked_sampler(name: str, steps: int, guidance: float, temperature: float) 
 
     try:
         return Sampler.model_validate(
-            {"name": name, "steps": steps, "guidance": guidance, "temperature": temperature}
+            {
+                "name": name,
+                "steps": steps,
+                "guidance": guidance,
+                "temperature": temperature,
+                "composition_temperature": composition_temperature,
+            }
         )
     except ValidationError as error:
         raise InputError(f"Options: {explain(error, Sampler)}") from None

@@ -10,6 +10,7 @@ import typer
 from pccd_workflows.cli import assess
 from pccd_workflows.cli.assess import (
     AS_JSON,
+    COMPOSITION_TEMPERATURE,
     GUIDANCE,
     NAME,
     SAMPLER,
@@ -75,6 +76,7 @@ def sample(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     temperature: float = TEMPERATURE,
+    composition_temperature: float = COMPOSITION_TEMPERATURE,
     as_json: bool = AS_JSON,
 ) -> None:
     """Generate crystals of the given elements."""
@@ -89,6 +91,7 @@ def sample(
                 "steps": steps,
                 "guidance": guidance,
                 "temperature": temperature,
+                "composition_temperature": composition_temperature,
             },
             "conditions": {
                 "n_sites": n_sites,
@@ -216,6 +219,7 @@ def evaluate(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     temperature: float = TEMPERATURE,
+    composition_temperature: float = COMPOSITION_TEMPERATURE,
     as_json: bool = AS_JSON,
 ) -> None:
     """Measure a model on held-out crystals.
@@ -234,6 +238,7 @@ def evaluate(
                 "steps": steps,
                 "guidance": guidance,
                 "temperature": temperature,
+                "composition_temperature": composition_temperature,
             },
             "seed": seed,
         }

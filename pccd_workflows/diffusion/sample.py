@@ -186,7 +186,8 @@ def draw_cell(model: Model, request: SampleRequest, seed: int, sampler: Sampler)
             f"Model {model.info.name} has seen no cell of {n_sites} atoms and "
             f"{len(elements)} elements."
         )
-    cell = counts[_choice(weights, sampler.temperature, stream(seed, request.index, "composition"))]
+    randomness = stream(seed, request.index, "composition")
+    cell = counts[_choice(weights, sampler.composition_temperature, randomness)]
     return [z for z, n in zip(elements, cell, strict=False) for _ in range(n)]
 
 
