@@ -42,6 +42,11 @@ class Pairs:
     stretch: FloatArray
     bend: FloatArray
 
+    def of(self, chosen: slice | IntArray) -> "Pairs":
+        return Pairs(
+            self.sources[chosen], self.targets[chosen], self.stretch[chosen], self.bend[chosen]
+        )
+
 
 @dataclass(frozen=True)
 class Mappings:
@@ -72,12 +77,14 @@ def find_mappings(lattices: Lattices, pairs: Pairs) -> Iterator[Mappings]:
     A basis resembles a cell if its lengths divided by the cell's lie between 1 / stretch and
     stretch and its angles differ by at most bend, as in pymatgen's Lattice.find_all_mappings.
     """
+    # pairs of one source stand together: its lattice vectors are found once
+    order = np.argsort(pairs.sources, kind="stable")
+    pairs = pairs.of(order)
     for part in _portions(lattices, pairs):
-        chosen = Pairs(
-            pairs.sources[part], pairs.targets[part], pairs.stretch[part], pairs.bend[part]
+        found = _find_mappings(lattices, pairs.of(part))
+        yield Mappings(
+            order[part.start + found.pair], found.inverse, found.lengths, found.angles
         )
-        found = _find_mappings(lattices, chosen)
-        yield Mappings(found.pair + part.start, found.inverse, found.lengths, found.angles)
 
 
 def volume_and_areas(lengths: FloatArray, angles: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -124,9 +131,9 @@ def _portions(lattices: Lattices, pairs: Pairs) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class _Vectors:
-    """Lattice vectors of the sources, of each v and -v only one, by source and length.
+    """Lattice vectors of the sources by source and length; v and -v stand together.
 
-    integers, units (directions): shape (t, 3). lengths: shape (t,).
+    integers, shape (t, 3). units: directions, shape (3, t). lengths: shape (t,).
     first, count: range of the vectors with a length near each target length, shape (p, 3).
     """
 
@@ -139,39 +146,34 @@ class _Vectors:
 
 def _find_mappings(lattices: Lattices, pairs: Pairs) -> Mappings:
     vectors = _vectors_near(lattices, pairs)
-    low, high = _cosine_windows(lattices.angles[pairs.targets], pairs.bend[:, None])
-    first, count = vectors.first, vectors.count
+    count = vectors.count
     # a runs over one of each ±v, b and c over both
-    pair, number = expand(np.where(count.all(axis=1), count[:, 0], 0))
-    a = first[pair, 0] + number
-    row, number = expand(2 * count[pair, 1])
-    pair, a = pair[row], a[row]
-    b, sign_b = first[pair, 1] + number // 2, 1.0 - 2.0 * (number % 2)
-    gamma = sign_b * _dot(vectors.units[a], vectors.units[b])
-    ok = (gamma >= low[pair, 2]) & (gamma <= high[pair, 2])
-    pair, a, b, sign_b, gamma = pair[ok], a[ok], b[ok], sign_b[ok], gamma[ok]
-    row, number = expand(2 * count[pair, 2])
-    c, sign_c = first[pair[row], 2] + number // 2, 1.0 - 2.0 * (number % 2)
-    beta = sign_c * _dot(vectors.units[a[row]], vectors.units[c])
-    ok = (beta >= low[pair[row], 1]) & (beta <= high[pair[row], 1])
-    row, c, sign_c, beta = row[ok], c[ok], sign_c[ok], beta[ok]
-    alpha = sign_b[row] * sign_c * _dot(vectors.units[b[row]], vectors.units[c])
-    ok = (alpha >= low[pair[row], 0]) & (alpha <= high[pair[row], 0])
-    row, c, sign_c, alpha, beta = row[ok], c[ok], sign_c[ok], alpha[ok], beta[ok]
-    basis = np.stack(
-        [
-            vectors.integers[a[row]],
-            sign_b[row, None] * vectors.integers[b[row]],
-            sign_c[:, None] * vectors.integers[c],
-        ],
-        axis=1,
-    )
+    pair, number = expand(np.where(count.all(axis=1), count[:, 0] // 2, 0))
+    a = vectors.first[pair, 0] + 2 * number
+    windows = _cosine_windows(lattices.angles[pairs.targets], pairs.bend[:, None])
+    row, b, gamma = _at_angle(vectors, pair, a, 1, windows[:, :, 2])
+    useful = np.unique(row)
+    row_c, c, beta = _at_angle(vectors, pair[useful], a[useful], 2, windows[:, :, 1])
+    # every b with every c of the same a
+    counts = np.zeros(len(a), dtype=np.intp)
+    counts[useful] = np.bincount(row_c, minlength=len(useful))
+    with_b, number = expand(counts[row])
+    with_c = (np.cumsum(counts) - counts)[row[with_b]] + number
+    row, b, gamma = row[with_b], b[with_b], gamma[with_b]
+    c, beta = c[with_c], beta[with_c]
+    x, y, z = vectors.units
+    alpha = x[b] * x[c] + y[b] * y[c] + z[b] * z[c]
+    low, high = windows[:, pair[row], 0]
+    ok = (alpha >= low) & (alpha <= high)
+    row, b, c = row[ok], b[ok], c[ok]
+    alpha, beta, gamma = alpha[ok], beta[ok], gamma[ok]
+    basis = vectors.integers[np.stack([a[row], b, c], axis=1)]
     ok = np.abs(np.abs(np.linalg.det(basis)) - 1) < 0.5
-    row, c = row[ok], c[ok]
+    row, b, c = row[ok], b[ok], c[ok]
     inverse = np.rint(np.linalg.inv(basis[ok]))
     target = pairs.targets[pair[row]]
-    lengths = np.stack([vectors.lengths[v] for v in (a[row], b[row], c)], axis=1)
-    cosines = np.stack([alpha[ok], beta[ok], gamma[row]], axis=1)
+    lengths = vectors.lengths[np.stack([a[row], b, c], axis=1)]
+    cosines = np.stack([alpha[ok], beta[ok], gamma[ok]], axis=1)
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
     return Mappings(
         pair=np.tile(pair[row], 2),
@@ -179,6 +181,24 @@ def _find_mappings(lattices: Lattices, pairs: Pairs) -> Mappings:
         lengths=np.tile((lengths + lattices.lengths[target]) / 2, (2, 1)),
         angles=np.tile((angles + lattices.angles[target]) / 2, (2, 1)),
     )
+
+
+def _at_angle(
+    vectors: _Vectors, pair: IntArray, a: IntArray, axis: int, windows: FloatArray
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return the vectors for an axis that are at the right angle to a: row of a, vector, cosine.
+
+    windows: least and largest cosine for each pair, shape (2, p).
+    """
+    counts = vectors.count[pair, axis]
+    row, number = expand(counts)
+    v = np.repeat(vectors.first[pair, axis], counts) + number
+    cosine = np.zeros(len(v))
+    for along in vectors.units:
+        cosine += np.repeat(along[a], counts) * along[v]
+    low, high = np.repeat(windows[:, pair], counts, axis=1)
+    ok = (cosine >= low) & (cosine <= high)
+    return row[ok], v[ok], cosine[ok]
 
 
 def _vectors_near(lattices: Lattices, pairs: Pairs) -> _Vectors:
@@ -196,12 +216,15 @@ def _vectors_near(lattices: Lattices, pairs: Pairs) -> _Vectors:
     base = (which * step)[:, None]
     first = np.searchsorted(keys[order], base + wanted / stretch, side="right")
     last = np.searchsorted(keys[order], base + wanted * stretch, side="left")
+    # v and -v
+    order = np.repeat(order, 2)
+    sign = 1.0 - 2.0 * (np.arange(len(order)) % 2)
     return _Vectors(
-        integers=integers[order],
-        units=(carts / lengths[:, None])[order],
+        integers=sign[:, None] * integers[order],
+        units=(sign / lengths[order]) * carts[order].T,
         lengths=lengths[order],
-        first=first,
-        count=np.maximum(last - first, 0),
+        first=2 * first,
+        count=2 * np.maximum(last - first, 0),
     )
 
 
@@ -241,10 +264,11 @@ def _half_grid(x: int, y: int, z: int) -> FloatArray:
     return np.array([v for v in grid if v > (0, 0, 0)], dtype=float).reshape(-1, 3)
 
 
-def _cosine_windows(angles: FloatArray, bend: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _cosine_windows(angles: FloatArray, bend: FloatArray) -> FloatArray:
+    """Return the least and the largest cosine of angles within `bend`, shape (2, p, 3)."""
     low = np.cos(np.radians(np.minimum(angles + bend, 180)))
     high = np.cos(np.radians(np.maximum(angles - bend, 0)))
-    return low, high
+    return np.array([low, high])
 
 
 def _dot(u: FloatArray, v: FloatArray) -> FloatArray:
