@@ -189,8 +189,7 @@ def test_vasp_is_stopped_at_the_walltime_and_goes_on(settings, tmp_path, monkeyp
     use_standin(
         monkeypatch,
         tmp_path,
-        vasp_walltime=alive + 300,
-        vasp_walltime_buffer=299,
+        vasp_walltime=alive + 1,  # so near that VASP is stopped after its first step
         custodian_check=0.4,
         vasp_continuations=1,
     )
