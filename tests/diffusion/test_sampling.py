@@ -5,14 +5,17 @@ import pytest
 import torch
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler
+from pccd_workflows.diffusion.checkpoint import load_model
 from pccd_workflows.diffusion.sample import (
     SampleRequest,
+    draw_cell,
     draw_elements,
     draw_space_group,
     sample_clouds,
 )
 from pccd_workflows.errors import InputError
 from pccd_workflows.pointcloud.decode import decode
+from pccd_workflows.settings import REPOSITORY
 
 FAST = Sampler(name="dpm-solver++", steps=15)
 
@@ -93,6 +96,18 @@ def test_temperature_zero_takes_the_likeliest(tiny_model):
     (request,) = ask(n=1)
     drawn = {draw_space_group(tiny_model, request, [11, 17], seed, greedy) for seed in range(20)}
     assert len(drawn) == 1
+
+
+def test_cold_compositions_are_few():
+    model = load_model(REPOSITORY / "model" / "pccd-default", "cpu")
+    (request,) = ask(("Mg", "Mn", "O"), n=1)
+
+    def formulas(temperature):
+        sampler = Sampler(composition_temperature=temperature)
+        return {tuple(draw_cell(model, request, seed, sampler)) for seed in range(40)}
+
+    assert len(formulas(0)) == 1
+    assert 1 < len(formulas(0.4)) < len(formulas(1))
 
 
 def test_temperature_scales_the_noise(tiny_model):
