@@ -21,7 +21,7 @@ test-cluster: $(VENV)/.ready
 gpaw: $(VENV)/.ready
 	GPAW_CONFIG=$(CURDIR)/db_config/gpaw_siteconfig.py $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gpaw]'
 
-# whatever dies on a cluster, one after the other; by hand, about a quarter of an hour
+# whatever dies on a cluster, one after the other; by hand, five to ten minutes
 test-cluster-faults: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/cluster -m cluster_faults -s
 

@@ -1,6 +1,6 @@
 """Every way a cluster loses work, one after the other, on a real Slurm: nothing is lost.
 
-`make test-cluster-faults` (by hand: about a quarter of an hour). Seven disturbances strike a
+`make test-cluster-faults` (by hand: five to ten minutes). Seven disturbances strike a
 campaign while VASP runs; in the end its ledger is that of an undisturbed one.
 """
 

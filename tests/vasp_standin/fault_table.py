@@ -3,7 +3,7 @@
 python tests/vasp_standin/fault_table.py [--out docs/vasp-faults.md] [--only edddav disk ...]
 
 Every fault strikes a first relaxation once, and another one every time it is tried. Custodian,
-atomate2 and the diagnosis are the real ones; takes about ten minutes of one core.
+atomate2 and the diagnosis are the real ones; takes about twenty minutes, mostly of waiting.
 """
 
 # ruff: noqa: E402
