@@ -41,6 +41,14 @@ class Families:
     blur: Blur
     anchors: BoolArray
 
+    def members(self, leaders: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the members of these leaders' families: number of the leader, member."""
+        order = np.argsort(self.leader, kind="stable")
+        first = np.searchsorted(self.leader[order], leaders)
+        last = np.searchsorted(self.leader[order], leaders, side="right")
+        row, number = expand(last - first)
+        return row, order[first[row] + number]
+
 
 def find_families(cells: Stack) -> Families:
     """Return the near copies among cells of one composition.

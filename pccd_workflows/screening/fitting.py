@@ -85,7 +85,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Blur:
-    """How much the crystals that a cell stands for may differ from it.
+    """How much the crystals that each of m cells stands for may differ from it.
 
     strain: largest relative change of a length, shape (m,). shift: largest difference between the
     shifts of two sites, in units of (volume per site)^(1/3), shape (m,).
@@ -93,6 +93,14 @@ class Blur:
 
     strain: FloatArray
     shift: FloatArray
+
+    def of(self, chosen: IntArray) -> "Blur":
+        return Blur(self.strain[chosen], self.shift[chosen])
+
+
+def no_blur(size: int) -> Blur:
+    """Return the blur of cells that stand for themselves alone."""
+    return Blur(np.zeros(size), np.zeros(size))
 
 
 def stack(cells: Sequence[Cell]) -> Stack:
@@ -126,9 +134,8 @@ def fits(
         Tolerances.
     """
     verdicts = np.zeros(len(sources), dtype=bool)
-    m = len(cells.sizes)
-    sharp = Blur(np.zeros(m), np.zeros(m))
-    for overlays in _overlays(cells, sources, targets, settings, sharp):
+    sharp = no_blur(len(sources))
+    for overlays in _overlays(cells, sources, targets, settings, (sharp, sharp)):
         for part in overlays.portions(cells):
             trials = _all_trials(cells, part, ~verdicts[part.pair])
             trials = trials.of(np.isin(trials.mapping, trials.mapping[trials.close]))
@@ -138,14 +145,19 @@ def fits(
 
 
 def may_fit(
-    cells: Stack, sources: IntArray, targets: IntArray, settings: MatcherSettings, blur: Blur
+    cells: Stack,
+    sources: IntArray,
+    targets: IntArray,
+    settings: MatcherSettings,
+    blurs: tuple[Blur, Blur],
 ) -> BoolArray:
     """Return False where nothing the source stands for can fit anything the target stands for.
 
-    Stages 1 to 3 with tolerances widened by the blur of both cells; parameters as of `fits`.
+    Stages 1 and 3 with tolerances widened by the blurs of sources and targets, each of p cells;
+    other parameters as of `fits`.
     """
     verdicts = np.zeros(len(sources), dtype=bool)
-    for overlays in _overlays(cells, sources, targets, settings, blur):
+    for overlays in _overlays(cells, sources, targets, settings, blurs):
         for part in overlays.portions(cells):
             trials = _all_trials(cells, part, ~verdicts[part.pair])
             verdicts[part.pair[trials.mapping[trials.close]]] = True
@@ -220,9 +232,13 @@ class _Trials:
 
 
 def _overlays(
-    cells: Stack, sources: IntArray, targets: IntArray, settings: MatcherSettings, blur: Blur
+    cells: Stack,
+    sources: IntArray,
+    targets: IntArray,
+    settings: MatcherSettings,
+    blurs: tuple[Blur, Blur],
 ) -> Iterator[_Overlays]:
-    strain = blur.strain[sources] + blur.strain[targets]
+    strain = blurs[0].strain + blurs[1].strain
     pairs = Pairs(
         sources,
         targets,
@@ -232,10 +248,12 @@ def _overlays(
     )
     for maps in find_mappings(cells.lattices, pairs):
         if len(maps.pair):
-            yield _overlay(cells, pairs, maps, settings.stol, blur)
+            yield _overlay(cells, pairs, maps, settings.stol, blurs)
 
 
-def _overlay(cells: Stack, pairs: Pairs, maps: Mappings, stol: float, blur: Blur) -> _Overlays:
+def _overlay(
+    cells: Stack, pairs: Pairs, maps: Mappings, stol: float, blurs: tuple[Blur, Blur]
+) -> _Overlays:
     source, target = pairs.sources[maps.pair], pairs.targets[maps.pair]
     volume, areas = volume_and_areas(maps.lengths, maps.angles)
     n_sites = cells.n_sites[source]
@@ -243,15 +261,16 @@ def _overlay(cells: Stack, pairs: Pairs, maps: Mappings, stol: float, blur: Blur
     metric = metrics(maps.lengths, maps.angles)
     reach = stol * unit * (1 + 1e-9)
     radius = 2 * reach
-    blurred = np.flatnonzero((blur.strain + blur.shift)[source] + (blur.strain + blur.shift)[target])
-    if len(blurred):
-        one, other, inverse = source[blurred], target[blurred], maps.inverse[blurred]
-        x = _relative_changes(metric[blurred], blur.strain[one], blur.strain[other])
-        reach[blurred] *= np.sqrt((1 + x) / np.maximum(1 - x, 1e-9))
-        in_source = inverse @ metric[blurred] @ inverse.transpose(0, 2, 1)
-        shift = blur.shift[one] * _stretches(cells.lattices, one, in_source)
-        shift += blur.shift[other] * _stretches(cells.lattices, other, metric[blurred])
-        radius[blurred] = 2 * reach[blurred] + shift
+    of_source, of_target = (blur.of(maps.pair) for blur in blurs)
+    largest = np.maximum(of_source.strain + of_source.shift, of_target.strain + of_target.shift)
+    if len(some := np.flatnonzero(largest)):
+        one, other, inverse = of_source.of(some), of_target.of(some), maps.inverse[some]
+        x = _relative_changes(metric[some], one.strain, other.strain)
+        reach[some] *= np.sqrt((1 + x) / np.maximum(1 - x, 1e-9))
+        in_source = inverse @ metric[some] @ inverse.transpose(0, 2, 1)
+        shift = one.shift * _stretches(cells.lattices, source[some], in_source)
+        shift += other.shift * _stretches(cells.lattices, target[some], metric[some])
+        radius[some] = 2 * reach[some] + shift
     row, number = expand(n_sites)
     coords = cells.coords[:, cells.starts[source][row] + number]
     inverse = np.repeat(maps.inverse.transpose(1, 2, 0).copy(), n_sites, axis=2)

@@ -24,13 +24,15 @@ from scipy.sparse.csgraph import connected_components
 from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.screening.cells import Cell, reduce_structure
 from pccd_workflows.screening.copies import Families, find_families
-from pccd_workflows.screening.fitting import Stack, fits, may_fit, stack
+from pccd_workflows.screening.fitting import Blur, Stack, fits, may_fit, no_blur, stack
 from pccd_workflows.screening.lattices import BoolArray, IntArray
 
 DEFAULT_SETTINGS = MatcherSettings()
 Species = tuple[tuple[str, int], ...]
 T = TypeVar("T")
 R = TypeVar("R")
+LEADERS_AT_ONCE = 50_000
+"""Pairs of leaders looked at before the possible ones are compared."""
 PAIRS_AT_ONCE = 500
 """Pairs compared before it is looked which of the others are connected by now."""
 
@@ -74,18 +76,30 @@ def label_cells(cells: Sequence[Cell], settings: MatcherSettings) -> IntArray:
     """Return the number of each cell's group, shape (m,), for cells of one composition.
 
     Near copies are gathered in families. A pair of families whose leaders cannot fit even with
-    tolerances widened by the families' extent needs no further comparison; of the others, all
-    pairs of members that are not connected yet are compared.
+    tolerances widened by the families' extents needs no further comparison. Of the others, the
+    members of one are compared in the same way with the leader of the other, then with those of
+    its members that may fit and are not connected yet.
     """
     stacked = stack(cells)
     families = find_families(stacked)
     graph = _Graph(stacked, settings)
     copies = np.flatnonzero(families.leader != np.arange(len(cells)))
     graph.compare(families.leader[copies], copies)
-    first, second = _possible_families(stacked, families, settings)
-    graph.compare(first, second)
-    for one, other in _member_pairs(families, first, second, graph):
+    leaders = np.flatnonzero(families.leader == np.arange(len(cells)))
+    blur, sharp = families.blur, no_blur(len(cells))
+    left = []
+    for one, other in _all_pairs(leaders):
+        one, other = _possible(stacked, families, (blur, blur), *graph.apart(one, other), settings)
         graph.compare(one, other)
+        left.append((one, other))
+    one, other = graph.apart(*_concatenated(left))
+    row, one = families.members(one)
+    one, other = graph.apart(one, other[row])
+    one, other = _possible(stacked, families, (sharp, blur), one, other, settings)
+    row, other = families.members(other)
+    graph.compare(one[row], other)
+    row, other = families.members(families.leader)
+    graph.compare(row, other)
     return graph.labels
 
 
@@ -103,12 +117,16 @@ class _Graph:
     def compare(self, one: IntArray, other: IntArray) -> None:
         """Connect those of the pairs that match; pairs that are connected are spared."""
         while len(one):
-            apart = self.labels[one] != self.labels[other]
-            one, other = one[apart], other[apart]
+            one, other = self.apart(one, other)
             i, j = one[:PAIRS_AT_ONCE], other[:PAIRS_AT_ONCE]
             found = match(self._cells, i, j, self._settings)
             self._connect(i[found], j[found])
             one, other = one[PAIRS_AT_ONCE:], other[PAIRS_AT_ONCE:]
+
+    def apart(self, one: IntArray, other: IntArray) -> tuple[IntArray, IntArray]:
+        """Return those of the pairs that are not connected yet."""
+        apart = self.labels[one] != self.labels[other]
+        return one[apart], other[apart]
 
     def _connect(self, one: IntArray, other: IntArray) -> None:
         size = len(self.labels)
@@ -126,40 +144,29 @@ def match(cells: Stack, one: IntArray, other: IntArray, settings: MatcherSetting
     return found
 
 
-def _possible_families(
-    cells: Stack, families: Families, settings: MatcherSettings
+def _all_pairs(leaders: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield all pairs, about LEADERS_AT_ONCE at once."""
+    for rows in np.array_split(np.arange(len(leaders)), 1 + len(leaders) ** 2 // LEADERS_AT_ONCE):
+        i, j = np.meshgrid(rows, np.arange(len(leaders)), indexing="ij")
+        yield leaders[i[i < j]], leaders[j[i < j]]
+
+
+def _possible(
+    cells: Stack,
+    families: Families,
+    blurs: tuple[Blur, Blur],
+    one: IntArray,
+    other: IntArray,
+    settings: MatcherSettings,
 ) -> tuple[IntArray, IntArray]:
-    """Return the pairs of leaders whose families may hold a match."""
-    leaders = np.unique(families.leader)
-    blurred = replace(cells, anchors=families.anchors)
-    i, j = np.triu_indices(len(leaders), k=1)
-    one, other = leaders[i], leaders[j]
-    possible = may_fit(blurred, one, other, settings, families.blur)
+    """Return the pairs that may match, in one direction or the other."""
+    cells = replace(cells, anchors=families.anchors)
+    of_one, of_other = blurs[0].of(one), blurs[1].of(other)
+    possible = may_fit(cells, one, other, settings, (of_one, of_other))
     rest = np.flatnonzero(~possible)
-    possible[rest] = may_fit(blurred, other[rest], one[rest], settings, families.blur)
+    swapped = (of_other.of(rest), of_one.of(rest))
+    possible[rest] = may_fit(cells, other[rest], one[rest], settings, swapped)
     return one[possible], other[possible]
-
-
-def _member_pairs(
-    families: Families, first: IntArray, second: IntArray, graph: _Graph
-) -> Iterator[tuple[IntArray, IntArray]]:
-    """Yield all pairs of cells, one of each family or both of one, that are not connected."""
-    order = np.argsort(families.leader, kind="stable")
-    leaders, starts = np.unique(families.leader[order], return_index=True)
-    members = dict(zip(leaders.tolist(), np.split(order, starts[1:]), strict=True))
-    pending: list[tuple[IntArray, IntArray]] = []
-    count = 0
-    between = zip(first.tolist(), second.tolist(), strict=True)
-    for f, g in chain(between, ((leader, leader) for leader in members)):
-        i, j = np.meshgrid(members[f], members[g], indexing="ij")
-        apart = graph.labels[i] != graph.labels[j]
-        pending.append((i[apart], j[apart]))
-        count += len(pending[-1][0])
-        if count >= 20_000:
-            yield _concatenated(pending)
-            pending, count = [], 0
-    if pending:
-        yield _concatenated(pending)
 
 
 def _concatenated(pairs: Sequence[tuple[IntArray, IntArray]]) -> tuple[IntArray, IntArray]:
