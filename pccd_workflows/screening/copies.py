@@ -33,13 +33,11 @@ class Families:
     """Cells sorted into near copies of leaders.
 
     leader: index of each cell's leader, shape (m,). blur: how far copies are from the leader, 0
-    for cells that lead none. anchors: the leader's sites that its copies' anchors lie on, of all
-    cells one after another, shape (t,).
+    for cells that lead none.
     """
 
     leader: IntArray
     blur: Blur
-    anchors: BoolArray
 
     def members(self, leaders: IntArray) -> tuple[IntArray, IntArray]:
         """Return the members of these leaders' families: number of the leader, member."""
@@ -60,7 +58,6 @@ def find_families(cells: Stack) -> Families:
     m = len(cells.sizes)
     leader = np.arange(m)
     strain, shift = np.zeros(m), np.zeros(m)
-    anchors = cells.anchors.copy()
     lone = np.ones(m, dtype=bool)
     for first in range(m):
         if not lone[first]:
@@ -73,8 +70,7 @@ def find_families(cells: Stack) -> Families:
         leader[members] = first
         strain[first] = copies.strain.max(initial=0.0)
         shift[first] = copies.shift.max(initial=0.0)
-        anchors[cells.starts[first] + copies.anchor] = True
-    return Families(leader, Blur(strain, shift), anchors)
+    return Families(leader, Blur(strain, shift))
 
 
 @dataclass(frozen=True)
@@ -82,20 +78,17 @@ class _Copies:
     """Near copies of a leader, one row per copy.
 
     member: number among the cells that were tried. strain, shift: as in Blur.
-    anchor: the leader's site that the copy's anchor lies on.
     """
 
     member: IntArray
     strain: FloatArray
     shift: FloatArray
-    anchor: IntArray
 
     def of(self, rows: IntArray | BoolArray) -> "_Copies":
         return _Copies(
             self.member[rows],
             self.strain[rows],
             self.shift[rows],
-            self.anchor[rows],
         )
 
 
@@ -104,14 +97,14 @@ def _copies(cells: Stack, leader: int, others: IntArray) -> _Copies:
     numbers = np.arange(cells.n_sites[leader])
     sites = cells.starts[others[member], None] + numbers
     coords = np.einsum("isn,sij->jsn", cells.coords[:, sites], axes)
-    anchor = cells.anchors[sites].argmax(axis=1)
+    anchor = cells.anchor[others[member]]
     offsets, sizes = cells.offsets[leader], cells.sizes[leader]
     block = np.searchsorted(offsets, anchor, side="right") - 1
     row, number = expand(sizes[block])
     site = offsets[block[row]] + number
     origin = cells.coords[:, cells.starts[leader] + site] - coords[:, row, anchor[row]]
     shift = _differences(cells, leader, coords[:, row] + origin[:, :, None])
-    found = _Copies(member[row], strain[row], shift, site)
+    found = _Copies(member[row], strain[row], shift)
     found = found.of(shift <= MAX_SHIFT)
     found = found.of(np.argsort(found.shift))
     return found.of(np.unique(found.member, return_index=True)[1])

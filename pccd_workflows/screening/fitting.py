@@ -52,14 +52,14 @@ AT_ONCE = 16_000
 class Stack:
     """Cells as arrays: the sites of all cells one after another.
 
-    lattices: of the m cells. coords: fractional, shape (3, t). anchors: whether a site is to be
-    put on a source site first, shape (t,). sizes: number of sites of each species, rarest first,
+    lattices: of the m cells. coords: fractional, shape (3, t). anchor: number of the
+    site of each cell that is put on source sites first, shape (m,). sizes: number of sites of each species, rarest first,
     0 where a cell has no more species, shape (m, b).
     """
 
     lattices: Lattices
     coords: FloatArray
-    anchors: BoolArray
+    anchor: IntArray
     sizes: IntArray
 
     @cached_property
@@ -76,11 +76,6 @@ class Stack:
     def offsets(self) -> IntArray:
         """The first site of each species, counted from the first one of its cell, shape (m, b)."""
         return np.cumsum(self.sizes, axis=1) - self.sizes
-
-    @cached_property
-    def anchor_sites(self) -> IntArray:
-        """All sites that are anchors, in order."""
-        return np.flatnonzero(self.anchors)
 
 
 @dataclass(frozen=True)
@@ -108,15 +103,12 @@ def stack(cells: Sequence[Cell]) -> Stack:
     sizes = np.zeros((len(cells), max(len(cell.species) for cell in cells)), dtype=np.intp)
     for row, cell in zip(sizes, cells, strict=True):
         row[: len(cell.species)] = [count for _, count in cell.species]
-    coords = np.ascontiguousarray(np.concatenate([cell.coords for cell in cells]).T)
-    stacked = Stack(
+    return Stack(
         lattices=make_lattices(np.array([cell.matrix for cell in cells])),
-        coords=coords,
-        anchors=np.zeros(coords.shape[1], dtype=bool),
+        coords=np.ascontiguousarray(np.concatenate([cell.coords for cell in cells]).T),
+        anchor=np.array([cell.anchor for cell in cells]),
         sizes=sizes,
     )
-    stacked.anchors[stacked.starts + [cell.anchor for cell in cells]] = True
-    return stacked
 
 
 def fits(
@@ -196,8 +188,7 @@ class _Overlays:
     def portions(self, cells: Stack) -> Iterator["_Overlays"]:
         """Yield overlays whose trials fit into memory."""
         # anchors are of a species with fewest sites
-        trials = np.add.reduceat(cells.anchors, cells.starts, dtype=np.intp) * cells.sizes[:, 0]
-        cost = np.cumsum((trials * cells.sizes.max(axis=1))[self.target])
+        cost = np.cumsum((cells.sizes[:, 0] * cells.sizes.max(axis=1))[self.target])
         part = np.searchsorted(cost, np.arange(1, cost[-1] // CHUNK + 1) * CHUNK)
         bounds = np.unique([0, *part, len(cost)]).tolist()
         for start, stop in pairwise(bounds):
@@ -331,20 +322,16 @@ def _in_boxes(cells: Stack, overlays: _Overlays, trials: _Trials, stol: float) -
 
 
 def _all_trials(cells: Stack, overlays: _Overlays, wanted: BoolArray) -> _Trials:
-    """Return every anchor of the target on every source site of its species."""
+    """Return the anchor of the target on every source site of its species."""
     mapping = np.flatnonzero(wanted)
     target = overlays.target[mapping]
-    first = np.searchsorted(cells.anchor_sites, cells.starts[target])
-    last = np.searchsorted(cells.anchor_sites, cells.starts[target] + cells.n_sites[target])
-    row, number = expand(last - first)
-    anchor, mapping, target = cells.anchor_sites[first[row] + number], mapping[row], target[row]
-    place = anchor - cells.starts[target]
-    block = (cells.offsets[target] <= place[:, None]).sum(axis=1) - 1
+    anchor = cells.anchor[target]
+    block = (cells.offsets[target] <= anchor[:, None]).sum(axis=1) - 1
     # absent species stand last, with offsets beyond the last site
     row, number = expand(cells.sizes[target, block])
-    mapping, anchor = mapping[row], anchor[row]
-    site = overlays.starts[mapping] + cells.offsets[target[row], block[row]] + number
-    shift = overlays.source[:, site] - cells.coords[:, anchor]
+    mapping, target = mapping[row], target[row]
+    site = overlays.starts[mapping] + cells.offsets[target, block[row]] + number
+    shift = overlays.source[:, site] - cells.coords[:, cells.starts[target] + anchor[row]]
     trials = _Trials(mapping, shift, np.ones(len(mapping), dtype=bool))
     return _Trials(mapping, shift, _close(cells, overlays, trials))
 

@@ -10,7 +10,6 @@ same, and so is its mirror image. Oxidation states and magnetic moments are igno
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from multiprocessing import get_context
@@ -23,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.screening.cells import Cell, reduce_structure
-from pccd_workflows.screening.copies import Families, find_families
+from pccd_workflows.screening.copies import find_families
 from pccd_workflows.screening.fitting import Blur, Stack, fits, may_fit, no_blur, stack
 from pccd_workflows.screening.lattices import BoolArray, IntArray
 
@@ -89,13 +88,13 @@ def label_cells(cells: Sequence[Cell], settings: MatcherSettings) -> IntArray:
     blur, sharp = families.blur, no_blur(len(cells))
     left = []
     for one, other in _all_pairs(leaders):
-        one, other = _possible(stacked, families, (blur, blur), *graph.apart(one, other), settings)
+        one, other = _possible(stacked, (blur, blur), *graph.apart(one, other), settings)
         graph.compare(one, other)
         left.append((one, other))
     one, other = graph.apart(*_concatenated(left))
     row, one = families.members(one)
     one, other = graph.apart(one, other[row])
-    one, other = _possible(stacked, families, (sharp, blur), one, other, settings)
+    one, other = _possible(stacked, (sharp, blur), one, other, settings)
     row, other = families.members(other)
     graph.compare(one[row], other)
     row, other = families.members(families.leader)
@@ -153,14 +152,12 @@ def _all_pairs(leaders: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
 
 def _possible(
     cells: Stack,
-    families: Families,
     blurs: tuple[Blur, Blur],
     one: IntArray,
     other: IntArray,
     settings: MatcherSettings,
 ) -> tuple[IntArray, IntArray]:
     """Return the pairs that may match, in one direction or the other."""
-    cells = replace(cells, anchors=families.anchors)
     of_one, of_other = blurs[0].of(one), blurs[1].of(other)
     possible = may_fit(cells, one, other, settings, (of_one, of_other))
     rest = np.flatnonzero(~possible)
