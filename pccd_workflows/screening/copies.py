@@ -133,12 +133,16 @@ def _same_lattices(
     member = np.flatnonzero(near.all(axis=1))
     matrices = lattices.matrices[others[member]]
     turned = AXES @ (matrices @ matrices.transpose(0, 2, 1))[:, None] @ AXES.transpose(0, 2, 1)
+    own = lattices.matrices[leader] @ lattices.matrices[leader].T
+    limit = ((1 + MAX_STRAIN) ** 2 - 1) * np.outer(*[lattices.lengths[leader]] * 2)
+    row, way = np.nonzero((np.abs(turned - own) <= limit).all(axis=(2, 3)))
     inverse = np.linalg.inv(lattices.matrices[leader])
     # eigenvalues: squares of the principal stretches from the leader to the other lattice
-    stretches = np.sqrt(np.linalg.eigvalsh(inverse @ turned @ inverse.T))
-    strain = np.abs(stretches - 1).max(axis=2)
-    row, way = np.nonzero(strain <= MAX_STRAIN)
-    return member[row], AXES[way].transpose(0, 2, 1), strain[row, way]
+    stretches = np.sqrt(np.linalg.eigvalsh(inverse @ turned[row, way] @ inverse.T))
+    strain = np.abs(stretches - 1).max(axis=1)
+    near = strain <= MAX_STRAIN
+    row, way = row[near], way[near]
+    return member[row], AXES[way].transpose(0, 2, 1), strain[near]
 
 
 def _differences(cells: Stack, leader: int, coords: FloatArray) -> FloatArray:

@@ -294,7 +294,12 @@ def _relative_changes(metric: FloatArray, one: FloatArray, other: FloatArray) ->
     d = np.arcsin(one) + np.arcsin(other)
     rows = np.abs(cosines).sum(axis=2).max(axis=1)
     norm = (2 * g + g**2) * (rows + 2 * d) + 2 * d
-    return np.asarray(norm / np.maximum(np.linalg.eigvalsh(cosines)[:, 0],1e-9))
+    # eigenvalues of a unit diagonal and three cosines: 1 + roots of t^3 - p t - 2 q
+    x, y, z = cosines[:, 1, 2], cosines[:, 0, 2], cosines[:, 0, 1]
+    third = np.sqrt((x**2 + y**2 + z**2) / 3 + 1e-12)
+    phase = np.arccos(np.clip(x * y * z / third**3, -1, 1))
+    least = 1 + 2 * third * np.cos((phase + 2 * np.pi) / 3)
+    return np.asarray(norm / np.maximum(least, 1e-9))
 
 
 def _stretches(lattices: Lattices, index: IntArray, metric: FloatArray) -> FloatArray:
