@@ -187,7 +187,7 @@ def checked_sampler(
             }
         )
     except ValidationError as error:
-        raise InputError(f"Options: {explain(error, Sampler)}") from None
+        raise InputError(f"Options of the sampler: {explain(error, Sampler)}") from None
 
 
 def _loaded(name: str, data: Path) -> tuple[Any, Path, Any]:

@@ -17,6 +17,7 @@ from pccd_workflows.cli.assess import (
     SEED,
     STEPS,
     TEMPERATURE,
+    checked_sampler,
 )
 
 app = typer.Typer(
@@ -86,13 +87,9 @@ def sample(
             "elements": [e.strip() for e in elements.split(",") if e.strip()],
             "samples": n,
             "seed": seed,
-            "sampler": {
-                "name": sampler,
-                "steps": steps,
-                "guidance": guidance,
-                "temperature": temperature,
-                "composition_temperature": composition_temperature,
-            },
+            "sampler": checked_sampler(
+                sampler, steps, guidance, temperature, composition_temperature
+            ),
             "conditions": {
                 "n_sites": n_sites,
                 "composition": composition,
@@ -233,13 +230,9 @@ def evaluate(
     chosen = _generate(
         {
             "elements": ["H"],
-            "sampler": {
-                "name": sampler,
-                "steps": steps,
-                "guidance": guidance,
-                "temperature": temperature,
-                "composition_temperature": composition_temperature,
-            },
+            "sampler": checked_sampler(
+                sampler, steps, guidance, temperature, composition_temperature
+            ),
             "seed": seed,
         }
     )

@@ -1,6 +1,7 @@
 """How many atoms of each element a cell holds: a small network, asked before the cloud is drawn."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from pccd_workflows.diffusion.config import MAX_ELEMENTS
 from pccd_workflows.diffusion.dataset import CRYSTAL_SYSTEMS, ORDERINGS, CrystalArrays
 from pccd_workflows.diffusion.denoiser import scalar_features
 
+BATCH = 512
+"""Crystals per step of the small networks."""
+
 
 def hidden_layers(width: int, n_out: int, dropout: float) -> nn.Sequential:
     """Return the layers between the sum of the embeddings (B, width) and the logits (B, n_out)."""
@@ -24,6 +28,42 @@ def hidden_layers(width: int, n_out: int, dropout: float) -> nn.Sequential:
     for size in (width, width, n_out):
         layers += [nn.GELU(), nn.Dropout(dropout), nn.Linear(width, size)]
     return nn.Sequential(*layers)
+
+
+def fit(
+    model: nn.Module,
+    n: int,
+    loss_of: Callable[[Tensor, torch.Generator], Tensor],
+    *,
+    epochs: int,
+    seed: int,
+) -> float:
+    """Fit a network to n crystals with AdamW and a rate that rises and falls once.
+
+    Parameters
+    ----------
+    loss_of : callable
+        Mean loss of some rows; draws what it leaves open from the generator.
+
+    Returns
+    -------
+    float
+        Loss of the last batch.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
+    generator = torch.Generator().manual_seed(seed)
+    total = epochs * -(-n // BATCH)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total, pct_start=0.1)
+    loss = torch.tensor(torch.nan)
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(n, generator=generator), BATCH):
+            loss = loss_of(rows, generator)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            scheduler.step()
+    model.eval()
+    return float(loss.detach())
 
 
 def property_features(conditions: ConditionBatch) -> Tensor:
@@ -138,23 +178,15 @@ def train_composition_model(
     cells, labels = np.unique(counts, axis=0, return_inverse=True)
     torch.manual_seed(seed)
     model = CompositionModel(torch.from_numpy(cells), width=width, dropout=0.2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
-    batch, generator = 512, torch.Generator().manual_seed(seed)
-    total = epochs * -(-len(labels) // batch)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total, pct_start=0.1)
     element_tensor, label_tensor = torch.from_numpy(elements), torch.from_numpy(labels.reshape(-1))
-    loss = torch.tensor(torch.nan)
-    for _ in range(epochs):
-        for rows in torch.split(torch.randperm(len(labels), generator=generator), batch):
-            given = conditions.take(rows).drop(0.5, 0.1, generator)
-            log_p = model(element_tensor[rows], given)
-            loss = -log_p.gather(1, label_tensor[rows, None]).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-    model.eval()
-    losses = {"train": float(loss.detach())}
+
+    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
+        given = conditions.take(rows).drop(0.5, 0.1, generator)
+        log_p = model(element_tensor[rows], given)
+        loss: Tensor = -log_p.gather(1, label_tensor[rows, None]).mean()
+        return loss
+
+    losses = {"train": fit(model, len(labels), loss_of, epochs=epochs, seed=seed)}
     if held_out is not None:
         losses["held_out"] = composition_loss(model, *held_out)
     return model, losses

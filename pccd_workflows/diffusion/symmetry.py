@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pccd_workflows.diffusion.chemistry import MAX_Z, element_features
 from pccd_workflows.diffusion.composition import (
     cells_of,
+    fit,
     hidden_layers,
     property_features,
 )
@@ -133,25 +134,17 @@ def train_space_group_model(
     cells = torch.from_numpy(frequent_cells(counts.numpy()))
     model = SpaceGroupModel(cells, width=width, dropout=0.2)
     entries = model.entries_of(counts)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
-    batch, generator = 512, torch.Generator().manual_seed(seed)
-    total = epochs * -(-len(arrays) // batch)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total, pct_start=0.1)
-    loss = torch.tensor(torch.nan)
-    for _ in range(epochs):
-        for rows in torch.split(torch.randperm(len(arrays), generator=generator), batch):
-            truth = conditions.space_group[rows] - 1
-            given = conditions.take(rows).drop(0.6, 0.05, generator)
-            hidden_entry = torch.rand(len(rows), generator=generator) < 0.1
-            shown = entries[rows].masked_fill(hidden_entry, 0)
-            log_p = model(elements[rows], counts[rows], shown, given)
-            loss = -log_p.gather(1, truth[:, None]).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-    model.eval()
-    figures = {"train": float(loss.detach())}
+
+    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
+        truth = conditions.space_group[rows] - 1
+        given = conditions.take(rows).drop(0.6, 0.05, generator)
+        hidden_entry = torch.rand(len(rows), generator=generator) < 0.1
+        shown = entries[rows].masked_fill(hidden_entry, 0)
+        log_p = model(elements[rows], counts[rows], shown, given)
+        loss: Tensor = -log_p.gather(1, truth[:, None]).mean()
+        return loss
+
+    figures = {"train": fit(model, len(arrays), loss_of, epochs=epochs, seed=seed)}
     if held_out is not None:
         figures["held_out"], figures["held_out_accuracy"] = space_group_loss(model, *held_out)
     return model, figures
