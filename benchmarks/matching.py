@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000, help="crystals to group")
     parser.add_argument("--candidates", type=int, default=1000, help="candidates for novelty")
     parser.add_argument("--sample", type=int, default=160, help="crystals for group_structures")
-    parser.add_argument("--exact", type=int, default=120, help="crystals matched exhaustively")
+    parser.add_argument("--exact", type=int, default=200, help="crystals matched exhaustively")
     parser.add_argument("--formulas", type=int, default=8, help="formulas of the campaign")
     parser.add_argument("--known", type=int, help="known crystals at most (default: all)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -112,8 +112,10 @@ def reduced_formula(formula: str) -> str:
 # groups ------------------------------------------------------------------------------------------
 
 
-def make_campaign(rows: Sequence[Row], n: int, n_formulas: int, seed: int) -> list[Structure]:
-    """Return n variants of the polymorphs of the most frequent formulas."""
+def make_campaign(
+    rows: Sequence[Row], n: int, n_formulas: int, seed: int, n_polymorphs: int | None = None
+) -> list[Structure]:
+    """Return n variants of the polymorphs, or the first few, of the most frequent formulas."""
     polymorphs: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         polymorphs[row["formula"]].append(row)
@@ -121,7 +123,7 @@ def make_campaign(rows: Sequence[Row], n: int, n_formulas: int, seed: int) -> li
     rng = np.random.default_rng(seed)
     crystals = []
     for index in range(n):
-        choices = polymorphs[formulas[index % n_formulas]]
+        choices = polymorphs[formulas[index % n_formulas]][:n_polymorphs]
         crystals.append(variant(structure_of(choices[rng.integers(len(choices))]), rng))
     return crystals
 
@@ -197,7 +199,7 @@ def count_fits(crystals: Sequence[Structure], groups: Sequence[Sequence[int]]) -
 
 def count_disagreements(rows: Sequence[Row], n: int) -> Row:
     """Return how many pairs our groups join or part otherwise than exhaustive matching."""
-    crystals = make_campaign(rows, n, n_formulas=3, seed=1)
+    crystals = make_campaign(rows, n, n_formulas=3, seed=1, n_polymorphs=6)
     labels = np.empty(n, dtype=int)
     for number, members in enumerate(group(crystals, settings=DEFAULT_SETTINGS)):
         labels[members] = number

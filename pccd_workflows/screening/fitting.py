@@ -6,15 +6,24 @@ carried out in stages that each treat all pairs together and leave less to the n
 1. lattices: the bases of the source lattice that resemble the target cell (lattices.py);
 2. boxes: for each basis and each source site that the target's anchor is put on, whether every
    target site has a source site of its species within a fractional tolerance;
-3. spheres: a fit needs every displacement within stol of their mean, hence within 2 stol of the
-   anchor's. Put on the source site that it is finally assigned to, the anchor has displacement 0
-   and every target site a source site of its species within 2 stol. A basis for which no such
-   position of the anchor exists cannot lead to a fit;
+3. shifts: a fit needs every displacement within stol of their mean. Put on the source site that
+   it is finally assigned to, the anchor has displacement 0. The mean is then within stol of 0,
+   every displacement within stol of the mean and so within 2 stol of 0. Hence every target site
+   has a source site of its species within 2 stol (`_in_spheres`), and along each axis of space
+   some number within stol of 0 is within stol of one of these displacements for every site
+   (`_around_one_shift`). A basis for which no position of the anchor passes cannot lead to a fit;
 4. assignment: for what is left, the assignment of least squared displacement; source and target
    fit if its largest displacement from the mean, on the mean lattice, is less than stol.
 
-Stage 3 is not part of StructureMatcher; it only spares work. Lengths are in units of
-(volume per site)^(1/3), since cells come scaled (cells.py).
+Stage 3 is not part of StructureMatcher; it only spares work, and is done before stage 2. `may_fit`
+does it for crystals and all their near copies at once. Let the mean lattice's squared lengths
+change by at most a fraction x (`_relative_changes`) between a pair and its copies. Displacements on
+the pair's lattice are then shorter than those on the copies' by at most 1 / sqrt(1 - x), the
+tolerance differs by at most sqrt(1 + x), and every displacement relative to the anchor's by at most
+the copies' own shifts. These are known on the pair's own lattices; `_stretches` bounds how much
+longer they are on the mean one.
+
+Lengths are in units of (volume per site)^(1/3), since cells come scaled (cells.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,18 +52,17 @@ from pccd_workflows.screening.lattices import (
 )
 
 IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
-AT_ONCE = 16_000
+AT_ONCE = 50_000
 """Elements of arrays that are gone through many times."""
-
 
 
 @dataclass(frozen=True)
 class Stack:
     """Cells as arrays: the sites of all cells one after another.
 
-    lattices: of the m cells. coords: fractional, shape (3, t). anchor: number of the
-    site of each cell that is put on source sites first, shape (m,). sizes: number of sites of each species, rarest first,
-    0 where a cell has no more species, shape (m, b).
+    lattices: of the m cells. coords: fractional, shape (3, t). anchor: number of the site of
+    each cell that is put on source sites first, shape (m,). sizes: number of sites of each
+    species, rarest first, 0 where a cell has no more species, shape (m, b).
     """
 
     lattices: Lattices
@@ -306,7 +314,7 @@ def _stretches(lattices: Lattices, index: IntArray, metric: FloatArray) -> Float
     """Return an upper bound of lengths on other metric tensors, relative to the lattices' own."""
     inverse = np.linalg.inv(lattices.matrices)[index]
     relative = inverse @ metric @ inverse.transpose(0, 2, 1)
-    return np.sqrt(1 + np.linalg.norm(relative - np.eye(3), axis=(1, 2)))
+    return np.asarray(np.sqrt(1 + np.linalg.norm(relative - np.eye(3), axis=(1, 2))))
 
 
 # stages 2 and 3 ----------------------------------------------------------------------------------
@@ -322,7 +330,8 @@ def _in_boxes(cells: Stack, overlays: _Overlays, trials: _Trials, stol: float) -
             some = left[rows]
             gaps = np.abs(_gaps(cells, overlays, trials.of(some), block))
             box = boxes[trials.mapping[some]].T[:, None, None]
-            inside[some] = (gaps <= box).all(axis=0).any(axis=1).all(axis=0)
+            near = np.all(gaps <= box, axis=0)
+            inside[some] = np.all(near.any(axis=1), axis=0)
     return inside
 
 
@@ -430,7 +439,10 @@ def _within(
 
 
 def _in_space(gaps: FloatArray, matrix: FloatArray) -> FloatArray:
-    """Return fractional vectors, shape (3, ..., s), in space; matrix: lower triangles, (3, 3, s)."""
+    """Return fractional vectors, shape (3, ..., s), in space.
+
+    matrix: lattice vectors as rows, lower triangles, shape (3, 3, s).
+    """
     vectors = np.empty_like(gaps)
     vectors[0] = gaps[0] * matrix[0, 0] + gaps[1] * matrix[1, 0] + gaps[2] * matrix[2, 0]
     vectors[1] = gaps[1] * matrix[1, 1] + gaps[2] * matrix[2, 1]
@@ -476,7 +488,7 @@ def _around_one_shift(
             low[:, some] = np.maximum(low[:, some], least - span[some])
             high[:, some] = np.minimum(high[:, some], most + span[some])
         left = left[(low[:, left] <= high[:, left]).all(axis=0)]
-    return (low <= high).all(axis=0)
+    return np.asarray(np.all(low <= high, axis=0))
 
 
 def _extremes(

@@ -12,8 +12,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 
-CHUNK = 500_000
-"""Elements of the largest temporary arrays: a few MB, near what processors cache."""
+CHUNK = 1_000_000
+"""Elements of the largest temporary arrays: smaller ones are dominated by the calls themselves."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ def find_mappings(lattices: Lattices, pairs: Pairs) -> Iterator[Mappings]:
     pairs = pairs.of(order)
     for part in _portions(lattices, pairs):
         found = _find_mappings(lattices, pairs.of(part))
-        yield Mappings(
-            order[part.start + found.pair], found.inverse, found.lengths, found.angles
-        )
+        yield Mappings(order[part.start + found.pair], found.inverse, found.lengths, found.angles)
 
 
 def volume_and_areas(lengths: FloatArray, angles: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import chain
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -77,7 +76,8 @@ def label_cells(cells: Sequence[Cell], settings: MatcherSettings) -> IntArray:
     Near copies are gathered in families. A pair of families whose leaders cannot fit even with
     tolerances widened by the families' extents needs no further comparison. Of the others, the
     members of one are compared in the same way with the leader of the other, then with those of
-    its members that may fit and are not connected yet.
+    its members that may fit and are not connected yet. Last come those that do not fit their own
+    leader, with its other copies.
     """
     stacked = stack(cells)
     families = find_families(stacked)
@@ -87,18 +87,19 @@ def label_cells(cells: Sequence[Cell], settings: MatcherSettings) -> IntArray:
     leaders = np.flatnonzero(families.leader == np.arange(len(cells)))
     blur, sharp = families.blur, no_blur(len(cells))
     left = []
-    for one, other in _all_pairs(leaders):
-        one, other = _possible(stacked, (blur, blur), *graph.apart(one, other), settings)
-        graph.compare(one, other)
-        left.append((one, other))
+    for pairs in _all_pairs(leaders):
+        possible = _possible(stacked, (blur, blur), *graph.apart(*pairs), settings)
+        graph.compare(*possible)
+        left.append(possible)
     one, other = graph.apart(*_concatenated(left))
     row, one = families.members(one)
     one, other = graph.apart(one, other[row])
     one, other = _possible(stacked, (sharp, blur), one, other, settings)
     row, other = families.members(other)
     graph.compare(one[row], other)
-    row, other = families.members(families.leader)
-    graph.compare(row, other)
+    loose = np.flatnonzero(graph.labels != graph.labels[families.leader])
+    row, other = families.members(families.leader[loose])
+    graph.compare(loose[row], other)
     return graph.labels
 
 

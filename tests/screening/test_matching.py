@@ -12,7 +12,7 @@ from pymatgen.core import Lattice, Structure
 from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.screening.cells import ReductionError, reduce_structure
 from pccd_workflows.screening.copies import find_families
-from pccd_workflows.screening.fitting import fits, may_fit, stack
+from pccd_workflows.screening.fitting import fits, may_fit, no_blur, stack
 from pccd_workflows.screening.known import KnownCrystals
 from pccd_workflows.screening.matching import group, label_cells
 
@@ -174,8 +174,11 @@ def test_families_never_hide_a_match() -> None:
     assert len(set(families.leader.tolist())) < len(crystals)
     i, j = (index.ravel() for index in np.indices((len(crystals), len(crystals))))
     fit = fits(cells, i, j, SETTINGS)
-    blurred = may_fit(cells, families.leader[i], families.leader[j], SETTINGS, families.blur)
+    blurs = families.blur.of(families.leader[i]), families.blur.of(families.leader[j])
+    blurred = may_fit(cells, families.leader[i], families.leader[j], SETTINGS, blurs)
     assert not (fit & ~blurred & (families.leader[i] != families.leader[j])).any()
+    by_member = may_fit(cells, i, families.leader[j], SETTINGS, (no_blur(len(i)), blurs[1]))
+    assert not (fit & ~by_member & (families.leader[i] != families.leader[j])).any()
     linked = (fit | fit.reshape(len(crystals), -1).T.ravel()).reshape(len(crystals), -1)
     itself = np.eye(len(crystals), dtype=bool)
     reachable = np.linalg.matrix_power((linked | itself).astype(float), 20) > 0
