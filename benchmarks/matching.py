@@ -8,8 +8,9 @@ and shifted. Ours is timed on all of them. ``StructureMatcher.group_structures``
 crystals of a formula, so its time is composed of what it does: n reductions, and one fit for each
 comparison its algorithm makes (counted exactly, for groups like ours), each timed on a sample.
 `group_speedup_measured` is the plain ratio on the sample itself, both sides in full; it grows with
-the size of the sample. Disagreements are counted on another sample: its groups against the
-connected components of all pairs, fitted by StructureMatcher in both directions.
+the size of the sample. Disagreements are counted on another sample, of few polymorphs so
+that many pairs match: its groups against the connected components of all pairs, fitted by
+StructureMatcher in both directions.
 
 *Novelty.* 1,000 candidates (variants of known crystals, and those with two elements swapped)
 against all crystals of the data; StructureMatcher compares a sample of the candidates with the
