@@ -61,10 +61,11 @@ def group(
     buckets: dict[Species, list[int]] = defaultdict(list)
     for index, cell in enumerate(cells):
         buckets[cell.species].append(index)
-    tasks = [[cells[index] for index in bucket] for bucket in buckets.values()]
+    largest_first = sorted(buckets.values(), key=len, reverse=True)  # no process waits for the last
+    tasks = [[cells[index] for index in bucket] for bucket in largest_first]
     labels = _map(partial(label_cells, settings=settings), tasks, processes)
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for number, (bucket, label) in enumerate(zip(buckets.values(), labels, strict=True)):
+    for number, (bucket, label) in enumerate(zip(largest_first, labels, strict=True)):
         for index, component in zip(bucket, label.tolist(), strict=True):
             groups[number, component].append(index)
     return sorted(groups.values())
@@ -174,5 +175,6 @@ def _concatenated(pairs: Sequence[tuple[IntArray, IntArray]]) -> tuple[IntArray,
 def _map(function: Callable[[T], R], items: Sequence[T], processes: int) -> list[R]:
     if processes == 1 or len(items) < 2:
         return [function(item) for item in items]
+    chunk = max(1, len(items) // (64 * processes))
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(function, items, chunksize=max(1, len(items) // (8 * processes))))
+        return list(pool.map(function, items, chunksize=chunk))
