@@ -191,7 +191,8 @@ def kill_qlaunch(server: Slurm, cpu: Path, pad: Path, folder: Path, seen: Distur
     first, *others = server.jobs()
     for job in others:
         server.ask("scancel", job)
-    assert first
+    # before slurmd is killed: a job that ends without it stays in the queue
+    wait_for(lambda: list(server.jobs()) == [first], "cancelled workers stay in the queue", WAIT)
 
 
 def kill_slurmd(server: Slurm, seen: Disturbed) -> None:
