@@ -157,7 +157,8 @@ class PotentialJudge:
         from pccd_workflows.external.prototypes import build_reference_set
 
         asked = {element for system in systems for element in system}
-        have = {element for phase in phases for element in _pure(phase)}
+        found_in = [symbols(phase.structure.composition) for phase in phases]
+        have = set().union(*(elements for elements in found_in if len(elements) == 1))
         known = supported_elements(get_level(self.level))
         found = []
         for element in sorted(asked - have if known is None else (asked & known) - have):
@@ -196,12 +197,6 @@ class PotentialJudge:
             ),
             "corrections": "MaterialsProject2020Compatibility, once",
         }
-
-
-def _pure(phase: Phase) -> frozenset[str]:
-    """Return the element of an elemental phase; nothing if it is a compound."""
-    found = symbols(phase.structure.composition)
-    return found if len(found) == 1 else frozenset()
 
 
 def _molecules(systems: Iterable[Collection[str]]) -> list[Phase]:

@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pccd_workflows.campaign import NAME_PATTERN, explain
 from pccd_workflows.diffusion.config import (
     Architecture,
-    CompositionSection,
     Schedule,
-    SymmetrySection,
+    SmallNetwork,
 )
 from pccd_workflows.errors import InputError
 from pccd_workflows.settings import Settings
@@ -34,10 +33,10 @@ class ModelInfo(BaseModel):
     description: str = ""
     architecture: Architecture
     schedule: Schedule
-    composition: CompositionSection | None = Field(
+    composition: SmallNetwork | None = Field(
         description="Network that draws the composition; null if the cloud decides it"
     )
-    symmetry: SymmetrySection | None = Field(
+    symmetry: SmallNetwork | None = Field(
         None, description="Network that draws the space group; null if the cloud decides it"
     )
     max_elements: int = Field(ge=1, description="Most elements of a crystal")

@@ -1,109 +1,33 @@
 """How many atoms of each element a cell holds: a small network, asked before the cloud is drawn."""
 
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pccd_workflows.diffusion.chemistry import (
-    MAX_Z,
-    electronegativity_rank,
-    element_features,
-)
+from pccd_workflows.diffusion.cell_network import CellNetwork, fit
+from pccd_workflows.diffusion.chemistry import electronegativity_rank
 from pccd_workflows.diffusion.conditions import ConditionBatch
 from pccd_workflows.diffusion.config import MAX_ELEMENTS
-from pccd_workflows.diffusion.dataset import CRYSTAL_SYSTEMS, ORDERINGS, CrystalArrays
-from pccd_workflows.diffusion.denoiser import scalar_features
-
-BATCH = 512
-"""Crystals per step of the small networks."""
+from pccd_workflows.diffusion.dataset import CrystalArrays
 
 
-def hidden_layers(width: int, n_out: int, dropout: float) -> nn.Sequential:
-    """Return the layers between the sum of the embeddings (B, width) and the logits (B, n_out)."""
-    layers: list[nn.Module] = []
-    for size in (width, width, n_out):
-        layers += [nn.GELU(), nn.Dropout(dropout), nn.Linear(width, size)]
-    return nn.Sequential(*layers)
-
-
-def fit(
-    model: nn.Module,
-    n: int,
-    loss_of: Callable[[Tensor, torch.Generator], Tensor],
-    *,
-    epochs: int,
-    seed: int,
-) -> float:
-    """Fit a network to n crystals with AdamW and a rate that rises and falls once.
-
-    Parameters
-    ----------
-    loss_of : callable
-        Mean loss of some rows; draws what it leaves open from the generator.
-
-    Returns
-    -------
-    float
-        Loss of the last batch.
-    """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
-    generator = torch.Generator().manual_seed(seed)
-    total = epochs * -(-n // BATCH)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total, pct_start=0.1)
-    loss = torch.tensor(torch.nan)
-    for _ in range(epochs):
-        for rows in torch.split(torch.randperm(n, generator=generator), BATCH):
-            loss = loss_of(rows, generator)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            scheduler.step()
-    model.eval()
-    return float(loss.detach())
-
-
-def property_features(conditions: ConditionBatch) -> Tensor:
-    """Return what is known of band gap and energy above hull, (B, 6)."""
-    gap = scalar_features(conditions.band_gap, 0.05, 2.0)
-    return torch.cat([gap, scalar_features(conditions.energy_above_hull, 0.01, 0.1)], -1)
-
-
-class CompositionModel(nn.Module):
+class CompositionModel(CellNetwork):
     """Probabilities of the cells (a, b, c, ...) = atoms of each element, given the elements.
 
     Elements are ordered by electronegativity, so (1, 2, 4) says the same of every spinel.
 
     Parameters
     ----------
-    cells : int tensor (V, E)
-        The cells it chooses from; unused places are 0.
-    width : int
-        Size of the hidden layers.
-    dropout : float
-        For training.
+    cells, width, dropout
+        As of CellNetwork; it chooses among these cells.
     """
 
-    cells: Tensor
-    element_features: Tensor
-
     def __init__(self, cells: Tensor, *, width: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        features = torch.from_numpy(element_features())
-        self.register_buffer("cells", cells)
-        self.register_buffer("element_features", features, persistent=False)
-        size = width // 4
-        self.element_table = nn.Embedding(MAX_Z + 1, size)
-        nn.init.normal_(self.element_table.weight, std=0.02)
-        self.element_linear = nn.Linear(features.shape[1], size)
-        self.ordering_table = nn.Embedding(len(ORDERINGS) + 1, width)
-        self.system_table = nn.Embedding(len(CRYSTAL_SYSTEMS) + 1, width)
-        self.number_in = nn.Linear(6, width)
-        self.elements_in = nn.Linear(cells.shape[1] * size, width)
-        self.hidden = hidden_layers(width, len(cells), dropout)
+        super().__init__(cells, width=width, n_classes=len(cells), dropout=dropout)
+        self.elements_in = nn.Linear(cells.shape[1] * (width // 4), width)
 
     def forward(self, elements: Tensor, conditions: ConditionBatch) -> Tensor:
         """Return log-probabilities (B, V) of the cells.
@@ -115,14 +39,8 @@ class CompositionModel(nn.Module):
         conditions : ConditionBatch
             Its `numbers` are not read.
         """
-        shown = elements * conditions.known_elements[:, None]
-        slots = self.element_table(shown) + self.element_linear(self.element_features[shown])
-        hidden = (
-            self.elements_in(slots.flatten(1))
-            + self.number_in(property_features(conditions))
-            + self.ordering_table(conditions.ordering + 1)
-            + self.system_table(conditions.crystal_system + 1)
-        )
+        slots = self.of_elements(elements, conditions)
+        hidden = self.elements_in(slots.flatten(1)) + self.of_properties(conditions)
         logits = self.hidden(hidden)
         fits = (self.cells > 0).sum(-1)[None, :] == (elements > 0).sum(-1)[:, None]
         log_p: Tensor = logits.masked_fill(~fits, -torch.inf).log_softmax(-1)

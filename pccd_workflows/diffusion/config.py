@@ -37,15 +37,8 @@ class Schedule(Section):
     shift: float = Field(1.0, gt=0, description="Noise amplitude relative to the cosine schedule")
 
 
-class CompositionSection(Section):
-    """The network that draws the number of atoms of each element."""
-
-    width: int = Field(256, ge=8)
-    epochs: int = Field(12, ge=1)
-
-
-class SymmetrySection(Section):
-    """The network that draws the space group, given the composition."""
+class SmallNetwork(Section):
+    """A network that is asked before the cloud is drawn."""
 
     width: int = Field(256, ge=8)
     epochs: int = Field(12, ge=1)
@@ -59,8 +52,12 @@ class TrainConfig(Section):
     data: Path = Field(description="Dataset of `pccd dataset build`")
     architecture: Architecture
     schedule: Schedule = Schedule()
-    composition: CompositionSection | None = CompositionSection()
-    symmetry: SymmetrySection | None = None
+    composition: SmallNetwork | None = Field(
+        SmallNetwork(), description="Draws the number of atoms of each element"
+    )
+    symmetry: SmallNetwork | None = Field(
+        None, description="Draws the space group, given the composition"
+    )
     start_from: Path | None = Field(
         None, description="Folder of a model whose denoiser training begins with"
     )

@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from pccd_workflows.diffusion.checkpoint import ModelInfo
 from pccd_workflows.diffusion.composition import CompositionModel
+from pccd_workflows.diffusion.config import SmallNetwork
 from pccd_workflows.diffusion.denoiser import Denoiser, build_denoiser
 from pccd_workflows.diffusion.schedule import cosine_log_snr
 from pccd_workflows.diffusion.symmetry import SpaceGroupModel
 from pccd_workflows.errors import InputError
+
+Small = TypeVar("Small", CompositionModel, SpaceGroupModel)
 
 
 @dataclass(frozen=True)
@@ -77,20 +81,13 @@ def assemble(info: ModelInfo, state: Mapping[str, Tensor], device: torch.device)
     """
     denoiser = build_denoiser(info.architecture)
     denoiser.load_state_dict(_part(state, "denoiser"))
-    composition = None
-    if info.composition is not None:
-        weights = _part(state, "composition")
-        composition = CompositionModel(weights["cells"], width=info.composition.width)
-        composition.load_state_dict(weights)
-        composition.eval().to(device)
-    symmetry = None
-    if info.symmetry is not None:
-        weights = _part(state, "symmetry")
-        symmetry = SpaceGroupModel(weights["cells"], width=info.symmetry.width)
-        symmetry.load_state_dict(weights)
-        symmetry.eval().to(device)
+    composition = _small_network(CompositionModel, info.composition, _part(state, "composition"))
+    symmetry = _small_network(SpaceGroupModel, info.symmetry, _part(state, "symmetry"))
+    for network in (denoiser, composition, symmetry):
+        if network is not None:
+            network.eval().to(device)
     log_snr = cosine_log_snr(info.schedule.steps, info.schedule.shift).float()
-    return Model(info, denoiser.eval().to(device), composition, symmetry, log_snr, device)
+    return Model(info, denoiser, composition, symmetry, log_snr, device)
 
 
 def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
@@ -100,3 +97,13 @@ def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
         for name, t in state.items()
         if name.startswith(part + ".")
     }
+
+
+def _small_network(
+    kind: type[Small], section: SmallNetwork | None, weights: Mapping[str, Tensor]
+) -> Small | None:
+    if section is None:
+        return None
+    network = kind(weights["cells"], width=section.width)
+    network.load_state_dict(weights)
+    return network

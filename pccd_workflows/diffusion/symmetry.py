@@ -9,60 +9,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pccd_workflows.diffusion.chemistry import MAX_Z, element_features
-from pccd_workflows.diffusion.composition import (
-    cells_of,
-    fit,
-    hidden_layers,
-    property_features,
-)
+from pccd_workflows.diffusion.cell_network import CellNetwork, fit
+from pccd_workflows.diffusion.composition import cells_of
 from pccd_workflows.diffusion.conditions import ConditionBatch
-from pccd_workflows.diffusion.dataset import (
-    CRYSTAL_SYSTEMS,
-    ORDERINGS,
-    CrystalArrays,
-    crystal_system,
-)
+from pccd_workflows.diffusion.dataset import CrystalArrays, crystal_system
 from pccd_workflows.diffusion.denoiser import N_SPACE_GROUPS
 
 
-class SpaceGroupModel(nn.Module):
+class SpaceGroupModel(CellNetwork):
     """Probabilities of the 230 space groups, given elements and numbers of atoms.
 
     Parameters
     ----------
-    cells : int tensor (V, E)
-        Numbers of atoms of each element, most electropositive first, of the cells that have an
-        entry of their own; other cells are known by their numbers alone.
-    width : int
-        Size of the hidden layers.
-    dropout : float
-        For training.
+    cells, width, dropout
+        As of CellNetwork; these cells have an entry of their own, others are known by their
+        numbers alone.
     """
 
-    cells: Tensor
-    element_features: Tensor
     system_of_group: Tensor
 
     def __init__(self, cells: Tensor, *, width: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        features = torch.from_numpy(element_features())
-        self.register_buffer("cells", cells)
-        self.register_buffer("element_features", features, persistent=False)
+        super().__init__(cells, width=width, n_classes=N_SPACE_GROUPS, dropout=dropout)
         systems = [crystal_system(group) for group in range(1, N_SPACE_GROUPS + 1)]
         self.register_buffer("system_of_group", torch.tensor(systems), persistent=False)
-        size = width // 4
-        self.element_table = nn.Embedding(MAX_Z + 1, size)
-        self.element_linear = nn.Linear(features.shape[1], size)
-        self.count_in = nn.Linear(2, size)
-        self.slots_in = nn.Linear(cells.shape[1] * size, width)
+        self.count_in = nn.Linear(2, width // 4)
+        self.slots_in = nn.Linear(cells.shape[1] * (width // 4), width)
         self.cell_table = nn.Embedding(len(cells) + 1, width)  # row 0: a cell without entry
-        self.ordering_table = nn.Embedding(len(ORDERINGS) + 1, width)
-        self.system_table = nn.Embedding(len(CRYSTAL_SYSTEMS) + 1, width)
-        self.number_in = nn.Linear(6, width)
-        for table in (self.element_table, self.cell_table):
-            nn.init.normal_(table.weight, std=0.02)
-        self.hidden = hidden_layers(width, N_SPACE_GROUPS, dropout)
+        nn.init.normal_(self.cell_table.weight, std=0.02)
 
     def forward(
         self, elements: Tensor, counts: Tensor, entries: Tensor, conditions: ConditionBatch
@@ -78,22 +51,15 @@ class SpaceGroupModel(nn.Module):
         conditions : ConditionBatch
             Its `numbers` and `space_group` are not read.
         """
-        shown = elements * conditions.known_elements[:, None]
         amount = torch.stack([counts / counts.sum(1, keepdim=True), counts / 10], -1)
-        slots = (
-            self.element_table(shown)
-            + self.element_linear(self.element_features[shown])
-            + self.count_in(amount)
-        )
-        system = conditions.crystal_system
+        slots = self.of_elements(elements, conditions) + self.count_in(amount)
         hidden = (
             self.slots_in(slots.flatten(1))
             + self.cell_table(entries)
-            + self.number_in(property_features(conditions))
-            + self.ordering_table(conditions.ordering + 1)
-            + self.system_table(system + 1)
+            + self.of_properties(conditions)
         )
         logits = self.hidden(hidden)
+        system = conditions.crystal_system
         excluded = (system[:, None] >= 0) & (self.system_of_group != system[:, None])
         log_p: Tensor = logits.masked_fill(excluded, -torch.inf).log_softmax(-1)
         return log_p

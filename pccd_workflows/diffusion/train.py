@@ -342,27 +342,17 @@ def write_model(
     """
     crystals, held_out = data.of_split("train"), data.of_split("val")
     known = conditions_of(crystals)
-    composition = None
+    measured_on = (held_out, conditions_of(held_out)) if len(held_out) else None
+    composition = symmetry = None
     losses: dict[str, float] = {}
     if config.composition is not None:
         composition, figures = train_composition_model(
-            crystals,
-            known,
-            (held_out, conditions_of(held_out)) if len(held_out) else None,
-            width=config.composition.width,
-            epochs=config.composition.epochs,
-            seed=config.seed,
+            crystals, known, measured_on, **config.composition.model_dump(), seed=config.seed
         )
         losses |= {f"composition_{name}": value for name, value in figures.items()}
-    symmetry = None
     if config.symmetry is not None:
         symmetry, figures = train_space_group_model(
-            crystals,
-            known,
-            (held_out, conditions_of(held_out)) if len(held_out) else None,
-            width=config.symmetry.width,
-            epochs=config.symmetry.epochs,
-            seed=config.seed,
+            crystals, known, measured_on, **config.symmetry.model_dump(), seed=config.seed
         )
         losses |= {f"space_group_{name}": value for name, value in figures.items()}
     numbers = np.unique(crystals.numbers)
