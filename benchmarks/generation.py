@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 import torch
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler, load_campaign
+from pccd_workflows.diffusion.cells import SampleRequest, draw_elements
 from pccd_workflows.diffusion.checkpoint import ModelInfo, find_model, load_model
 from pccd_workflows.diffusion.config import load_train_config
 from pccd_workflows.diffusion.denoiser import build_denoiser
 from pccd_workflows.diffusion.model import Model, pick_device
-from pccd_workflows.diffusion.sample import SampleRequest, draw_elements, sample_clouds
+from pccd_workflows.diffusion.sample import sample_clouds
 from pccd_workflows.diffusion.schedule import cosine_log_snr
 from pccd_workflows.pointcloud.decode import DecodeError, decode
 from pccd_workflows.settings import REPOSITORY, get_settings

@@ -18,7 +18,7 @@ import numpy as np
 from pymatgen.core import Composition, Element, Structure
 
 from pccd_workflows.campaign import Conditions, Sampler, load_campaign
-from pccd_workflows.diffusion.dataset import CrystalArrays
+from pccd_workflows.diffusion.dataset import CrystalArrays, split_of_record
 from pccd_workflows.diffusion.records import read_records
 from pccd_workflows.evaluation.generation import evaluate_generation
 from pccd_workflows.evaluation.published import table_2
@@ -43,8 +43,8 @@ from pccd_workflows.levels import get_level
 from pccd_workflows.settings import REPOSITORY, Settings
 
 if TYPE_CHECKING:
+    from pccd_workflows.diffusion.cells import SampleRequest
     from pccd_workflows.diffusion.model import Model
-    from pccd_workflows.diffusion.sample import SampleRequest
     from pccd_workflows.external.disk_results import DiskResults
 
 LEGACY_TABLE = "mp_legacy_formation_energies.jsonl.gz"
@@ -66,7 +66,7 @@ class KnownCrystalsFile:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Geometry and energy above hull of each crystal."""
+        """Geometry, energy above hull and split of each crystal."""
         return [
             {
                 "id": str(row.get("id", number)),
@@ -74,6 +74,7 @@ class KnownCrystalsFile:
                 "lattice": np.asarray(row["lattice"], dtype=float),
                 "frac_coords": np.asarray(row["frac_coords"], dtype=float),
                 "energy_above_hull": stated_energy_above_hull(row),
+                "split": split_of_record(row),
             }
             for number, row in enumerate(read_records(self.path))
             if {"species", "lattice", "frac_coords"} <= row.keys()
@@ -320,7 +321,7 @@ def _batch_requests(
     name: str, samples: int, conditions: Conditions | None
 ) -> tuple[list["SampleRequest"], int]:
     """Return what a campaign file of flows/ asks for, and its seed."""
-    from pccd_workflows.diffusion.sample import draw_elements
+    from pccd_workflows.diffusion.cells import draw_elements
 
     generate = load_campaign(REPOSITORY / "flows" / f"{name}.yaml").generate
     asked = [draw_elements(generate, i) for i in range(samples)]

@@ -142,8 +142,8 @@ class Sampler(Section):
         0.5,
         ge=0,
         le=2,
-        description="Space group and noise are drawn from p^(1/temperature); 1 = as learned, 0 = "
-        "always the likeliest",
+        description="Space group, structure type and noise are drawn from p^(1/temperature); 1 = "
+        "as learned, 0 = always the likeliest",
     )
     composition_temperature: float = Field(
         1.0,

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from pccd_workflows.evaluation.reconstruction import Reconstruction
     from pccd_workflows.settings import Settings
 
-DEFAULT_PARTS = ("reconstruction", "control", "inversion", "csp", "similarity", "generation")
+DEFAULT_PARTS = (
+    "reconstruction",
+    "control",
+    "inversion",
+    "csp",
+    "substitution",
+    "similarity",
+    "generation",
+)
 MAX_SIMILARITY = 64
 """Pairs that are compared by all six metrics: neighbours and potentials take a second a pair."""
 
@@ -118,6 +126,18 @@ class Evaluation:
         attempts = self.request.attempts
         return predict_structures(self.model, self.crystals, **self._common(), attempts=attempts)
 
+    def _substitution(self) -> Any:
+        from pccd_workflows.assessment import known_file
+        from pccd_workflows.evaluation.substitution import substitute
+
+        analogues = self.model.analogues
+        if analogues is None or self.request.data.suffix == ".npz":
+            raise InputError(
+                "--only substitution needs a model with analogues and --data as JSON lines."
+            )
+        known = [row for row in known_file(self.request.data).rows if row["split"] == "train"]
+        return substitute(self.measure("csp").targets, known, analogues.distance)
+
     def _similarity(self) -> Any:
         from pccd_workflows.assessment import disk_results
         from pccd_workflows.evaluation.similarity import compare_pairs
@@ -171,8 +191,8 @@ def command_line() -> str:
     return shlex.join(["pccd", *sys.argv[1:]])
 
 
-def chosen_parts(only: str | None, info: "ModelInfo") -> list[str]:
-    """Return the names of the parts that --only names; all that the model can do if left out.
+def chosen_parts(only: str | None, info: "ModelInfo", data: Path) -> list[str]:
+    """Return the names of the parts that --only names; all that can be measured if left out.
 
     Raises
     ------
@@ -180,8 +200,12 @@ def chosen_parts(only: str | None, info: "ModelInfo") -> list[str]:
         If there is no such part.
     """
     if only is None:
-        asks = "composition" in info.conditions
-        return [name for name in DEFAULT_PARTS if asks or name != "csp"]
+        left_out = set()
+        if "composition" not in info.conditions:
+            left_out |= {"csp", "substitution"}
+        if info.symmetry is None or data.suffix == ".npz":
+            left_out.add("substitution")
+        return [name for name in DEFAULT_PARTS if name not in left_out]
     names = [part.strip() for part in only.split(",") if part.strip()]
     if unknown := [name for name in names if name not in DEFAULT_PARTS]:
         raise InputError(f"--only: unknown part {unknown[0]!r}; use {', '.join(DEFAULT_PARTS)}.")

@@ -101,8 +101,9 @@ def sample(
             },
         }
     )
+    from pccd_workflows.diffusion.cells import SampleRequest, draw_elements
     from pccd_workflows.diffusion.checkpoint import find_model, load_model
-    from pccd_workflows.diffusion.sample import SampleRequest, draw_elements, sample_clouds
+    from pccd_workflows.diffusion.sample import sample_clouds
     from pccd_workflows.pointcloud.decode import DecodeError, decode
     from pccd_workflows.settings import get_settings
 
@@ -222,8 +223,9 @@ def evaluate(
     """Measure a model on held-out crystals.
 
     Parts: reconstruction (the seed paper's test), control (the same from pure noise), inversion
-    (crystal to noise and back), csp (structure prediction), similarity (six metrics between
-    crystals and their reconstructions), generation (validity, novelty, with --level stability).
+    (crystal to noise and back), csp (structure prediction), substitution (the same by the nearest
+    training crystal with its elements exchanged), similarity (six metrics between crystals and
+    their reconstructions), generation (validity, novelty, with --level stability).
     """
     from pccd_workflows.cli import evaluation
 
@@ -242,7 +244,7 @@ def evaluate(
 
     settings = get_settings()
     folder = find_model(name, settings)
-    parts = evaluation.chosen_parts(only, read_model_info(folder))
+    parts = evaluation.chosen_parts(only, read_model_info(folder), data)
     model = load_model(folder, settings.device)
     held_out = read_crystals(data, split, model.info)
     request = evaluation.Request(

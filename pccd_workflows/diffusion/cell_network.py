@@ -57,6 +57,11 @@ class CellNetwork(nn.Module):
         )
         return embedded
 
+    def element_vectors(self) -> Tensor:
+        """Return the embedding (Z, width / 4) of each atomic number; row 0 is a hidden element."""
+        vectors: Tensor = self.element_table.weight + self.element_linear(self.element_features)
+        return vectors
+
     def of_properties(self, conditions: ConditionBatch) -> Tensor:
         """Return the embedding (B, width) of gap, energy above hull, ordering, crystal system."""
         gap = scalar_features(conditions.band_gap, 0.05, 2.0)

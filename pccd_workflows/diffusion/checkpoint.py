@@ -165,16 +165,23 @@ def save_model(folder: Path, model: "Model") -> ModelInfo:
     import torch
     from safetensors.torch import save
 
+    from pccd_workflows.diffusion.model import ANALOGUES
+
     tensors = {
         name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().cpu()
         for name, t in model.state().items()
     }
     folder.mkdir(parents=True, exist_ok=True)
     content = save(tensors)
+    weights = [
+        t
+        for name, t in tensors.items()
+        if t.is_floating_point() and not name.startswith(f"{ANALOGUES}.")
+    ]
     info = model.info.model_copy(
         update={
             "weights_sha256": hashlib.sha256(content).hexdigest(),
-            "parameters": sum(t.numel() for t in tensors.values() if t.is_floating_point()),
+            "parameters": sum(t.numel() for t in weights),
         }
     )
     _replace(folder / WEIGHTS_FILE, content)

@@ -25,6 +25,8 @@ class ConditionBatch:
         Index into ORDERINGS and CRYSTAL_SYSTEMS; -1 = open.
     space_group : int64 tensor (B,)
         1 to 230; -1 = open.
+    structure_type : int64 tensor (B,)
+        Number of the structure type in the training data, see CrystalArrays; 0 = open.
     known_elements : bool tensor (B,)
         False hides which elements the sites hold (not how many of each), for guidance.
     """
@@ -35,6 +37,7 @@ class ConditionBatch:
     ordering: Tensor
     crystal_system: Tensor
     space_group: Tensor
+    structure_type: Tensor
     known_elements: Tensor
 
     def to(self, device: torch.device) -> "ConditionBatch":
@@ -56,6 +59,7 @@ class ConditionBatch:
             ordering=torch.full_like(self.ordering, UNKNOWN),
             crystal_system=torch.full_like(self.crystal_system, UNKNOWN),
             space_group=torch.full_like(self.space_group, UNKNOWN),
+            structure_type=torch.zeros_like(self.structure_type),
             known_elements=torch.zeros_like(self.known_elements),
         )
 
@@ -69,20 +73,20 @@ class ConditionBatch:
         """Return the batch with conditions left open at random, each on its own.
 
         The crystal system says less than the space group, so it is dropped only with it, and then
-        every other time.
+        every other time. The structure type says more: it is dropped with it and on its own.
 
         Parameters
         ----------
         properties : float
-            Probability of dropping each of gap, energy, ordering and space group.
+            Probability of dropping each of gap, energy, ordering, space group and structure type.
         elements : float
             Probability of hiding the elements and all properties (what guidance compares with).
         generator : torch.Generator
             Source of the random numbers (on the CPU).
         """
-        chance = torch.rand((5, len(self.band_gap)), generator=generator).to(self.numbers.device)
-        hide = chance[4] < elements
-        gap, energy, ordering, group = (chance[i] < properties for i in range(4))
+        chance = torch.rand((6, len(self.band_gap)), generator=generator).to(self.numbers.device)
+        hide = chance[5] < elements
+        gap, energy, ordering, group, kind = (chance[i] < properties for i in range(5))
         system = chance[3] < properties / 2
         return replace(
             self,
@@ -91,6 +95,7 @@ class ConditionBatch:
             ordering=self.ordering.masked_fill(ordering | hide, UNKNOWN),
             crystal_system=self.crystal_system.masked_fill(system | hide, UNKNOWN),
             space_group=self.space_group.masked_fill(group | hide, UNKNOWN),
+            structure_type=self.structure_type.masked_fill(kind | group | hide, 0),
             known_elements=self.known_elements & ~hide,
         )
 
@@ -104,5 +109,6 @@ def conditions_of(arrays: CrystalArrays) -> ConditionBatch:
         ordering=torch.from_numpy(arrays.ordering.astype(np.int64)),
         crystal_system=torch.from_numpy(arrays.crystal_system.astype(np.int64)),
         space_group=torch.from_numpy(arrays.space_group.astype(np.int64)),
+        structure_type=torch.from_numpy(arrays.structure_type.astype(np.int64)),
         known_elements=torch.ones(len(arrays), dtype=torch.bool),
     )

@@ -28,6 +28,7 @@ class Architecture(Section):
     heads: int = Field(4, ge=1)
     max_sites: int = Field(16, ge=1, le=64)
     max_elements: int = Field(3, ge=1, le=MAX_ELEMENTS)
+    structure_types: int = Field(0, ge=0, description="Most frequent structure types it knows")
 
 
 class Schedule(Section):

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.campaign import LAST_SPACE_GROUP
-from pccd_workflows.diffusion.canonical import canonical_cell
+from pccd_workflows.diffusion.canonical import CanonicalCell, canonical_cell
 from pccd_workflows.diffusion.chemistry import MAX_Z
 from pccd_workflows.diffusion.records import Record, read_records
+from pccd_workflows.diffusion.structure_type import hash_type, number_types, structure_type
 from pccd_workflows.diffusion.training_index import hash_key
 from pccd_workflows.errors import InputError
 from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements, symbol
@@ -31,7 +32,7 @@ NEVER_RELAXED = "X2YZ never relaxed (MP's mp-109xxxx)"
 """Some 1,900 entries that MP serves at about 200 Å^3 per atom, counted apart."""
 CHUNK = 4096
 """Crystals that are held as rows before they become columns."""
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 DTYPES: dict[str, Any] = {
@@ -43,10 +44,11 @@ DTYPES: dict[str, Any] = {
     "energy_above_hull": np.float32,
     "ordering": np.int8,
     "space_group": np.int16,
+    "structure_type": np.int64,
     "split": np.int8,
     "key": np.int64,
 }
-"""Columns of a dataset file."""
+"""Columns of a dataset as they are read; structure types become numbers at the end."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ class CrystalArrays:
         Index into ORDERINGS, -1 unknown.
     space_group : int16 array (N,)
         Number of the space group, 1 to 230.
+    structure_type : int32 array (N,)
+        Structure types (see `structure_type`) by their frequency in the train split, from 1; 0 is
+        one that the train split does not have.
     split : int8 array (N,)
         Index into SPLITS.
     key : int64 array (N,)
@@ -82,6 +87,7 @@ class CrystalArrays:
     energy_above_hull: NDArray[np.float32]
     ordering: NDArray[np.int8]
     space_group: NDArray[np.int16]
+    structure_type: NDArray[np.int32]
     split: NDArray[np.int8]
     key: NDArray[np.int64]
 
@@ -118,6 +124,16 @@ def split_of(chemsys: str) -> Split:
     digest = hashlib.sha256(chemsys.encode()).digest()
     place = int.from_bytes(digest[:8], "big") % 100
     return "train" if place < 92 else "val" if place < 95 else "test"
+
+
+def split_of_record(record: Record) -> str | None:
+    """Return the split that a record names or that its elements decide; None if it must be read."""
+    named, species = record.get("split"), record.get("species")
+    if named is not None:
+        return str(named)
+    if isinstance(species, list) and all(isinstance(name, str) for name in species):
+        return split_of("-".join(sorted(set(species))))
+    return None
 
 
 @dataclass(frozen=True)
@@ -161,6 +177,7 @@ def build_dataset(
     limits: DatasetLimits = DatasetLimits(),
     *,
     resplit: bool = False,
+    with_types: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[CrystalArrays, Counter[str]]:
     """Read crystals and write them in canonical form.
@@ -173,6 +190,8 @@ def build_dataset(
         Other crystals are left out.
     resplit : bool
         Ignore the splits that records name; the chemical system decides.
+    with_types : bool
+        Name the structure types: what training needs, and most of the time that this takes.
     progress : callable
         Called with the number of crystals read so far.
 
@@ -193,7 +212,7 @@ def build_dataset(
     records = read_records(source) if isinstance(source, Path) else source
     for count, record in enumerate(records, start=1):
         try:
-            rows.append(_row(record, limits, resplit=resplit))
+            rows.append(_row(record, limits, resplit=resplit, with_types=with_types))
         except _RejectedError as reason:
             rejected[str(reason)] += 1
         if len(rows) == CHUNK:
@@ -208,6 +227,8 @@ def build_dataset(
         name = source if isinstance(source, Path) else "The source"
         raise InputError(f"{name} holds no crystal to learn from ({why}).")
     columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in DTYPES}
+    in_train = columns["split"] == SPLITS.index("train")
+    columns["structure_type"] = number_types(columns["structure_type"], in_train)
     return CrystalArrays(**columns), rejected
 
 
@@ -218,7 +239,9 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     }
 
 
-def _row(record: Record, limits: DatasetLimits, *, resplit: bool = False) -> dict[str, Any]:
+def _row(
+    record: Record, limits: DatasetLimits, *, resplit: bool, with_types: bool
+) -> dict[str, Any]:
     """Return one crystal in columns; raises _RejectedError with the reason if it is left out."""
     if record.get("structure") is not None:
         record = {**record, **_reduced(record["structure"])}
@@ -257,9 +280,20 @@ def _row(record: Record, limits: DatasetLimits, *, resplit: bool = False) -> dic
         "energy_above_hull": hull,
         "ordering": ORDERINGS.index(ordering) if ordering in ORDERINGS else -1,
         "space_group": spacegroup,
+        "structure_type": _structure_type(cell) if with_types else 0,
         "split": SPLITS.index(split),
         "key": hash_key(_reduced_formula(record["species"]), spacegroup, n),
     }
+
+
+def _structure_type(cell: CanonicalCell) -> int:
+    """Return the structure type of a cell in the precision in which it is written."""
+    from pymatgen.core import Lattice
+
+    lengths, angles = (x.astype(np.float32).tolist() for x in (cell.lengths, cell.angles))
+    lattice = Lattice.from_parameters(*lengths, *angles).matrix
+    frac = cell.frac_coords.astype(np.float32).astype(np.float64)
+    return hash_type(structure_type(lattice, cell.numbers, frac))
 
 
 def _energy_above_hull(record: Record) -> object:

@@ -57,6 +57,7 @@ def build_denoiser(architecture: Architecture) -> "Denoiser":
         heads=architecture.heads,
         max_sites=architecture.max_sites,
         max_elements=architecture.max_elements,
+        structure_types=architecture.structure_types,
     )
 
 
@@ -120,6 +121,8 @@ class PointTransformer(Denoiser):
         Size of the transformer.
     max_sites, max_elements : int
         Most sites and elements of a cell.
+    structure_types : int
+        Structure types 1, 2, ... that it knows; others are open to it.
     """
 
     draws_composition = True
@@ -130,7 +133,14 @@ class PointTransformer(Denoiser):
     covalent_radii: Tensor
 
     def __init__(
-        self, *, width: int, depth: int, heads: int, max_sites: int, max_elements: int = 3
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        max_sites: int,
+        max_elements: int = 3,
+        structure_types: int = 0,
     ) -> None:
         super().__init__()
         self.max_sites = max_sites
@@ -159,6 +169,8 @@ class PointTransformer(Denoiser):
         self.ordering_table = nn.Embedding(len(ORDERINGS) + 1, width)
         self.system_table = nn.Embedding(len(CRYSTAL_SYSTEMS) + 1, width)
         self.space_group_table = nn.Embedding(N_SPACE_GROUPS + 1, width)
+        self.type_table = nn.Embedding(structure_types + 1, width)
+        self.type_in = nn.Linear(width, width, bias=False)
         self.gap_in = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width))
         self.energy_in = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width))
         self.noise_in = nn.Sequential(nn.Linear(N_NOISE, width), nn.SiLU(), nn.Linear(width, width))
@@ -174,7 +186,8 @@ class PointTransformer(Denoiser):
             nn.init.zeros_(linear.bias)
         for table in (m for m in self.modules() if isinstance(m, nn.Embedding)):
             nn.init.normal_(table.weight, std=0.1)
-        nn.init.zeros_(self.space_group_table.weight)
+        for new in (self.space_group_table, self.type_table, self.type_in):
+            nn.init.zeros_(new.weight)
 
     def forward(self, noisy: Tensor, log_snr: Tensor, conditions: ConditionBatch) -> Tensor:
         """Return the predicted clean cloud.
@@ -330,7 +343,7 @@ class PointTransformer(Denoiser):
         mean_features = (features * present[..., None]).sum(1) / n[:, None]
         lattice_token = self.lattice_in(
             torch.cat([y_lattice / (1 + lattice_var).sqrt(), mean_features], -1)
-        )
+        ) + self.type_in(self.of_type(conditions))
         x = torch.cat([lattice_token[:, None], site_tokens], dim=1)
         context = functional.silu(self.context(lattice_var[:, 0], n, conditions))
         modulation = self.modulation(context)[:, None].chunk(6, -1)
@@ -351,6 +364,13 @@ class PointTransformer(Denoiser):
         x = self.out_norm(x) * (1 + scale) + shift
         return self.site_out(x[:, 1:]), self.lattice_out(x[:, 0])
 
+    def of_type(self, conditions: ConditionBatch) -> Tensor:
+        """Return the embedding (B, width) of the structure type; types it does not know as 0."""
+        kinds = conditions.structure_type
+        known = kinds < self.type_table.num_embeddings
+        embedded: Tensor = self.type_table(kinds * known)
+        return embedded
+
     def context(self, variance: Tensor, n: Tensor, conditions: ConditionBatch) -> Tensor:
         """Return the embedding (B, width) of noise level and conditions."""
         level = variance.log()[:, None] / 4
@@ -363,6 +383,7 @@ class PointTransformer(Denoiser):
             + self.ordering_table(conditions.ordering + 1)
             + self.system_table(conditions.crystal_system + 1)
             + self.space_group_table(conditions.space_group.clamp(min=0))
+            + self.of_type(conditions)
             + self.gap_in(scalar_features(gap, 0.05, 2.0))
             + self.energy_in(scalar_features(hull, 0.01, 0.1))
         )

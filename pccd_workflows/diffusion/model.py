@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from pccd_workflows.diffusion.analogues import Analogues
 from pccd_workflows.diffusion.checkpoint import ModelInfo
 from pccd_workflows.diffusion.composition import CompositionModel
 from pccd_workflows.diffusion.config import SmallNetwork
@@ -15,6 +16,7 @@ from pccd_workflows.diffusion.schedule import cosine_log_snr
 from pccd_workflows.diffusion.symmetry import SpaceGroupModel
 from pccd_workflows.errors import InputError
 
+ANALOGUES = "analogues"
 Small = TypeVar("Small", CompositionModel, SpaceGroupModel)
 
 
@@ -30,6 +32,8 @@ class Model:
         None if the cloud decides how many atoms of each element there are.
     symmetry : SpaceGroupModel or None
         None if the cloud decides the space group.
+    analogues : Analogues or None
+        Training crystals that vote with the two networks; None if there is no `symmetry`.
     log_snr : float32 tensor (T + 1,)
         Noise schedule.
     device : torch.device
@@ -39,6 +43,7 @@ class Model:
     denoiser: Denoiser
     composition: CompositionModel | None
     symmetry: SpaceGroupModel | None
+    analogues: Analogues | None
     log_snr: Tensor
     device: torch.device
 
@@ -49,12 +54,14 @@ class Model:
             "composition": self.composition,
             "symmetry": self.symmetry,
         }
-        return {
+        networks = {
             f"{part}.{name}": tensor
             for part, module in parts.items()
             if module is not None
             for name, tensor in module.state_dict().items()
         }
+        voters = self.analogues.state() if self.analogues is not None else {}
+        return networks | {f"{ANALOGUES}.{name}": column for name, column in voters.items()}
 
 
 def pick_device(name: str) -> torch.device:
@@ -83,17 +90,20 @@ def assemble(info: ModelInfo, state: Mapping[str, Tensor], device: torch.device)
     denoiser.load_state_dict(_part(state, "denoiser"))
     composition = _small_network(CompositionModel, info.composition, _part(state, "composition"))
     symmetry = _small_network(SpaceGroupModel, info.symmetry, _part(state, "symmetry"))
+    analogues = None
+    if info.symmetry is not None:
+        analogues = Analogues.from_state(_part(state, ANALOGUES, keep_type=True))
     for network in (denoiser, composition, symmetry):
         if network is not None:
             network.eval().to(device)
     log_snr = cosine_log_snr(info.schedule.steps, info.schedule.shift).float()
-    return Model(info, denoiser, composition, symmetry, log_snr, device)
+    return Model(info, denoiser, composition, symmetry, analogues, log_snr, device)
 
 
-def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """Return the tensors of one network, in float32."""
+def _part(state: Mapping[str, Tensor], part: str, *, keep_type: bool = False) -> dict[str, Tensor]:
+    """Return the tensors of one part, those of networks in float32."""
     return {
-        name.removeprefix(part + "."): t.float() if t.is_floating_point() else t
+        name.removeprefix(part + "."): t.float() if t.is_floating_point() and not keep_type else t
         for name, t in state.items()
         if name.startswith(part + ".")
     }

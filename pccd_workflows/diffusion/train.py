@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pccd_workflows.diffusion.analogues import find_analogues, measure
 from pccd_workflows.diffusion.checkpoint import ModelInfo, save_model
 from pccd_workflows.diffusion.composition import train_composition_model
 from pccd_workflows.diffusion.conditions import ConditionBatch, conditions_of
@@ -329,7 +330,7 @@ def is_first_process() -> bool:
 def write_model(
     config: TrainConfig, data: CrystalArrays, denoiser: Denoiser, progress: Progress, out: Path
 ) -> ModelInfo:
-    """Fit the composition network and write weights, model.json and training index.
+    """Fit the small networks, find analogues; write weights, model.json and training index.
 
     Parameters
     ----------
@@ -343,7 +344,7 @@ def write_model(
     crystals, held_out = data.of_split("train"), data.of_split("val")
     known = conditions_of(crystals)
     measured_on = (held_out, conditions_of(held_out)) if len(held_out) else None
-    composition = symmetry = None
+    composition = symmetry = analogues = None
     losses: dict[str, float] = {}
     if config.composition is not None:
         composition, figures = train_composition_model(
@@ -355,6 +356,10 @@ def write_model(
             crystals, known, measured_on, **config.symmetry.model_dump(), seed=config.seed
         )
         losses |= {f"space_group_{name}": value for name, value in figures.items()}
+        analogues = find_analogues(crystals, symmetry)
+        if composition is not None and len(held_out):
+            voted = measure(analogues, symmetry, composition, held_out)
+            losses |= {f"voted_{name}": value for name, value in voted.items()}
     numbers = np.unique(crystals.numbers)
     info = ModelInfo(
         name=config.name,
@@ -381,7 +386,7 @@ def write_model(
         },
     )
     log_snr = cosine_log_snr(config.schedule.steps, config.schedule.shift).float()
-    model = Model(info, denoiser, composition, symmetry, log_snr, torch.device("cpu"))
+    model = Model(info, denoiser, composition, symmetry, analogues, log_snr, torch.device("cpu"))
     out.mkdir(parents=True, exist_ok=True)
     write_training_index(out, crystals.key)
     return save_model(out, model)

@@ -18,7 +18,7 @@ from pccd_workflows.diffusion.dataset import (
     DatasetLimits,
     build_dataset,
     read_dataset,
-    split_of,
+    split_of_record,
 )
 from pccd_workflows.diffusion.records import Record, read_records
 from pccd_workflows.errors import InputError
@@ -29,8 +29,8 @@ from pccd_workflows.pointcloud.encode import PointCloud
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
+    from pccd_workflows.diffusion.cells import SampleRequest
     from pccd_workflows.diffusion.checkpoint import ModelInfo
-    from pccd_workflows.diffusion.sample import SampleRequest
 
 LITERATURE_MATCHER = {"stol": 0.5, "ltol": 0.3, "angle_tol": 10.0}
 """Tolerances of the match rates of CDVAE, DiffCSP, FlowMM and all that compare with them."""
@@ -75,7 +75,7 @@ def read_crystals(data: Path, split: str, info: "ModelInfo") -> HeldOut:
         arrays, rejected = read_dataset(data), {}
     else:
         limits = DatasetLimits(max_sites=info.max_sites, max_elements=info.max_elements)
-        arrays, counted = build_dataset(_maybe_of_split(data, split), limits)
+        arrays, counted = build_dataset(_maybe_of_split(data, split), limits, with_types=False)
         rejected = dict(counted)
     if split != ALL:
         arrays = arrays.take(arrays.split == SPLITS.index(split))  # type: ignore[arg-type]
@@ -105,22 +105,12 @@ def _maybe_of_split(data: Path, split: str) -> Iterator[Record]:
     """Yield the records that may be of the split: canonical cells of the others cost minutes."""
     none = True
     for record in read_records(data):
-        if split == ALL or _split_if_plain(record) in (split, None):
+        if split == ALL or split_of_record(record) in (split, None):
             none = False
             yield record
     if none:
         hint = "" if split == ALL else f" of the split {split}; --split all takes every crystal"
         raise InputError(f"{data} holds no crystal{hint}.")
-
-
-def _split_if_plain(record: Record) -> str | None:
-    """Return the split that a record names or that its elements decide; None if it must be read."""
-    named, species = record.get("split"), record.get("species")
-    if named is not None:
-        return str(named)
-    if isinstance(species, list) and all(isinstance(name, str) for name in species):
-        return split_of("-".join(sorted(set(species))))
-    return None
 
 
 def draw_rows(crystals: CrystalArrays, samples: int, seed: int) -> CrystalArrays:
@@ -157,7 +147,7 @@ def composition_requests(crystals: CrystalArrays, info: "ModelInfo") -> list["Sa
     """Return requests for the cells of crystals, e.g. Mg2Mn4O8; for their elements if a model
     cannot be asked for more.
     """
-    from pccd_workflows.diffusion.sample import SampleRequest
+    from pccd_workflows.diffusion.cells import SampleRequest
 
     asks = "composition" in info.conditions
     return [
@@ -172,7 +162,7 @@ def composition_requests(crystals: CrystalArrays, info: "ModelInfo") -> list["Sa
 
 def seed_requests(crystals: CrystalArrays, info: "ModelInfo") -> list["SampleRequest"]:
     """Return requests for what the seed paper gives: elements, band gap, magnetic ordering."""
-    from pccd_workflows.diffusion.sample import SampleRequest
+    from pccd_workflows.diffusion.cells import SampleRequest
 
     return [
         SampleRequest(i, elements_of(crystals, i), _seed_conditions(crystals, i, info.conditions))

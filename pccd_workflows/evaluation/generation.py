@@ -59,7 +59,7 @@ def _obedience(
     """Return how often crystals have the composition or number of atoms that was asked for."""
     from pymatgen.core import Composition
 
-    from pccd_workflows.diffusion.sample import SampleRequest
+    from pccd_workflows.diffusion.cells import SampleRequest
 
     rows = rows[: max(1, len(rows) // 4)]
     elements = [_elements(crystals.numbers[row]) for row in rows]

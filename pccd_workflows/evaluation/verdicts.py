@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from pccd_workflows.candidate import Screening
+    from pccd_workflows.diffusion.cells import SampleRequest
     from pccd_workflows.diffusion.model import Model
-    from pccd_workflows.diffusion.sample import SampleRequest
 
 VALID_DISTANCE = 0.5
 """Å; the literature's validity (CDVAE) asks for this shortest distance ..."""
@@ -119,7 +119,7 @@ def requests_for(
     asked: Sequence[tuple[str, ...]], conditions: Conditions | None = None
 ) -> list["SampleRequest"]:
     """Return one request per set of elements, nothing else asked unless given."""
-    from pccd_workflows.diffusion.sample import SampleRequest
+    from pccd_workflows.diffusion.cells import SampleRequest
 
     given = conditions or Conditions()
     return [SampleRequest(i, elements, given) for i, elements in enumerate(asked)]

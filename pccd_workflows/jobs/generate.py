@@ -39,8 +39,9 @@ def sample_documents(
     campaign: Campaign, indices: Sequence[int], weights_sha256: str
 ) -> Iterator[dict[str, Any]]:
     """Sample crystals and yield one document each, as soon as its batch is done."""
+    from pccd_workflows.diffusion.cells import SampleRequest, draw_elements
     from pccd_workflows.diffusion.checkpoint import find_model, load_model
-    from pccd_workflows.diffusion.sample import SampleRequest, draw_elements, sample_clouds
+    from pccd_workflows.diffusion.sample import sample_clouds
 
     settings = get_settings()
     request = campaign.generate

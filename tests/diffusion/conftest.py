@@ -83,6 +83,7 @@ def tiny_config(dataset_file):
                 "depth": 2,
                 "heads": 2,
                 "max_elements": 4,
+                "structure_types": 4,
             },
             "schedule": {"steps": 1000, "shift": 4.0},
             "composition": {"width": 32, "epochs": 20},

@@ -25,7 +25,14 @@ NUMBERS = torch.tensor([[12, 12, 25, 8, 8], [55, 17, 0, 0, 0]])
 OPEN = torch.full((2,), torch.nan)
 UNKNOWN = torch.full((2,), -1)
 CONDITIONS = ConditionBatch(
-    NUMBERS, OPEN, OPEN, UNKNOWN, UNKNOWN, UNKNOWN, torch.ones(2, dtype=torch.bool)
+    NUMBERS,
+    OPEN,
+    OPEN,
+    UNKNOWN,
+    UNKNOWN,
+    UNKNOWN,
+    torch.zeros(2, dtype=torch.long),
+    torch.ones(2, dtype=torch.bool),
 )
 
 

@@ -5,14 +5,9 @@ import pytest
 import torch
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler
+from pccd_workflows.diffusion.cells import SampleRequest, draw_cell, draw_elements
 from pccd_workflows.diffusion.checkpoint import load_model
-from pccd_workflows.diffusion.sample import (
-    SampleRequest,
-    draw_cell,
-    draw_elements,
-    draw_space_group,
-    sample_clouds,
-)
+from pccd_workflows.diffusion.sample import sample_clouds
 from pccd_workflows.errors import InputError
 from pccd_workflows.pointcloud.decode import decode
 from pccd_workflows.settings import REPOSITORY
@@ -79,23 +74,33 @@ def test_the_space_group_acts(tiny_model):
     assert cubic < 1.2
 
 
+def space_groups(model, requests, sampler):
+    return [draw_cell(model, request, 0, sampler).space_group for request in requests]
+
+
 def test_the_space_group_is_drawn_like_the_crystals_it_learned_from(tiny_model):
-    sampler = Sampler(steps=1)
-    (request,) = ask(n=1)
-    drawn = [draw_space_group(tiny_model, request, [11, 17], seed, sampler) for seed in range(60)]
+    sampler = Sampler(steps=1, temperature=1)
+    drawn = space_groups(tiny_model, ask(n=60, composition="NaCl"), sampler)
     assert set(drawn) == {123, 221}  # the two structures of NaCl in the data
     assert 15 < drawn.count(123) < 45
-    (cubic,) = ask(n=1, crystal_system="cubic")
-    assert draw_space_group(tiny_model, cubic, [11, 17], 0, sampler) == 221
-    (perovskite,) = ask(("K", "Mg", "F"), n=1)
-    assert draw_space_group(tiny_model, perovskite, [19, 12, 9, 9, 9], 0, sampler) == 221
+    cubic = ask(composition="NaCl", crystal_system="cubic")
+    assert set(space_groups(tiny_model, cubic, sampler)) == {221}
+    perovskite = ask(("K", "Mg", "F"), n=1, composition="KMgF3")
+    assert space_groups(tiny_model, perovskite, sampler) == [221]
+
+
+def test_the_structure_type_is_one_that_crystals_of_the_space_group_have(tiny_model):
+    cells = [draw_cell(tiny_model, request, 0, Sampler()) for request in ask(n=60)]
+    kinds = {(cell.space_group, cell.structure_type) for cell in cells}
+    assert len(kinds) == 2  # cubic and tetragonal CsCl type
+    assert all(kind > 0 for _, kind in kinds)
+    (unheard_of,) = ask(n=1, composition="Na3Cl2")
+    assert draw_cell(tiny_model, unheard_of, 0, Sampler()).structure_type == 0
 
 
 def test_temperature_zero_takes_the_likeliest(tiny_model):
     greedy = Sampler(steps=1, temperature=0)
-    (request,) = ask(n=1)
-    drawn = {draw_space_group(tiny_model, request, [11, 17], seed, greedy) for seed in range(20)}
-    assert len(drawn) == 1
+    assert len(set(space_groups(tiny_model, ask(n=20, composition="NaCl"), greedy))) == 1
 
 
 def test_cold_compositions_are_few():
@@ -104,7 +109,7 @@ def test_cold_compositions_are_few():
 
     def formulas(temperature):
         sampler = Sampler(composition_temperature=temperature)
-        return {tuple(draw_cell(model, request, seed, sampler)) for seed in range(40)}
+        return {draw_cell(model, request, seed, sampler).numbers for seed in range(40)}
 
     assert len(formulas(0)) == 1
     assert 1 < len(formulas(0.4)) < len(formulas(1))
