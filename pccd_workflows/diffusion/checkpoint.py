@@ -13,6 +13,7 @@ from pccd_workflows.diffusion.config import (
     SmallNetwork,
 )
 from pccd_workflows.errors import InputError
+from pccd_workflows.files import write_whole
 from pccd_workflows.settings import Settings
 
 if TYPE_CHECKING:
@@ -184,13 +185,6 @@ def save_model(folder: Path, model: "Model") -> ModelInfo:
             "parameters": sum(t.numel() for t in weights),
         }
     )
-    _replace(folder / WEIGHTS_FILE, content)
-    _replace(folder / INFO_FILE, (info.model_dump_json(indent=2) + "\n").encode())
+    write_whole(folder / WEIGHTS_FILE, content)
+    write_whole(folder / INFO_FILE, info.model_dump_json(indent=2) + "\n")
     return info
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.errors import InputError
+from pccd_workflows.files import write_whole
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -42,9 +43,9 @@ def crystal_key(structure: "Structure", symprec: float = 0.1) -> int:
 
 def write_training_index(folder: Path, keys: NDArray[np.int64]) -> None:
     """Write the sorted distinct keys beside the weights."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file({"keys": np.unique(keys)}, folder / FILE_NAME)
+    write_whole(folder / FILE_NAME, save({"keys": np.unique(keys)}))
 
 
 def load_training_index(folder: Path) -> NDArray[np.int64] | None:
