@@ -152,6 +152,11 @@ class Sampler(Section):
         description="The same for the number of atoms of each element; below 1 few formulas of a "
         "chemical system are left",
     )
+    recall: bool = Field(
+        False,
+        description="Whether training crystals of exactly the elements asked for vote, alone: "
+        "known compounds come again; without, they do not vote at all",
+    )
     separation: float = Field(
         0.75,
         ge=0,

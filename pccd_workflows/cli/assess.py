@@ -24,6 +24,9 @@ TEMPERATURE = typer.Option(0.5, min=0, max=2, help="Of space group and noise; 0 
 COMPOSITION_TEMPERATURE = typer.Option(
     1.0, min=0, max=2, help="Of the composition; 0 = always the likeliest"
 )
+RECALL = typer.Option(
+    False, "--recall", help="Known compounds of the elements asked for come again"
+)
 GUIDANCE = typer.Option(1.0, min=0, max=20, help="Weight of the conditions; 1 = as learned")
 LEVEL = typer.Option("chgnet", help="Potential that relaxes: chgnet, 7net-0 or 7net-l3i5")
 AS_JSON = typer.Option(False, "--json", help="Print JSON")
@@ -40,6 +43,7 @@ def batches(
     guidance: float = GUIDANCE,
     temperature: float = TEMPERATURE,
     composition_temperature: float = COMPOSITION_TEMPERATURE,
+    recall: bool = RECALL,
     energy_above_hull: float | None = typer.Option(None, min=0, help="Asked for, eV/atom"),
     relax: bool = typer.Option(True, help="Without, nothing is said of stability"),
     level: str = LEVEL,
@@ -56,7 +60,7 @@ def batches(
     chosen = [f"seed-batch-{part.strip()}" for part in only.split(",")]
     if unknown := sorted(set(chosen) - set(BATCHES)):
         raise InputError(f"--only: there is no {unknown[0]}; use 1,2,3.")
-    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature)
+    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature, recall)
     asked = None if energy_above_hull is None else Conditions(energy_above_hull=energy_above_hull)
     model, folder, settings = _loaded(name, data)
     with progress(quiet=as_json) as show:
@@ -93,6 +97,7 @@ def rediscover(
     guidance: float = GUIDANCE,
     temperature: float = TEMPERATURE,
     composition_temperature: float = COMPOSITION_TEMPERATURE,
+    recall: bool = RECALL,
     relax: bool = typer.Option(True, help="Without, only how often the formulas appear"),
     phonons: bool = typer.Option(False, "--phonons", help="Verdict on the best of each formula"),
     level: str = LEVEL,
@@ -112,7 +117,7 @@ def rediscover(
     drawn = Draw(
         samples,
         seed,
-        checked_sampler(sampler, steps, guidance, temperature, composition_temperature),
+        checked_sampler(sampler, steps, guidance, temperature, composition_temperature, recall),
     )
     model, folder, settings = _loaded(name, data)
     results = disk_results(settings)
@@ -142,6 +147,7 @@ def compare_levels(
     guidance: float = GUIDANCE,
     temperature: float = TEMPERATURE,
     composition_temperature: float = COMPOSITION_TEMPERATURE,
+    recall: bool = RECALL,
     as_json: bool = AS_JSON,
 ) -> None:
     """Say how often two potentials disagree on which crystals are stable."""
@@ -151,7 +157,7 @@ def compare_levels(
     names = [level.strip() for level in levels.split(",")]
     if len(set(names)) != 2:
         raise InputError(f"--levels {levels!r} must name two potentials.")
-    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature)
+    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature, recall)
     model, _, settings = _loaded(name, data)
     with progress(quiet=as_json) as show:
         judges = [potential_judge(data, level, settings, progress=show) for level in names]
@@ -169,7 +175,12 @@ def compare_levels(
 
 
 def checked_sampler(
-    name: str, steps: int, guidance: float, temperature: float, composition_temperature: float
+    name: str,
+    steps: int,
+    guidance: float,
+    temperature: float,
+    composition_temperature: float,
+    recall: bool,
 ) -> "Sampler":
     """Return a sampler; InputError if there is no such."""
     from pydantic import ValidationError
@@ -184,6 +195,7 @@ def checked_sampler(
                 "guidance": guidance,
                 "temperature": temperature,
                 "composition_temperature": composition_temperature,
+                "recall": recall,
             }
         )
     except ValidationError as error:

@@ -13,6 +13,7 @@ from pccd_workflows.cli.assess import (
     COMPOSITION_TEMPERATURE,
     GUIDANCE,
     NAME,
+    RECALL,
     SAMPLER,
     SEED,
     STEPS,
@@ -78,6 +79,7 @@ def sample(
     guidance: float = GUIDANCE,
     temperature: float = TEMPERATURE,
     composition_temperature: float = COMPOSITION_TEMPERATURE,
+    recall: bool = RECALL,
     as_json: bool = AS_JSON,
 ) -> None:
     """Generate crystals of the given elements."""
@@ -88,7 +90,7 @@ def sample(
             "samples": n,
             "seed": seed,
             "sampler": checked_sampler(
-                sampler, steps, guidance, temperature, composition_temperature
+                sampler, steps, guidance, temperature, composition_temperature, recall
             ),
             "conditions": {
                 "n_sites": n_sites,
@@ -218,6 +220,7 @@ def evaluate(
     guidance: float = GUIDANCE,
     temperature: float = TEMPERATURE,
     composition_temperature: float = COMPOSITION_TEMPERATURE,
+    recall: bool = RECALL,
     as_json: bool = AS_JSON,
 ) -> None:
     """Measure a model on held-out crystals.
@@ -233,7 +236,7 @@ def evaluate(
         {
             "elements": ["H"],
             "sampler": checked_sampler(
-                sampler, steps, guidance, temperature, composition_temperature
+                sampler, steps, guidance, temperature, composition_temperature, recall
             ),
             "seed": seed,
         }

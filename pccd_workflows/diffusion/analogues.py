@@ -27,13 +27,15 @@ from pccd_workflows.diffusion.dataset import (
 from pccd_workflows.diffusion.symmetry import SpaceGroupModel
 
 N_SPACE_GROUPS = 230
-SOFTNESS = 0.2
-"""Distance at which a vote counts 1/e of that of the nearest crystal."""
+SOFTNESS = 0.25
+"""Farther by this than the nearest crystal, a vote counts 1/e of its vote."""
 SHARE = 0.7
 """Of the votes in what is drawn; the rest is the network's."""
-UNKNOWN_PROPERTY = 0.2
+UNKNOWN_PROPERTY = 1.0
 """Distance to a crystal of which an asked property is not known."""
-OTHER_ORDERING = 0.4
+PROPERTY = 6.0
+"""Distance of properties whose log(1 + value / scale) differ by 1."""
+OTHER_ORDERING = 2.0
 """Distance to a crystal with another magnetic ordering than the one asked for."""
 GAP_SCALE, HULL_SCALE = 2.0, 0.1
 """eV and eV/atom: properties are compared as log(1 + value / scale)."""
@@ -59,7 +61,7 @@ class Analogues:
     ordering : int8 array (N,)
         Index into ORDERINGS, -1 unknown.
     distance : float16 array (Z, Z)
-        How unlike two elements are, by atomic number; 2 on average.
+        How unlike two elements are, by atomic number; 0 of an element to itself, 2 on average.
     """
 
     cells: NDArray[np.int64]
@@ -87,7 +89,9 @@ class Analogues:
         """Return the columns as tensors, by name."""
         return {f.name: torch.from_numpy(getattr(self, f.name)) for f in fields(self)}
 
-    def cell_votes(self, elements: list[int], asked: Conditions) -> NDArray[np.float64]:
+    def cell_votes(
+        self, elements: list[int], asked: Conditions, *, recall: bool = False
+    ) -> NDArray[np.float64]:
         """Return the votes (V,) on the numbers of atoms of the given elements.
 
         Parameters
@@ -97,6 +101,8 @@ class Analogues:
         asked : Conditions
             Crystals of another space group or crystal system do not vote, those with other
             properties vote with less weight.
+        recall : bool
+            Crystals of exactly these elements vote alone, where there are any; else they do not.
 
         Returns
         -------
@@ -104,11 +110,12 @@ class Analogues:
             They sum to 1, or are all 0 if no crystal may vote.
         """
         rows = self._of_n_elements.get(len(elements), NOBODY)
+        rows = self._voters(rows, elements, recall=recall)
         votes = self._vote(rows, self.elements, elements, asked)
         return _tally(self.cell[rows], votes, len(self.cells))
 
     def space_group_votes(
-        self, elements: list[int], counts: list[int], asked: Conditions
+        self, elements: list[int], counts: list[int], asked: Conditions, *, recall: bool = False
     ) -> NDArray[np.float64]:
         """Return the votes (230,) on the space group of a cell with so many atoms of each element.
 
@@ -116,14 +123,16 @@ class Analogues:
         `cell_votes` for the rest.
         """
         rows, slots = self._alike(elements, counts)
+        rows = self._voters(rows, elements, recall=recall)
         votes = self._vote(rows, self._by_count[0], slots, asked)
         return _tally(self.space_group[rows] - 1, votes, N_SPACE_GROUPS)
 
     def structure_type_votes(
-        self, elements: list[int], counts: list[int], asked: Conditions
+        self, elements: list[int], counts: list[int], asked: Conditions, *, recall: bool = False
     ) -> NDArray[np.float64]:
         """Return the votes (T,) on the structure type, 0 being an unknown one."""
         rows, slots = self._alike(elements, counts)
+        rows = self._voters(rows, elements, recall=recall)
         votes = self._vote(rows, self._by_count[0], slots, asked)
         return _tally(self.structure_type[rows], votes, int(self.structure_type.max()) + 1)
 
@@ -132,6 +141,16 @@ class Analogues:
         order = np.argsort(counts, kind="stable")
         key = tuple(counts[i] for i in order)
         return self._of_counts.get(key, NOBODY), [elements[i] for i in order]
+
+    def _voters(
+        self, rows: NDArray[np.int64], elements: list[int], *, recall: bool
+    ) -> NDArray[np.int64]:
+        """Return those of the crystals `rows` that may vote, see `cell_votes`."""
+        if not len(rows):
+            return rows
+        padded = [*elements, *[0] * (self.elements.shape[1] - len(elements))]
+        known = (self.elements[rows] == padded).all(1)
+        return np.asarray(rows[known if recall and known.any() else ~known])
 
     def _vote(
         self,
@@ -215,12 +234,10 @@ def find_analogues(arrays: CrystalArrays, network: CellNetwork) -> Analogues:
 
 @torch.no_grad()
 def element_distances(network: CellNetwork) -> NDArray[np.float16]:
-    """Return squared distances (Z, Z) of the embeddings of the elements, 2 on average."""
+    """Return distances (Z, Z) of the embeddings of the elements, 2 on average."""
     vectors = network.element_vectors()[1:].double()
-    vectors = vectors - vectors.mean(0)
-    vectors = vectors / vectors.pow(2).sum(1).mean().sqrt()
-    squares = torch.cdist(vectors, vectors).pow(2)
-    padded = torch.nn.functional.pad(squares, (1, 0, 1, 0))
+    apart = torch.cdist(vectors, vectors)
+    padded = torch.nn.functional.pad(2 * apart / apart.mean(), (1, 0, 1, 0))
     return np.asarray(padded.numpy().astype(np.float16))
 
 
@@ -276,5 +293,5 @@ def _unlike(
     if asked is None:
         return 0.0
     values = values.astype(np.float64).clip(min=0)
-    apart = np.abs(np.log1p(values / scale) - np.log1p(max(asked, 0.0) / scale))
+    apart = PROPERTY * np.abs(np.log1p(values / scale) - np.log1p(max(asked, 0.0) / scale))
     return np.asarray(np.nan_to_num(apart, nan=UNKNOWN_PROPERTY))

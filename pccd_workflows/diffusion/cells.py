@@ -98,7 +98,7 @@ def draw_cell(model: Model, request: SampleRequest, seed: int, sampler: Sampler)
     group = _space_group(model, request, elements, counts, seed, sampler)
     asked = request.conditions.model_copy(update={"space_group": group})
     randomness = stream(seed, request.index, "structure type")
-    kind = _structure_type(model, asked, elements, counts, sampler.temperature, randomness)
+    kind = _structure_type(model, asked, elements, counts, sampler, randomness)
     numbers = tuple(z for z, n in zip(elements, counts, strict=True) for _ in range(n))
     return Cell(numbers, group, kind)
 
@@ -113,7 +113,7 @@ def _composition(
     if network is None:
         return [1] * len(elements)
     cells = network.cells.cpu().numpy()
-    weights = _cell_probabilities(model, network, request, elements, sampler.guidance)
+    weights = _cell_probabilities(model, network, request, elements, sampler)
     n_sites = request.conditions.n_sites
     allowed = cells.sum(1) <= model.info.max_sites if n_sites is None else cells.sum(1) == n_sites
     weights = np.where(allowed, weights, 0.0)
@@ -133,15 +133,15 @@ def _cell_probabilities(
     network: CompositionModel,
     request: SampleRequest,
     elements: list[int],
-    guidance: float,
+    sampler: Sampler,
 ) -> NDArray[np.float64]:
     """Return the probabilities (V,) of the cells that the network knows."""
     padded = _slots(elements, network.cells.shape[1], model.device)
     given = condition_batch([request], [Cell(tuple(elements))]).to(model.device)
     log_p = network(padded, given)
-    if guidance != 1:
+    if sampler.guidance != 1:
         plain = network(padded, given.unconditional())
-        log_p = torch.where(log_p.isinf(), log_p, plain + guidance * (log_p - plain))
+        log_p = torch.where(log_p.isinf(), log_p, plain + sampler.guidance * (log_p - plain))
     p = log_p[0].double().softmax(-1).cpu().numpy()
     group = request.conditions.space_group
     if group is not None and model.symmetry is not None:
@@ -149,7 +149,8 @@ def _cell_probabilities(
         p = p / p.sum()
     if model.analogues is None:
         return np.asarray(p)
-    return blend(p, model.analogues.cell_votes(elements, request.conditions))
+    votes = model.analogues.cell_votes(elements, request.conditions, recall=sampler.recall)
+    return blend(p, votes)
 
 
 def _slots(values: Sequence[int], places: int, device: torch.device) -> Tensor:
@@ -188,7 +189,10 @@ def _space_group(
     places = model.symmetry.cells.shape[1]
     p = _space_groups(model, request, elements, _slots(counts, places, model.device))[0]
     if model.analogues is not None:
-        p = blend(p, model.analogues.space_group_votes(elements, counts, request.conditions))
+        votes = model.analogues.space_group_votes(
+            elements, counts, request.conditions, recall=sampler.recall
+        )
+        p = blend(p, votes)
     return 1 + _choice(p, sampler.temperature, stream(seed, request.index, "space group"))
 
 
@@ -197,14 +201,14 @@ def _structure_type(
     asked: Conditions,
     elements: list[int],
     counts: list[int],
-    temperature: float,
+    sampler: Sampler,
     randomness: int,
 ) -> int:
     """Return a structure type that analogues of the space group asked for have, or 0."""
     if model.analogues is None:
         return 0
-    votes = model.analogues.structure_type_votes(elements, counts, asked)
-    return _choice(votes, temperature, randomness) if votes.any() else 0
+    votes = model.analogues.structure_type_votes(elements, counts, asked, recall=sampler.recall)
+    return _choice(votes, sampler.temperature, randomness) if votes.any() else 0
 
 
 def _choice(weights: NDArray[np.float64], temperature: float, seed: int) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pccd_workflows.campaign import Conditions
-from pccd_workflows.diffusion.analogues import Analogues, blend, measure
+from pccd_workflows.diffusion.analogues import SOFTNESS, Analogues, blend, measure
 from pccd_workflows.diffusion.dataset import read_dataset
 from pccd_workflows.pointcloud.elements import atomic_number
 
@@ -39,7 +39,7 @@ def analogues() -> Analogues:
 def test_the_nearest_crystals_decide(analogues):
     votes = analogues.space_group_votes([NA, CL], [1, 1], OPEN)
     assert votes.sum() == pytest.approx(1)
-    assert votes[225 - 1] == pytest.approx(2 / (2 + np.exp(-LIKE / 0.2)), rel=1e-2)
+    assert votes[225 - 1] == pytest.approx(2 / (2 + np.exp(-LIKE / SOFTNESS)), rel=1e-2)
     assert votes[216 - 1] < 1e-4
     types = analogues.structure_type_votes([NA, CL], [1, 1], OPEN)
     assert types.argmax() == 1
@@ -75,6 +75,19 @@ def test_without_votes_the_network_decides():
     network = np.array([0.5, 0.5])
     assert blend(network, np.zeros(2)).tolist() == [0.5, 0.5]
     assert blend(network, np.array([1.0, 0.0])) == pytest.approx([0.85, 0.15])
+
+
+def test_known_compounds_vote_on_their_own_elements_only_when_asked_to(analogues):
+    """Else they would come again, where new ones are looked for."""
+    new, again = (
+        analogues.space_group_votes([K, F], [1, 1], OPEN, recall=r) for r in (False, True)
+    )
+    assert new[225 - 1] > 0.9
+    assert new[221 - 1] == 0
+    assert again[221 - 1] == 1
+    assert analogues.cell_votes([SC, OXYGEN], OPEN)[2] == 0
+    assert analogues.cell_votes([SC, OXYGEN], OPEN, recall=True)[2] == pytest.approx(0.5)
+    assert analogues.cell_votes([MG, CL], OPEN, recall=True)[1] > 0.9  # nobody knows Mg-Cl
 
 
 def test_columns_survive_being_stored(analogues):
