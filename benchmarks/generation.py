@@ -126,7 +126,15 @@ def untrained(config_path: Path, known: ModelInfo, device: torch.device) -> Mode
     )
     denoiser = build_denoiser(config.architecture).eval().to(device)
     log_snr = cosine_log_snr(config.schedule.steps, config.schedule.shift).float()
-    return Model(info, denoiser, composition=None, symmetry=None, log_snr=log_snr, device=device)
+    return Model(
+        info,
+        denoiser,
+        composition=None,
+        symmetry=None,
+        analogues=None,
+        log_snr=log_snr,
+        device=device,
+    )
 
 
 def requests(generate: Generate, n: int) -> list[SampleRequest]:
