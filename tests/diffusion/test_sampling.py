@@ -7,6 +7,7 @@ import torch
 from pccd_workflows.campaign import Conditions, Generate, Sampler
 from pccd_workflows.diffusion.cells import SampleRequest, draw_cell, draw_elements
 from pccd_workflows.diffusion.checkpoint import load_model
+from pccd_workflows.diffusion.composition import electropositive_first
 from pccd_workflows.diffusion.sample import sample_clouds
 from pccd_workflows.errors import InputError
 from pccd_workflows.pointcloud.decode import decode
@@ -113,6 +114,25 @@ def test_cold_compositions_are_few():
 
     assert len(formulas(0)) == 1
     assert 1 < len(formulas(0.4)) < len(formulas(1))
+
+
+def test_known_compounds_come_again_when_asked_for():
+    """The structure types drawn for MgMn2O4 are those of its known phases, or by analogy others."""
+    model = load_model(REPOSITORY / "model" / "pccd-default", "cpu")
+    known = model.analogues
+    (request,) = ask(("Mg", "Mn", "O"), n=1, composition="Mg2Mn4O8")
+    names = electropositive_first([12, 25, 8])
+    phases = (known.elements[:, :3] == names).all(1) & (known.elements[:, 3:] == 0).all(1)
+    counts = {12: 2, 25: 4, 8: 8}
+    phases &= (known.cells[known.cell][:, :3] == [counts[z] for z in names]).all(1)
+    assert phases.any()
+
+    def kinds(*, recall):
+        sampler = Sampler(temperature=1, recall=recall)
+        return {draw_cell(model, request, seed, sampler).structure_type for seed in range(60)} - {0}
+
+    assert kinds(recall=True) <= set(known.structure_type[phases].tolist())
+    assert not kinds(recall=False) <= set(known.structure_type[phases].tolist())
 
 
 def test_temperature_scales_the_noise(tiny_model):
