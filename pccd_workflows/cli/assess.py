@@ -9,25 +9,33 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pccd_workflows.campaign import Sampler
 from pccd_workflows.errors import InputError
 
 if TYPE_CHECKING:
-    from pccd_workflows.campaign import Sampler
     from pccd_workflows.evaluation.stability import Progress
 
 NAME = typer.Argument(..., help="A folder of model/, or a path")
 DATA = typer.Option(..., help="Known crystals (JSON lines): novelty and competing phases")
 SEED = typer.Option(0, min=0, help="Fixes every random number")
-SAMPLER = typer.Option("dpm-solver++", help="dpm-solver++, ddim or ddpm")
-STEPS = typer.Option(25, min=1, max=1000, help="Network evaluations per crystal")
-TEMPERATURE = typer.Option(0.5, min=0, max=2, help="Of space group and noise; 0 = the likeliest")
+_DEFAULTS = Sampler()
+SAMPLER = typer.Option(_DEFAULTS.name, help="dpm-solver++, ddim or ddpm")
+STEPS = typer.Option(_DEFAULTS.steps, min=1, max=1000, help="Network evaluations per crystal")
+TEMPERATURE = typer.Option(
+    _DEFAULTS.temperature, min=0, max=2, help="Of space group, type and noise; 0 = the likeliest"
+)
 COMPOSITION_TEMPERATURE = typer.Option(
-    1.0, min=0, max=2, help="Of the composition; 0 = always the likeliest"
+    _DEFAULTS.composition_temperature,
+    min=0,
+    max=2,
+    help="Of the composition; 0 = always the likeliest",
 )
 RECALL = typer.Option(
-    False, "--recall", help="Known compounds of the elements asked for come again"
+    _DEFAULTS.recall, "--recall", help="Known compounds of the elements asked for come again"
 )
-GUIDANCE = typer.Option(1.0, min=0, max=20, help="Weight of the conditions; 1 = as learned")
+GUIDANCE = typer.Option(
+    _DEFAULTS.guidance, min=0, max=20, help="Weight of the conditions; 1 = as learned"
+)
 LEVEL = typer.Option("chgnet", help="Potential that relaxes: chgnet, 7net-0 or 7net-l3i5")
 AS_JSON = typer.Option(False, "--json", help="Print JSON")
 
@@ -181,11 +189,11 @@ def checked_sampler(
     temperature: float,
     composition_temperature: float,
     recall: bool,
-) -> "Sampler":
+) -> Sampler:
     """Return a sampler; InputError if there is no such."""
     from pydantic import ValidationError
 
-    from pccd_workflows.campaign import Sampler, explain
+    from pccd_workflows.campaign import explain
 
     try:
         return Sampler.model_validate(
