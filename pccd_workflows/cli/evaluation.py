@@ -46,6 +46,8 @@ class Request:
     sampler : Sampler
     attempts : int
         Samples per crystal of structure prediction.
+    csp_temperature : float
+        Of the sampler, in structure prediction.
     level : str or None
         Potential that relaxes generated crystals; None leaves stability out.
     energy_level : str
@@ -58,6 +60,7 @@ class Request:
     seed: int
     sampler: "Sampler"
     attempts: int
+    csp_temperature: float
     level: str | None
     energy_level: str
 
@@ -124,7 +127,10 @@ class Evaluation:
         from pccd_workflows.evaluation.prediction import predict_structures
 
         attempts = self.request.attempts
-        return predict_structures(self.model, self.crystals, **self._common(), attempts=attempts)
+        cooled = {"temperature": self.request.csp_temperature}
+        sampler = self.request.sampler.model_copy(update=cooled)
+        options = {**self._common(), "sampler": sampler, "attempts": attempts}
+        return predict_structures(self.model, self.crystals, **options)
 
     def _substitution(self) -> Any:
         from pccd_workflows.assessment import known_file

@@ -211,6 +211,9 @@ def evaluate(
     only: str | None = typer.Option(None, help="Parts, comma-separated; all if left out"),
     samples: int = typer.Option(256, min=1, help="Crystals of each part"),
     attempts: int = typer.Option(1, min=1, max=100, help="Samples per crystal of csp"),
+    csp_temperature: float | None = typer.Option(
+        None, min=0, max=2, help="Of csp; 0 if left out, with --attempts that of the sampler"
+    ),
     level: str | None = typer.Option(None, help="Potential that relaxes what is generated"),
     energy_level: str = typer.Option("chgnet", help="Potential of the energy distance"),
     report: Path | None = typer.Option(None, help="Folder for a page with figures"),
@@ -250,8 +253,18 @@ def evaluate(
     parts = evaluation.chosen_parts(only, read_model_info(folder), data)
     model = load_model(folder, settings.device)
     held_out = read_crystals(data, split, model.info)
+    if csp_temperature is None:
+        csp_temperature = 0.0 if attempts == 1 else temperature
     request = evaluation.Request(
-        data, split, samples, seed, chosen.sampler, attempts, level, energy_level
+        data=data,
+        split=split,
+        samples=samples,
+        seed=seed,
+        sampler=chosen.sampler,
+        attempts=attempts,
+        csp_temperature=csp_temperature,
+        level=level,
+        energy_level=energy_level,
     )
     measured = evaluation.Evaluation(
         folder, model, held_out.crystals, request, settings, _say_on_terminal
@@ -266,6 +279,7 @@ def evaluate(
         "samples": samples,
         "seed": seed,
         "sampler": chosen.sampler.model_dump(),
+        "csp_temperature": csp_temperature,
         "known_to_model": evaluation.known_to_model(folder, held_out.crystals),
         **measured.summary(parts),
     }
