@@ -64,7 +64,7 @@ def sample(
     *,
     name: str = typer.Option("pccd-default", "--model", help="A folder of model/, or a path"),
     elements: str = typer.Option(..., help="Comma-separated, e.g. Mg,Mn,O"),
-    n: int = typer.Option(8, "--n", min=1, max=100_000, help="How many"),
+    n: int = typer.Option(8, "--samples", "--n", min=1, max=100_000, help="How many"),
     out: Path | None = typer.Option(None, help="Folder for one CIF per crystal"),
     n_sites: int | None = typer.Option(None, min=1, help="Atoms per cell"),
     composition: str | None = typer.Option(None, help="Cell, e.g. Mg2Mn4O8"),
