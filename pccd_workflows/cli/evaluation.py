@@ -137,7 +137,7 @@ class Evaluation:
         from pccd_workflows.evaluation.substitution import substitute
 
         analogues = self.model.analogues
-        if analogues is None or self.request.data.suffix == ".npz":
+        if analogues is None or not _has_coordinates(self.request.data):
             raise InputError(
                 "--only substitution needs a model with analogues and --data as JSON lines."
             )
@@ -197,6 +197,11 @@ def command_line() -> str:
     return shlex.join(["pccd", *sys.argv[1:]])
 
 
+def _has_coordinates(data: Path) -> bool:
+    """Return whether crystals to substitute into can be read from data: not of .npz or CIFs."""
+    return data.suffix != ".npz" and not data.is_dir()
+
+
 def chosen_parts(only: str | None, info: "ModelInfo", data: Path) -> list[str]:
     """Return the names of the parts that --only names; all that can be measured if left out.
 
@@ -209,7 +214,7 @@ def chosen_parts(only: str | None, info: "ModelInfo", data: Path) -> list[str]:
         left_out = set()
         if "composition" not in info.conditions:
             left_out |= {"csp", "substitution"}
-        if info.symmetry is None or data.suffix == ".npz":
+        if info.symmetry is None or not _has_coordinates(data):
             left_out.add("substitution")
         return [name for name in DEFAULT_PARTS if name not in left_out]
     names = [part.strip() for part in only.split(",") if part.strip()]

@@ -8,6 +8,7 @@ other). The votes say what has been seen; the small networks add what has not.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +25,9 @@ from pccd_workflows.diffusion.dataset import (
     CrystalArrays,
     crystal_system,
 )
+from pccd_workflows.diffusion.denoiser import N_SPACE_GROUPS
 from pccd_workflows.diffusion.symmetry import SpaceGroupModel
 
-N_SPACE_GROUPS = 230
 SOFTNESS = 0.25
 """Farther by this than the nearest crystal, a vote counts 1/e of its vote."""
 SHARE = 0.7
@@ -49,12 +50,12 @@ class Analogues:
     ----------
     cells : int64 array (V, E)
         Numbers of atoms of each element, most electropositive first, 0 in unused places.
-    cell : int16 array (N,)
+    cell : integer array (N,)
         Row of `cells`.
     elements : uint8 array (N, E)
         Atomic numbers, most electropositive first.
     space_group : int16 array (N,)
-    structure_type : int16 array (N,)
+    structure_type : integer array (N,)
         As in CrystalArrays.
     band_gap, energy_above_hull : float16 array (N,)
         eV and eV/atom, NaN where unknown.
@@ -65,10 +66,10 @@ class Analogues:
     """
 
     cells: NDArray[np.int64]
-    cell: NDArray[np.int16]
+    cell: NDArray[np.integer[Any]]
     elements: NDArray[np.uint8]
     space_group: NDArray[np.int16]
-    structure_type: NDArray[np.int16]
+    structure_type: NDArray[np.integer[Any]]
     band_gap: NDArray[np.float16]
     energy_above_hull: NDArray[np.float16]
     ordering: NDArray[np.int8]
@@ -122,25 +123,24 @@ class Analogues:
         Voters have the same numbers of atoms, whichever of their elements has how many; see
         `cell_votes` for the rest.
         """
-        rows, slots = self._alike(elements, counts)
-        rows = self._voters(rows, elements, recall=recall)
-        votes = self._vote(rows, self._by_count[0], slots, asked)
+        rows, votes = self._votes_of_cell(elements, counts, asked, recall=recall)
         return _tally(self.space_group[rows] - 1, votes, N_SPACE_GROUPS)
 
     def structure_type_votes(
         self, elements: list[int], counts: list[int], asked: Conditions, *, recall: bool = False
     ) -> NDArray[np.float64]:
         """Return the votes (T,) on the structure type, 0 being an unknown one."""
-        rows, slots = self._alike(elements, counts)
-        rows = self._voters(rows, elements, recall=recall)
-        votes = self._vote(rows, self._by_count[0], slots, asked)
+        rows, votes = self._votes_of_cell(elements, counts, asked, recall=recall)
         return _tally(self.structure_type[rows], votes, int(self.structure_type.max()) + 1)
 
-    def _alike(self, elements: list[int], counts: list[int]) -> tuple[NDArray[np.int64], list[int]]:
-        """Return the crystals with these numbers of atoms, and the elements by number of atoms."""
+    def _votes_of_cell(
+        self, elements: list[int], counts: list[int], asked: Conditions, *, recall: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the crystals that vote on a cell with these numbers of atoms, and their votes."""
         order = np.argsort(counts, kind="stable")
-        key = tuple(counts[i] for i in order)
-        return self._of_counts.get(key, NOBODY), [elements[i] for i in order]
+        rows = self._of_counts.get(tuple(counts[i] for i in order), NOBODY)
+        rows = self._voters(rows, elements, recall=recall)
+        return rows, self._vote(rows, self._by_count[0], [elements[i] for i in order], asked)
 
     def _voters(
         self, rows: NDArray[np.int64], elements: list[int], *, recall: bool
@@ -221,10 +221,10 @@ def find_analogues(arrays: CrystalArrays, network: CellNetwork) -> Analogues:
     cells, cell = np.unique(counts, axis=0, return_inverse=True)
     return Analogues(
         cells=cells,
-        cell=cell.reshape(-1).astype(np.int16),
+        cell=cell.reshape(-1).astype(np.int32),
         elements=elements.astype(np.uint8),
         space_group=arrays.space_group.astype(np.int16),
-        structure_type=arrays.structure_type.astype(np.int16),
+        structure_type=arrays.structure_type.astype(np.int32),
         band_gap=arrays.band_gap.astype(np.float16),
         energy_above_hull=arrays.energy_above_hull.astype(np.float16),
         ordering=arrays.ordering.astype(np.int8),
@@ -280,7 +280,9 @@ def measure(
     }
 
 
-def _tally(choices: NDArray[np.int16], votes: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+def _tally(
+    choices: NDArray[np.integer[Any]], votes: NDArray[np.float64], n: int
+) -> NDArray[np.float64]:
     """Return the share (n,) of the votes that each choice gets."""
     counted = np.bincount(choices, votes, minlength=n).astype(np.float64)
     return counted / counted.sum() if counted.any() else counted

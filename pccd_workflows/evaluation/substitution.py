@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from pccd_workflows.diffusion.chemistry import electronegativity_rank
+from pccd_workflows.diffusion.composition import electropositive_first
 from pccd_workflows.evaluation.crystals import match_all
 from pccd_workflows.evaluation.intervals import bootstrapped, share
 from pccd_workflows.pointcloud.elements import atomic_number, symbol
@@ -83,8 +83,6 @@ def substitute(
 
 def _by_count(species: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return atomic numbers by number of atoms, then electropositive first, and the numbers."""
-    rank = electronegativity_rank()
-    counted = sorted(
-        ((n, int(rank[atomic_number(name)]), name) for name, n in Counter(species).items())
-    )
-    return tuple(atomic_number(name) for *_, name in counted), tuple(n for n, *_ in counted)
+    counted = Counter(atomic_number(name) for name in species)
+    elements = sorted(electropositive_first(list(counted)), key=counted.__getitem__)
+    return tuple(elements), tuple(counted[z] for z in elements)

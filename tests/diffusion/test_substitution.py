@@ -3,8 +3,11 @@
 import numpy as np
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows.cli.evaluation import chosen_parts
+from pccd_workflows.diffusion.checkpoint import read_model_info
 from pccd_workflows.evaluation.substitution import substitute
 from pccd_workflows.pointcloud.elements import atomic_number
+from pccd_workflows.settings import REPOSITORY
 
 DISTANCE = np.full((104, 104), 2.0)
 np.fill_diagonal(DISTANCE, 0)
@@ -48,3 +51,12 @@ def test_no_crystal_with_the_same_numbers_of_atoms():
     found = substitute([target], KNOWN, DISTANCE)
     assert found.made == [None]
     assert found.summary()["match_rate"]["value"] == 0
+
+
+def test_it_is_left_out_where_no_coordinates_can_be_read(tmp_path):
+    info = read_model_info(REPOSITORY / "model" / "pccd-default")
+    assert "substitution" in chosen_parts(None, info, tmp_path / "crystals.jsonl.gz")
+    for data in (tmp_path, tmp_path / "crystals.npz"):  # a folder of CIFs, a data set
+        parts = chosen_parts(None, info, data)
+        assert "csp" in parts
+        assert "substitution" not in parts
