@@ -10,11 +10,13 @@ the noise of a diffusion model is isotropic: 0.99 and 0.01 are one site.
 
 Candidates come from what is known of the representation (point i belongs to atom
 ``site_of_point(n)[i]`` for n = 1, 2, ..., at no price) and from average-linkage clustering (at
-the price of naming each point's site), so that points in any order are understood too.
+the price of naming each point's site), so that points in any order are understood too. What
+costs more than the best candidate so far even if it fitted perfectly is not tried.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,8 @@ REFINEMENTS = 3
 DBSCAN_EPS = 0.05
 """Neighbourhood radius of DBSCAN, fractional."""
 DBSCAN_MIN_SAMPLES = 3
+TOGETHER = 8
+"""Numbers of sites that are tried at once."""
 
 Floats = NDArray[np.floating]
 Labels = NDArray[np.intp]
@@ -54,6 +58,8 @@ class Sites:
         Width (standard deviation per axis) of the points around their centres, fractional.
     strays
         Share of the points that belong to no centre.
+    nats
+        Length of the description.
     """
 
     labels: Labels
@@ -61,6 +67,7 @@ class Sites:
     likelihoods: Floats
     scatter: float
     strays: float
+    nats: float
 
     @property
     def columns(self) -> Labels:
@@ -84,20 +91,26 @@ def find_sites(
     max_sites
         Most sites to look for.
     """
-    apart = periodic_distances(coordinates) + different_elements(likelihoods)
-    spreads: tuple[Spread, ...] = ("even", "seed") if spread is None else (spread,)
-    known = [
-        site_of_point(n_sites, spread=way, n_points=len(coordinates))
-        for n_sites in range(1, max_sites + 1)
-        for way in spreads
-    ]
-    clustered = list(_clusterings(apart, max_sites))
-    prices = [0.0] * len(known) + [
-        len(coordinates) * np.log(labels.max() + 1) for labels in clustered
-    ]
-    return fit_sites(
-        coordinates, likelihoods, np.array(known + clustered), label_nats=np.array(prices)
-    )
+    n_points, n_elements = likelihoods.shape
+    distances = periodic_distances(coordinates)
+    fit = partial(fit_sites, coordinates, likelihoods, distances=distances)
+    sizes = np.arange(1, max_sites + 1)
+    least = _site_nats(sizes, n_points) + _least_nats(n_points, n_elements)
+
+    best = fit(_known(sizes[:TOGETHER], spread, n_points))
+    for tried in range(TOGETHER, max_sites, TOGETHER):
+        if best.nats <= least[tried]:
+            break
+        known = fit(_known(sizes[tried : tried + TOGETHER], spread, n_points))
+        best = min(best, known, key=attrgetter("nats"))
+
+    label_nats = n_points * np.log(sizes)
+    most = int((least + label_nats < best.nats).sum())
+    if most > 1:  # one site is known already
+        clustered = _clusterings(distances + different_elements(likelihoods), most)
+        others = fit(clustered, label_nats=label_nats[clustered.max(axis=1)])
+        best = min(best, others, key=attrgetter("nats"))
+    return best
 
 
 def dbscan_labels(coordinates: Floats, likelihoods: Floats) -> Labels:
@@ -122,6 +135,7 @@ def fit_sites(
     labels: Labels,
     *,
     label_nats: Floats | float = 0.0,
+    distances: Floats | None = None,
 ) -> Sites:
     """Return the sites of that assignment of points to sites which has the shortest description.
 
@@ -131,10 +145,14 @@ def fit_sites(
         Shape (n_assignments, n_points): site of each point, numbered from 0 without gaps.
     label_nats
         Price of each assignment, shape (n_assignments,).
+    distances
+        From `periodic_distances`, if known.
     """
+    if distances is None:
+        distances = periodic_distances(coordinates)
     n_sites = labels.max(axis=1) + 1
     members = (labels[:, None] == np.arange(n_sites.max())[:, None]).astype(float)
-    centres = _medoids(coordinates, members)
+    centres = coordinates[_medoids(distances, members)]
     offsets = _offsets(coordinates, centres, labels)
     widths = _typical_width(offsets)
     for _ in range(REFINEMENTS):
@@ -147,8 +165,8 @@ def fit_sites(
     means = members @ likelihoods / np.maximum(members.sum(axis=2, keepdims=True), 1)
     expected = np.eye(likelihoods.shape[1])[means.argmax(axis=2)]
     misfits = likelihoods - np.take_along_axis(expected, labels[..., None], axis=1)
-    site_nats = 2 * n_sites * np.log(coordinates.size)  # BIC: half a logarithm, four parameters
-    nats = label_nats + site_nats + _nats(offsets, widths) + _nats(misfits, _typical_width(misfits))
+    nats = label_nats + _site_nats(n_sites, len(coordinates))
+    nats += _nats(offsets, widths) + _nats(misfits, _typical_width(misfits))
 
     best = int(nats.argmin())
     return Sites(
@@ -157,6 +175,7 @@ def fit_sites(
         means[best, : n_sites[best]],
         float(widths[best]),
         1 - float(_kept(offsets, widths)[best].mean()),
+        float(nats[best]),
     )
 
 
@@ -181,23 +200,48 @@ def in_order(labels: NDArray[np.integer]) -> Labels:
     return rank[inverse]
 
 
-def _clusterings(distances: Floats, max_sites: int) -> Iterator[Labels]:
-    """Yield average-linkage clusterings of the points into `max_sites` sites and fewer."""
+def _known(sizes: Labels, spread: Spread | None, n_points: int) -> Labels:
+    """Return which site each point has in clouds of so many sites, (n_assignments, n_points)."""
+    spreads: tuple[Spread, ...] = ("even", "seed") if spread is None else (spread,)
+    return np.array(
+        [
+            site_of_point(n_sites, spread=way, n_points=n_points)
+            for n_sites in sizes.tolist()
+            for way in spreads
+        ]
+    )
+
+
+def _clusterings(distances: Floats, max_sites: int) -> Labels:
+    """Return average-linkage clusterings into `max_sites` sites ... 1, (max_sites, n_points)."""
     n_points = len(distances)
     labels = np.arange(n_points)
+    found = []
     merges = linkage(squareform(distances, checks=False), "average")[:, :2]
     for step, (first, second) in enumerate(merges, start=1):
         labels = np.where((labels == first) | (labels == second), n_points - 1 + step, labels)
         if n_points - step <= max_sites:
-            yield in_order(labels)
+            found.append(in_order(labels))
+    return np.array(found)
 
 
-def _medoids(coordinates: Floats, members: Floats) -> Floats:
-    """Return the point of each site that is nearest to all of its points, (..., n_sites, 3)."""
-    distances = periodic_distances(coordinates).astype(np.float32)
+def _site_nats(n_sites: Labels, n_points: int) -> Floats:
+    """Return the price of so many sites: BIC, half a logarithm for each of four parameters."""
+    return np.asarray(2 * n_sites * np.log(3 * n_points))
+
+
+def _least_nats(n_points: int, n_elements: int) -> float:
+    """Return the description length of points that fit perfectly, a bound for all others."""
+    narrowest = np.array([MIN_SCATTER])
+    perfect = [np.zeros((1, n_points, n_axes)) for n_axes in (3, n_elements)]
+    return float(sum(_nats(offsets, narrowest)[0] for offsets in perfect))
+
+
+def _medoids(distances: Floats, members: Floats) -> Labels:
+    """Return which point of each site is nearest to all of its points, (..., n_sites)."""
     belonging = members.astype(np.float32)
-    totals = np.where(belonging > 0, belonging @ distances, np.inf)
-    return np.asarray(coordinates[totals.argmin(axis=-1)])
+    totals = np.where(belonging > 0, belonging @ distances.astype(np.float32), np.inf)
+    return np.asarray(totals.argmin(axis=-1))
 
 
 def _offsets(coordinates: Floats, centres: Floats, labels: Labels) -> Floats:
