@@ -5,7 +5,7 @@ places (Hautier et al. 2011, DOI 10.1021/ic102031h, learn from such pairs which 
 other). The votes say what has been seen; the small networks add what has not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -91,13 +91,13 @@ class Analogues:
         return {f.name: torch.from_numpy(getattr(self, f.name)) for f in fields(self)}
 
     def cell_votes(
-        self, elements: list[int], asked: Conditions, *, recall: bool = False
+        self, elements: Sequence[int], asked: Conditions, *, recall: bool = False
     ) -> NDArray[np.float64]:
         """Return the votes (V,) on the numbers of atoms of the given elements.
 
         Parameters
         ----------
-        elements : list of int
+        elements : sequence of int
             Atomic numbers, most electropositive first.
         asked : Conditions
             Crystals of another space group or crystal system do not vote, those with other
@@ -116,7 +116,12 @@ class Analogues:
         return _tally(self.cell[rows], votes, len(self.cells))
 
     def space_group_votes(
-        self, elements: list[int], counts: list[int], asked: Conditions, *, recall: bool = False
+        self,
+        elements: Sequence[int],
+        counts: Sequence[int],
+        asked: Conditions,
+        *,
+        recall: bool = False,
     ) -> NDArray[np.float64]:
         """Return the votes (230,) on the space group of a cell with so many atoms of each element.
 
@@ -127,14 +132,19 @@ class Analogues:
         return _tally(self.space_group[rows] - 1, votes, N_SPACE_GROUPS)
 
     def structure_type_votes(
-        self, elements: list[int], counts: list[int], asked: Conditions, *, recall: bool = False
+        self,
+        elements: Sequence[int],
+        counts: Sequence[int],
+        asked: Conditions,
+        *,
+        recall: bool = False,
     ) -> NDArray[np.float64]:
         """Return the votes (T,) on the structure type, 0 being an unknown one."""
         rows, votes = self._votes_of_cell(elements, counts, asked, recall=recall)
         return _tally(self.structure_type[rows], votes, int(self.structure_type.max()) + 1)
 
     def _votes_of_cell(
-        self, elements: list[int], counts: list[int], asked: Conditions, *, recall: bool
+        self, elements: Sequence[int], counts: Sequence[int], asked: Conditions, *, recall: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the crystals that vote on a cell with these numbers of atoms, and their votes."""
         order = np.argsort(counts, kind="stable")
@@ -143,20 +153,20 @@ class Analogues:
         return rows, self._vote(rows, self._by_count[0], [elements[i] for i in order], asked)
 
     def _voters(
-        self, rows: NDArray[np.int64], elements: list[int], *, recall: bool
+        self, rows: NDArray[np.int64], elements: Sequence[int], *, recall: bool
     ) -> NDArray[np.int64]:
         """Return those of the crystals `rows` that may vote, see `cell_votes`."""
         if not len(rows):
             return rows
-        padded = [*elements, *[0] * (self.elements.shape[1] - len(elements))]
-        known = (self.elements[rows] == padded).all(1)
+        systems, system = self._systems
+        known = system[rows] == systems.get(tuple(elements), -1)
         return np.asarray(rows[known if recall and known.any() else ~known])
 
     def _vote(
         self,
         rows: NDArray[np.int64],
         slots: NDArray[np.uint8],
-        elements: list[int],
+        elements: Sequence[int],
         asked: Conditions,
     ) -> NDArray[np.float64]:
         """Return the votes of crystals `rows`, whose elements are in `slots` (N, E)."""
@@ -186,6 +196,13 @@ class Analogues:
         """Crystal system of each crystal."""
         systems = [0, *(crystal_system(group) for group in range(1, N_SPACE_GROUPS + 1))]
         return np.array(systems)[self.space_group]
+
+    @cached_property
+    def _systems(self) -> tuple[dict[tuple[int, ...], int], NDArray[np.int64]]:
+        """Chemical systems, numbered, and that of each crystal."""
+        kinds, kind = np.unique(self.elements, axis=0, return_inverse=True)
+        names = [tuple(z for z in elements if z > 0) for elements in kinds.tolist()]
+        return dict(zip(names, range(len(names)), strict=True)), kind.reshape(-1)
 
     @cached_property
     def _by_count(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

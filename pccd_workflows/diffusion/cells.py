@@ -2,8 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +14,16 @@ from torch import Tensor
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler
 from pccd_workflows.diffusion.analogues import blend
-from pccd_workflows.diffusion.composition import CompositionModel, electropositive_first
+from pccd_workflows.diffusion.composition import electropositive_first
 from pccd_workflows.diffusion.conditions import UNKNOWN, ConditionBatch
 from pccd_workflows.diffusion.dataset import CRYSTAL_SYSTEMS, ORDERINGS, crystal_system
 from pccd_workflows.diffusion.model import Model
+from pccd_workflows.diffusion.symmetry import SpaceGroupModel
 from pccd_workflows.errors import InputError
-from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements
+from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements, symbol
+
+REMEMBERED = 256
+"""Answers kept of each question about cells."""
 
 
 @dataclass(frozen=True)
@@ -82,133 +88,154 @@ class Cell:
     structure_type: int = 0
 
 
-def draw_cell(model: Model, request: SampleRequest, seed: int, sampler: Sampler) -> Cell:
-    """Return the composition, space group and structure type asked for, or drawn.
+def draw_cells(
+    model: Model, requests: Sequence[SampleRequest], seed: int, sampler: Sampler
+) -> list[Cell]:
+    """Return composition, space group and structure type of each request: asked for, or drawn.
 
     Models without a network for the composition get one site per element, which only names the
-    elements.
+    elements. What several requests ask for is worked out once.
 
     Raises
     ------
     InputError
         If the composition asked for is none, or the model cannot make it.
     """
-    elements = electropositive_first([atomic_number(e) for e in request.elements])
-    counts = _composition(model, request, elements, seed, sampler)
-    group = _space_group(model, request, elements, counts, seed, sampler)
-    asked = request.conditions.model_copy(update={"space_group": group})
-    randomness = stream(seed, request.index, "structure type")
-    kind = _structure_type(model, asked, elements, counts, sampler, randomness)
+    odds = Odds(
+        lru_cache(REMEMBERED)(partial(_compositions, model, sampler)),
+        lru_cache(REMEMBERED)(partial(_space_groups, model, sampler)),
+        lru_cache(REMEMBERED)(partial(_structure_types, model, sampler)),
+    )
+    return [_draw_cell(model, request, seed, sampler, odds) for request in requests]
+
+
+Numbers = tuple[int, ...]
+Weights = NDArray[np.float64]
+
+
+class Odds(NamedTuple):
+    """How likely the choices are that make a cell.
+
+    Elements are atomic numbers, most electropositive first, counts the numbers of their atoms.
+    """
+
+    compositions: Callable[[Numbers, Conditions], Weights]
+    """Elements, conditions -> weights of the cells (V, E) that the network knows."""
+    space_groups: Callable[[Numbers, Numbers, Conditions], Weights]
+    """Elements, counts, conditions -> probabilities of the 230 space groups."""
+    structure_types: Callable[[Numbers, Numbers, Conditions], Weights]
+    """Elements, counts, conditions -> votes on the structure types; all 0 if nobody votes."""
+
+
+def _draw_cell(
+    model: Model, request: SampleRequest, seed: int, sampler: Sampler, odds: Odds
+) -> Cell:
+    asked = request.conditions
+    elements = tuple(electropositive_first([atomic_number(e) for e in request.elements]))
+
+    def draw(weights: Weights, temperature: float, purpose: str) -> int:
+        return _choice(weights, temperature, stream(seed, request.index, purpose))
+
+    if asked.composition is not None:
+        counts = _asked_counts(model, request, elements)
+    elif model.composition is None:
+        counts = (1,) * len(elements)
+    else:
+        weights = odds.compositions(elements, asked)
+        drawn = draw(weights, sampler.composition_temperature, "composition")
+        counts = tuple(model.composition.cells[drawn, : len(elements)].tolist())
+    group = asked.space_group
+    if group is None and model.symmetry is not None:
+        weights = odds.space_groups(elements, counts, asked)
+        group = 1 + draw(weights, sampler.temperature, "space group")
+    kind = 0
+    if model.analogues is not None:
+        votes = odds.structure_types(
+            elements, counts, asked.model_copy(update={"space_group": group})
+        )
+        kind = draw(votes, sampler.temperature, "structure type") if votes.any() else 0
     numbers = tuple(z for z, n in zip(elements, counts, strict=True) for _ in range(n))
     return Cell(numbers, group, kind)
 
 
-def _composition(
-    model: Model, request: SampleRequest, elements: list[int], seed: int, sampler: Sampler
-) -> list[int]:
-    """Return the number of atoms of each element."""
-    if request.conditions.composition is not None:
-        return _asked_counts(model, request, elements)
+@torch.no_grad()
+def _compositions(model: Model, sampler: Sampler, elements: Numbers, asked: Conditions) -> Weights:
+    """Return the weights (V,) of the cells that the network knows; see Odds."""
     network = model.composition
     if network is None:
-        return [1] * len(elements)
-    cells = network.cells.cpu().numpy()
-    weights = _cell_probabilities(model, network, request, elements, sampler)
-    n_sites = request.conditions.n_sites
-    allowed = cells.sum(1) <= model.info.max_sites if n_sites is None else cells.sum(1) == n_sites
-    weights = np.where(allowed, weights, 0.0)
+        raise InputError(f"Model {model.info.name} has no network for compositions.")
+    given = _conditions(elements, asked)
+    slots = _slots(elements, network.cells.shape[1])
+    log_p = network(slots, given)
+    if sampler.guidance != 1:
+        plain = network(slots, given.unconditional())
+        log_p = torch.where(log_p.isinf(), log_p, plain + sampler.guidance * (log_p - plain))
+    p = log_p[0].double().softmax(-1).numpy()
+    if asked.space_group is not None and model.symmetry is not None:
+        groups = _network_space_groups(model.symmetry, elements, network.cells, asked)
+        p = p * groups[:, asked.space_group - 1]
+        p = p / p.sum()
+    if model.analogues is not None:
+        votes = model.analogues.cell_votes(elements, asked, recall=sampler.recall)
+        p = blend(p, votes)
+    n_sites = network.cells.sum(1).numpy()
+    allowed = n_sites <= model.info.max_sites if asked.n_sites is None else n_sites == asked.n_sites
+    weights = np.asarray(np.where(allowed, p, 0.0))
     if weights.sum() <= 0:
         raise InputError(
-            f"Model {model.info.name} has seen no cell of {n_sites} atoms and "
+            f"Model {model.info.name} has seen no cell of {asked.n_sites} atoms and "
             f"{len(elements)} elements."
         )
-    randomness = stream(seed, request.index, "composition")
-    drawn = cells[_choice(weights, sampler.composition_temperature, randomness)]
-    return [int(n) for n in drawn[: len(elements)]]
-
-
-@torch.no_grad()
-def _cell_probabilities(
-    model: Model,
-    network: CompositionModel,
-    request: SampleRequest,
-    elements: list[int],
-    sampler: Sampler,
-) -> NDArray[np.float64]:
-    """Return the probabilities (V,) of the cells that the network knows."""
-    padded = _slots(elements, network.cells.shape[1], model.device)
-    given = condition_batch([request], [Cell(tuple(elements))]).to(model.device)
-    log_p = network(padded, given)
-    if sampler.guidance != 1:
-        plain = network(padded, given.unconditional())
-        log_p = torch.where(log_p.isinf(), log_p, plain + sampler.guidance * (log_p - plain))
-    p = log_p[0].double().softmax(-1).cpu().numpy()
-    group = request.conditions.space_group
-    if group is not None and model.symmetry is not None:
-        p = p * _space_groups(model, request, elements, network.cells)[:, group - 1]
-        p = p / p.sum()
-    if model.analogues is None:
-        return np.asarray(p)
-    votes = model.analogues.cell_votes(elements, request.conditions, recall=sampler.recall)
-    return blend(p, votes)
-
-
-def _slots(values: Sequence[int], places: int, device: torch.device) -> Tensor:
-    """Return numbers as one row of a tensor, padded with zeros."""
-    return torch.tensor([[*values, *[0] * (places - len(values))]], device=device)
+    return weights
 
 
 @torch.no_grad()
 def _space_groups(
-    model: Model, request: SampleRequest, elements: Sequence[int], counts: Tensor
-) -> NDArray[np.float64]:
-    """Return what the network thinks (B, 230) of the space groups of cells with counts (B, E)."""
+    model: Model, sampler: Sampler, elements: Numbers, counts: Numbers, asked: Conditions
+) -> Weights:
+    """Return the probabilities (230,) of the space groups of a cell; see Odds.
+
+    The group drawn is a condition like the others: the cloud aims at it, nothing is symmetrised.
+    """
     network = model.symmetry
     if network is None:
         raise InputError(f"Model {model.info.name} has no network for space groups.")
-    given = condition_batch([request] * len(counts), [Cell(tuple(elements))] * len(counts))
-    slots = _slots(elements, counts.shape[1], model.device).expand(len(counts), -1)
-    log_p: Tensor = network(slots, counts, network.entries_of(counts), given.to(model.device))
-    return np.asarray(log_p.double().exp().cpu().numpy())
-
-
-def _space_group(
-    model: Model,
-    request: SampleRequest,
-    elements: list[int],
-    counts: list[int],
-    seed: int,
-    sampler: Sampler,
-) -> int | None:
-    """Return the space group asked for, or a drawn one; None if the model does not draw it.
-
-    It is a condition like the others: the network aims at it, nothing is symmetrised.
-    """
-    if request.conditions.space_group is not None or model.symmetry is None:
-        return request.conditions.space_group
-    places = model.symmetry.cells.shape[1]
-    p = _space_groups(model, request, elements, _slots(counts, places, model.device))[0]
-    if model.analogues is not None:
-        votes = model.analogues.space_group_votes(
-            elements, counts, request.conditions, recall=sampler.recall
-        )
-        p = blend(p, votes)
-    return 1 + _choice(p, sampler.temperature, stream(seed, request.index, "space group"))
-
-
-def _structure_type(
-    model: Model,
-    asked: Conditions,
-    elements: list[int],
-    counts: list[int],
-    sampler: Sampler,
-    randomness: int,
-) -> int:
-    """Return a structure type that analogues of the space group asked for have, or 0."""
+    slots = _slots(counts, network.cells.shape[1])
+    p = _network_space_groups(network, elements, slots, asked)[0]
     if model.analogues is None:
-        return 0
-    votes = model.analogues.structure_type_votes(elements, counts, asked, recall=sampler.recall)
-    return _choice(votes, sampler.temperature, randomness) if votes.any() else 0
+        return np.asarray(p)
+    votes = model.analogues.space_group_votes(elements, counts, asked, recall=sampler.recall)
+    return blend(p, votes)
+
+
+def _structure_types(
+    model: Model, sampler: Sampler, elements: Numbers, counts: Numbers, asked: Conditions
+) -> Weights:
+    """Return the votes (T,) of analogues of the space group asked for; see Odds."""
+    if model.analogues is None:
+        raise InputError(f"Model {model.info.name} has no structure types.")
+    return model.analogues.structure_type_votes(elements, counts, asked, recall=sampler.recall)
+
+
+def _network_space_groups(
+    network: SpaceGroupModel, elements: Numbers, counts: Tensor, asked: Conditions
+) -> Weights:
+    """Return what the network thinks (B, 230) of the space groups of cells with counts (B, E)."""
+    given = _conditions(elements, asked, len(counts))
+    slots = _slots(elements, counts.shape[1]).expand(len(counts), -1)
+    log_p: Tensor = network(slots, counts, network.entries_of(counts), given)
+    return np.asarray(log_p.double().exp().numpy())
+
+
+def _conditions(elements: Numbers, asked: Conditions, n: int = 1) -> ConditionBatch:
+    """Return the conditions of `n` equal requests whose cells are not known yet."""
+    request = SampleRequest(0, tuple(symbol(z) for z in elements), asked)
+    return condition_batch([request] * n, [Cell(elements)] * n)
+
+
+def _slots(values: Numbers, places: int) -> Tensor:
+    """Return numbers as one row of a tensor, padded with zeros."""
+    return torch.tensor([[*values, *[0] * (places - len(values))]])
 
 
 def _choice(weights: NDArray[np.float64], temperature: float, seed: int) -> int:
@@ -216,11 +243,12 @@ def _choice(weights: NDArray[np.float64], temperature: float, seed: int) -> int:
     if temperature == 0:
         return int(weights.argmax())
     sharpened = (weights / weights.max()) ** (1 / temperature)
+    places = np.flatnonzero(sharpened)
     rng = np.random.default_rng(seed)
-    return int(rng.choice(len(weights), p=sharpened / sharpened.sum()))
+    return int(rng.choice(places, p=sharpened[places] / sharpened.sum()))
 
 
-def _asked_counts(model: Model, request: SampleRequest, elements: list[int]) -> list[int]:
+def _asked_counts(model: Model, request: SampleRequest, elements: Numbers) -> Numbers:
     """Return the number of atoms of each element that is asked for, after checking it."""
     from pymatgen.core import Composition
 
@@ -248,7 +276,7 @@ def _asked_counts(model: Model, request: SampleRequest, elements: list[int]) -> 
             f"{request.conditions.n_sites} contradict each other."
         )
     by_number = {atomic_number(e): int(n) for e, n in amounts.items()}
-    return [by_number[z] for z in elements]
+    return tuple(by_number[z] for z in elements)
 
 
 def condition_batch(requests: Sequence[SampleRequest], cells: Sequence[Cell]) -> ConditionBatch:

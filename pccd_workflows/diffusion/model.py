@@ -37,6 +37,7 @@ class Model:
     log_snr : float32 tensor (T + 1,)
         Noise schedule.
     device : torch.device
+        Of the denoiser. All else is asked for one crystal at a time and stays on the CPU.
     """
 
     info: ModelInfo
@@ -93,9 +94,7 @@ def assemble(info: ModelInfo, state: Mapping[str, Tensor], device: torch.device)
     analogues = None
     if info.symmetry is not None:
         analogues = Analogues.from_state(_part(state, ANALOGUES, keep_type=True))
-    for network in (denoiser, composition, symmetry):
-        if network is not None:
-            network.eval().to(device)
+    denoiser.eval().to(device)
     log_snr = cosine_log_snr(info.schedule.steps, info.schedule.shift).float()
     return Model(info, denoiser, composition, symmetry, analogues, log_snr, device)
 
@@ -116,4 +115,5 @@ def _small_network(
         return None
     network = kind(weights["cells"], width=section.width)
     network.load_state_dict(weights)
+    network.eval()
     return network

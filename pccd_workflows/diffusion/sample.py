@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pccd_workflows.campaign import Sampler
-from pccd_workflows.diffusion.cells import SampleRequest, condition_batch, draw_cell, stream
+from pccd_workflows.diffusion.cells import SampleRequest, condition_batch, draw_cells, stream
 from pccd_workflows.diffusion.conditions import ConditionBatch
 from pccd_workflows.diffusion.model import Model
 from pccd_workflows.diffusion.process import noise_from_clean
@@ -57,7 +57,7 @@ def sample_clouds(
     """
     for request in {(r.elements, r.conditions): r for r in requests}.values():
         _check(model, request)
-    cells = [draw_cell(model, request, seed, sampler) for request in requests]
+    cells = draw_cells(model, requests, seed, sampler)
     by_size = sorted(range(len(requests)), key=lambda i: (len(cells[i].numbers), i))
     clouds: dict[int, PointCloud] = {}
     for first in range(0, len(by_size), MAX_BATCH):

@@ -4,6 +4,8 @@ Given the composition and the space group, most cells have one plausible structu
 group first leaves the diffusion a choice among few structures instead of many.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -66,9 +68,12 @@ class SpaceGroupModel(CellNetwork):
 
     def entries_of(self, counts: Tensor) -> Tensor:
         """Return the row of `cell_table` for numbers of atoms (B, E)."""
-        places = {tuple(cell): row for row, cell in enumerate(self.cells.tolist(), start=1)}
-        rows = [places.get(tuple(cell), 0) for cell in counts.tolist()]
+        rows = [self._entries.get(tuple(cell), 0) for cell in counts.tolist()]
         return torch.tensor(rows, device=counts.device)
+
+    @cached_property
+    def _entries(self) -> dict[tuple[int, ...], int]:
+        return {tuple(cell): row for row, cell in enumerate(self.cells.tolist(), start=1)}
 
 
 def frequent_cells(counts: NDArray[np.int64], at_least: int = 5) -> NDArray[np.int64]:

@@ -99,12 +99,12 @@ def _round_trip(
     model: "Model", network: torch.nn.Module, crystals: CrystalArrays
 ) -> tuple[list[PointCloud], NDArray[np.float64]]:
     """Return clouds after the round trip and the residuals."""
-    from pccd_workflows.diffusion.cells import condition_batch, draw_cell
+    from pccd_workflows.diffusion.cells import condition_batch, draw_cells
     from pccd_workflows.diffusion.inversion import generate, invert, ode_levels
     from pccd_workflows.diffusion.sample import cloud_of
 
     requests = composition_requests(crystals, model.info)
-    cells = [draw_cell(model, request, 0, Sampler()) for request in requests]
+    cells = draw_cells(model, requests, 0, Sampler())
     conditions = _double(condition_batch(requests, cells)).to(model.device)
 
     def predict(noisy: Tensor, level: Tensor, rows: Tensor) -> Tensor:

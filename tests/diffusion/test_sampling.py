@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler
-from pccd_workflows.diffusion.cells import SampleRequest, draw_cell, draw_elements
+from pccd_workflows.diffusion.analogues import Analogues
+from pccd_workflows.diffusion.cells import SampleRequest, draw_cells, draw_elements
 from pccd_workflows.diffusion.checkpoint import load_model
 from pccd_workflows.diffusion.composition import electropositive_first
 from pccd_workflows.diffusion.sample import sample_clouds
@@ -76,7 +77,7 @@ def test_the_space_group_acts(tiny_model):
 
 
 def space_groups(model, requests, sampler):
-    return [draw_cell(model, request, 0, sampler).space_group for request in requests]
+    return [cell.space_group for cell in draw_cells(model, requests, 0, sampler)]
 
 
 def test_the_space_group_is_drawn_like_the_crystals_it_learned_from(tiny_model):
@@ -91,12 +92,26 @@ def test_the_space_group_is_drawn_like_the_crystals_it_learned_from(tiny_model):
 
 
 def test_the_structure_type_is_one_that_crystals_of_the_space_group_have(tiny_model):
-    cells = [draw_cell(tiny_model, request, 0, Sampler()) for request in ask(n=60)]
+    cells = draw_cells(tiny_model, ask(n=60), 0, Sampler())
     kinds = {(cell.space_group, cell.structure_type) for cell in cells}
     assert len(kinds) == 2  # cubic and tetragonal CsCl type
     assert all(kind > 0 for _, kind in kinds)
     (unheard_of,) = ask(n=1, composition="Na3Cl2")
-    assert draw_cell(tiny_model, unheard_of, 0, Sampler()).structure_type == 0
+    assert draw_cells(tiny_model, [unheard_of], 0, Sampler())[0].structure_type == 0
+
+
+def test_what_is_asked_twice_is_worked_out_once(tiny_model, monkeypatch):
+    requests = [*ask(n=12), *ask(n=12, crystal_system="cubic")]
+    alone = [draw_cells(tiny_model, [request], 0, Sampler())[0] for request in requests]
+    votes, asked = Analogues.cell_votes, []
+
+    def counted(self, elements, conditions, *, recall=False):
+        asked.append((elements, conditions))
+        return votes(self, elements, conditions, recall=recall)
+
+    monkeypatch.setattr(Analogues, "cell_votes", counted)
+    assert draw_cells(tiny_model, requests, 0, Sampler()) == alone
+    assert len(asked) == 2
 
 
 def test_temperature_zero_takes_the_likeliest(tiny_model):
@@ -110,7 +125,7 @@ def test_cold_compositions_are_few():
 
     def formulas(temperature):
         sampler = Sampler(composition_temperature=temperature)
-        return {draw_cell(model, request, seed, sampler).numbers for seed in range(40)}
+        return {draw_cells(model, [request], seed, sampler)[0].numbers for seed in range(40)}
 
     assert len(formulas(0)) == 1
     assert 1 < len(formulas(0.4)) < len(formulas(1))
@@ -129,7 +144,9 @@ def test_known_compounds_come_again_when_asked_for():
 
     def kinds(*, recall):
         sampler = Sampler(temperature=1, recall=recall)
-        return {draw_cell(model, request, seed, sampler).structure_type for seed in range(60)} - {0}
+        return {
+            draw_cells(model, [request], seed, sampler)[0].structure_type for seed in range(60)
+        } - {0}
 
     assert kinds(recall=True) <= set(known.structure_type[phases].tolist())
     assert not kinds(recall=False) <= set(known.structure_type[phases].tolist())
