@@ -19,7 +19,7 @@ from pccd_workflows.errors import InputError
 from pccd_workflows.pointcloud.elements import canonical_elements
 from pccd_workflows.pointcloud.encode import N_COLUMNS, N_POINTS, PointCloud
 
-MAX_BATCH = 256
+MAX_BATCH = 64
 
 
 def sample_clouds(
@@ -194,7 +194,7 @@ def ddim(predict: Predict, x: Tensor, levels: Tensor) -> Tensor:
     clean = x
     for now, then in pairwise(levels):
         clean = predict(x, now)
-        epsilon = noise_from_clean(x, clean, now[None])
+        epsilon = noise_from_clean(x, clean, now.to(x.device)[None])
         a, s = signal_and_noise(then)
         x = a * clean + s * epsilon
     return clean
