@@ -258,9 +258,11 @@ def element_distances(network: CellNetwork) -> NDArray[np.float16]:
     return np.asarray(padded.numpy().astype(np.float16))
 
 
-def blend(network: NDArray[np.float64], votes: NDArray[np.float64]) -> NDArray[np.float64]:
+def blend(
+    network: NDArray[np.float64], votes: NDArray[np.float64], *, share: float = SHARE
+) -> NDArray[np.float64]:
     """Return the probabilities of network and votes together; the network's if nobody voted."""
-    return SHARE * votes + (1 - SHARE) * network if votes.any() else network
+    return share * votes + (1 - share) * network if votes.any() else network
 
 
 @torch.no_grad()
@@ -269,6 +271,8 @@ def measure(
     symmetry: SpaceGroupModel,
     composition: CompositionModel,
     held_out: CrystalArrays,
+    *,
+    share: float = SHARE,
 ) -> dict[str, float]:
     """Return how well networks and votes together tell held-out crystals.
 
@@ -287,8 +291,9 @@ def measure(
     for row, group in enumerate(held_out.space_group.tolist()):
         n = int((elements[row] > 0).sum())
         names, numbers = elements[row, :n].tolist(), counts[row, :n].tolist()
-        drawn = blend(groups[row], analogues.space_group_votes(names, numbers, asked)).argmax()
-        cell = blend(cells[row], analogues.cell_votes(names, asked)).argmax()
+        group_votes = analogues.space_group_votes(names, numbers, asked)
+        drawn = blend(groups[row], group_votes, share=share).argmax()
+        cell = blend(cells[row], analogues.cell_votes(names, asked), share=share).argmax()
         right_groups += drawn + 1 == group
         right_cells += analogues.cells[cell].tolist()[:n] == numbers
     return {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pccd_workflows.campaign import Sampler
-from pccd_workflows.diffusion.cells import SampleRequest, condition_batch, draw_cells, stream
+from pccd_workflows.diffusion.cells import Cell, SampleRequest, condition_batch, draw_cells, stream
 from pccd_workflows.diffusion.conditions import ConditionBatch
 from pccd_workflows.diffusion.model import Model
 from pccd_workflows.diffusion.process import noise_from_clean
@@ -29,6 +29,7 @@ def sample_clouds(
     seed: int,
     sampler: Sampler,
     start: Tensor | None = None,
+    cells: Sequence[Cell] | None = None,
 ) -> list[PointCloud]:
     """Draw one point cloud per request.
 
@@ -43,6 +44,8 @@ def sample_clouds(
     start : float tensor (B, 3, 128, C)
         Clean clouds in the denoiser's units to begin with, noised to t = T with all the noise that
         the schedule says; if None, pure noise, as strong as the sampler's temperature says.
+    cells : sequence of Cell
+        Composition, space group and structure type of each; drawn if None.
 
     Returns
     -------
@@ -57,7 +60,8 @@ def sample_clouds(
     """
     for request in {(r.elements, r.conditions): r for r in requests}.values():
         _check(model, request)
-    cells = draw_cells(model, requests, seed, sampler)
+    if cells is None:
+        cells = draw_cells(model, requests, seed, sampler)
     by_size = sorted(range(len(requests)), key=lambda i: (len(cells[i].numbers), i))
     clouds: dict[int, PointCloud] = {}
     for first in range(0, len(by_size), MAX_BATCH):

@@ -1,0 +1,197 @@
+"""What decides whether a crystal is predicted: the choices before the cloud, and how it is drawn.
+
+    OMP_NUM_THREADS=1 python benchmarks/variants.py --data scratch/wide20.npz [--json]
+
+The data set must be the one that the model was trained with. Its validation crystals of at most 3
+elements and 16 sites are asked for:
+
+*choices*   how often the likeliest number of atoms of each element (elements given), space group
+            and structure type (composition given) is the right one: by the network alone, by the
+            votes of training crystals alone, by both;
+*ceiling*   how often the right type would be guessed by someone who knows all structures of each
+            composition among these crystals, and which of them is the commonest;
+*clouds*    structure prediction (match rate, RMSE) with one thing changed at a time. "told" rows
+            are given what the others have to guess.
+
+Test crystals are not touched: what is chosen here is quoted from them.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Structure
+
+from pccd_workflows.campaign import Sampler
+from pccd_workflows.diffusion.analogues import SHARE, measure
+from pccd_workflows.diffusion.cells import Cell, SampleRequest, draw_cells
+from pccd_workflows.diffusion.checkpoint import find_model, load_model
+from pccd_workflows.diffusion.dataset import CrystalArrays, content_hash, read_dataset
+from pccd_workflows.diffusion.model import Model
+from pccd_workflows.diffusion.sample import sample_clouds
+from pccd_workflows.errors import InputError
+from pccd_workflows.evaluation.crystals import (
+    composition_requests,
+    decoded,
+    draw_rows,
+    match_all,
+    structure_of,
+)
+from pccd_workflows.evaluation.intervals import bootstrapped, share
+from pccd_workflows.settings import get_settings
+
+MAX_ELEMENTS, MAX_SITES = 3, 16
+LIKELIEST = Sampler(temperature=0)
+VARIANTS: dict[str, Sampler] = {
+    "as `csp`: temperature 0, 25 steps of DPM-Solver++": LIKELIEST,
+    "temperature 0.25": Sampler(temperature=0.25),
+    "temperature 0.5": Sampler(temperature=0.5),
+    "temperature 1": Sampler(temperature=1),
+    "10 steps": Sampler(temperature=0, steps=10),
+    "50 steps": Sampler(temperature=0, steps=50),
+    "DDIM, 50 steps": Sampler(temperature=0, name="ddim", steps=50),
+    "DDPM, 50 steps": Sampler(temperature=0, name="ddpm", steps=50),
+    "separation 0": Sampler(temperature=0, separation=0),
+    "guidance 1.5": Sampler(temperature=0, guidance=1.5),
+    "guidance 2": Sampler(temperature=0, guidance=2),
+}
+
+
+def main() -> int:
+    """Measure, print as JSON or as tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="pccd-default", help="a folder of model/, or a path")
+    parser.add_argument("--data", type=Path, required=True, help="its data set (.npz)")
+    parser.add_argument("--samples", type=int, default=400, help="crystals of each variant")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["choices", "clouds"], help="one part")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args()
+    try:
+        model = load_model(find_model(args.model, get_settings()), "cpu")
+        crystals = validation_crystals(model, args.data)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    result: dict[str, Any] = {"model": model.info.name, "crystals": len(crystals)}
+    if args.only != "clouds":
+        result["choices"] = choices(model, crystals)
+        result["ceiling"] = ceiling(crystals)
+    if args.only != "choices":
+        asked = draw_rows(crystals, args.samples, args.seed)
+        result["clouds"] = clouds(model, asked, args.seed, note=not args.json)
+    if args.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print(json.dumps({k: v for k, v in result.items() if k != "clouds"}, indent=1))
+    return 0
+
+
+def validation_crystals(model: Model, data: Path) -> CrystalArrays:
+    """Return the crystals to ask for.
+
+    Raises
+    ------
+    InputError
+        If the data set is not the one of the model, whose structure types are numbered otherwise.
+    """
+    arrays = read_dataset(data)
+    if content_hash(arrays) != model.info.training.get("dataset_sha256"):
+        raise InputError(
+            f"{data} is not the data set that model {model.info.name} was trained with; its card "
+            "has the command that builds it."
+        )
+    held_out = arrays.of_split("val")
+    n_elements = np.array([len(set(numbers[numbers > 0])) for numbers in held_out.numbers])
+    return held_out.take((n_elements <= MAX_ELEMENTS) & (held_out.n_sites <= MAX_SITES))
+
+
+def choices(model: Model, crystals: CrystalArrays) -> dict[str, dict[str, float]]:
+    """Return shares of right first guesses."""
+    if model.analogues is None or model.symmetry is None or model.composition is None:
+        raise InputError(f"Model {model.info.name} chooses nothing before the cloud.")
+    parts = model.analogues, model.symmetry, model.composition
+    found = {
+        name: measure(*parts, crystals, share=of_votes)
+        for name, of_votes in (("network", 0.0), ("votes", 1.0), ("both", SHARE))
+    }
+    cells = draw_cells(model, composition_requests(crystals, model.info), 0, LIKELIEST)
+    types = np.array([cell.structure_type for cell in cells])
+    found["both"]["structure_type_accuracy"] = float(
+        ((types == crystals.structure_type) & (types > 0)).mean()
+    )
+    return found
+
+
+def ceiling(crystals: CrystalArrays) -> float:
+    """Return how often the commonest known type of each composition is the right one."""
+    types: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
+    for numbers, kind in zip(crystals.numbers.tolist(), crystals.structure_type, strict=True):
+        types[tuple(numbers)][int(kind)] += kind > 0
+    return sum(max(of_cell.values()) for of_cell in types.values()) / len(crystals)
+
+
+def clouds(model: Model, crystals: CrystalArrays, seed: int, *, note: bool) -> list[dict[str, Any]]:
+    """Return match rate and RMSE of each variant."""
+    targets = [structure_of(crystals, row) for row in range(len(crystals))]
+    requests = composition_requests(crystals, model.info)
+    drawn = draw_cells(model, requests, seed, LIKELIEST)
+    right = [
+        Cell(cell.numbers, int(group), int(kind))
+        for cell, group, kind in zip(
+            drawn, crystals.space_group, crystals.structure_type, strict=True
+        )
+    ]
+    told_groups = [
+        SampleRequest(
+            r.index, r.elements, r.conditions.model_copy(update={"space_group": cell.space_group})
+        )
+        for r, cell in zip(requests, right, strict=True)
+    ]
+    made: dict[str, Callable[[], list[Structure | None]]] = {
+        name: lambda sampler=sampler: draw(model, requests, seed, sampler)
+        for name, sampler in VARIANTS.items()
+    }
+    made["told the space group"] = lambda: draw(model, told_groups, seed, LIKELIEST)
+    made["told space group and structure type"] = lambda: draw(
+        model, requests, seed, LIKELIEST, right
+    )
+    rows = []
+    for name, make in made.items():
+        rmse = match_all(make(), targets)
+        matched = share(int(np.isfinite(rmse).sum()), len(rmse))
+        rows.append(
+            {
+                "variant": name,
+                "match_rate": matched,
+                "rmse": bootstrapped(rmse),
+                "median_rmse": float(np.nanmedian(rmse)),
+            }
+        )
+        if note:
+            print(
+                f"{name:52} {matched['value']:5.1%}  RMSE {np.nanmean(rmse):.3f}, "
+                f"median {np.nanmedian(rmse):.3f}",
+                flush=True,
+            )
+    return rows
+
+
+def draw(
+    model: Model,
+    requests: Sequence[SampleRequest],
+    seed: int,
+    sampler: Sampler,
+    cells: Sequence[Cell] | None = None,
+) -> list[Structure | None]:
+    """Return one crystal for each request; None where the cloud is none."""
+    return decoded(sample_clouds(model, requests, seed=seed, sampler=sampler, cells=cells))[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
