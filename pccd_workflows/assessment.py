@@ -18,8 +18,14 @@ import numpy as np
 from pymatgen.core import Composition, Element, Structure
 
 from pccd_workflows.campaign import Conditions, Sampler, load_campaign
-from pccd_workflows.diffusion.dataset import CrystalArrays, split_of_record
+from pccd_workflows.diffusion.dataset import (
+    CrystalArrays,
+    RejectedError,
+    reduced_cell,
+    split_of_record,
+)
 from pccd_workflows.diffusion.records import read_records
+from pccd_workflows.errors import InputError
 from pccd_workflows.evaluation.generation import evaluate_generation
 from pccd_workflows.evaluation.published import table_2
 from pccd_workflows.evaluation.stability import (
@@ -58,7 +64,7 @@ class KnownCrystalsFile:
     Parameters
     ----------
     path
-        JSON lines.
+        JSON lines or a folder of CIFs.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,8 +72,14 @@ class KnownCrystalsFile:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Geometry, energy above hull and split of each crystal."""
-        return [
+        """Geometry, energy above hull and split of each crystal.
+
+        Raises
+        ------
+        InputError
+            If the file holds no crystal.
+        """
+        found = [
             {
                 "id": str(row.get("id", number)),
                 "species": tuple(sys.intern(s) for s in row["species"]),
@@ -76,9 +88,15 @@ class KnownCrystalsFile:
                 "energy_above_hull": stated_energy_above_hull(row),
                 "split": split_of_record(row),
             }
-            for number, row in enumerate(read_records(self.path))
+            for number, row in enumerate(map(_with_cell, read_records(self.path)))
             if {"species", "lattice", "frac_coords"} <= row.keys()
         ]
+        if not found:
+            raise InputError(
+                f"{self.path} holds no crystal: a line needs lattice, species and frac_coords, or "
+                "structure."
+            )
+        return found
 
     @cached_property
     def table(self) -> list[dict[str, Any]]:
@@ -241,6 +259,16 @@ def potential_judge(
 def known_file(path: Path) -> KnownCrystalsFile:
     """Return the crystals of a data file; those of the last files stay in memory."""
     return KnownCrystalsFile(path)
+
+
+def _with_cell(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the cell of its `structure`, if it has an ordered one."""
+    if row.get("structure") is None:
+        return row
+    try:
+        return {**row, **reduced_cell(row["structure"])}
+    except RejectedError:
+        return row
 
 
 def _ratio(amounts: Any) -> frozenset[tuple[str, int]]:

@@ -11,6 +11,7 @@ from pccd_workflows.assessment import PotentialJudge, batches_part, compare_leve
 from pccd_workflows.campaign import Sampler
 from pccd_workflows.candidate import Phonons
 from pccd_workflows.cli import main
+from pccd_workflows.diffusion.dataset import split_of
 from pccd_workflows.errors import InputError
 from pccd_workflows.evaluation.verdicts import Known, Sample
 from pccd_workflows.external.disk_results import DiskResults
@@ -61,6 +62,32 @@ def data(tmp_path):
 @pytest.fixture
 def judge(data, tmp_path):
     return PotentialJudge(known_file(data), "emt", DiskResults(tmp_path / "results"))
+
+
+def test_known_crystals_may_be_structures_or_cifs(tmp_path):
+    doubled = Structure(
+        Lattice.tetragonal(3, 6), ["Cs", "Cl"] * 2, [[0, 0, 0], [0.5, 0.5, 0.25]] * 2
+    )
+    doubled.translate_sites([2, 3], [0, 0, 0.5])
+    lines = tmp_path / "structures.jsonl"
+    lines.write_text(json.dumps({"id": "one", "structure": doubled.as_dict()}) + "\n")
+    cifs = tmp_path / "cifs"
+    cifs.mkdir()
+    doubled.to(str(cifs / "one.cif"))
+    for data in (lines, cifs):
+        (row,) = known_file(data).rows
+        assert (row["id"], sorted(row["species"])) == ("one", ["Cl", "Cs"])
+        assert row["split"] == split_of("Cl-Cs")
+        ((name, crystal),) = known_file(data).with_formulas({"CsCl"})
+        assert name == "one"
+        assert len(crystal) == 2
+
+
+def test_a_file_without_crystals_is_no_known_file(tmp_path):
+    data = tmp_path / "nothing.jsonl"
+    data.write_text('{"id": "one", "energy": 1.0}\n')
+    with pytest.raises(InputError, match="holds no crystal"):
+        _ = known_file(data).rows
 
 
 def test_a_known_crystal_lies_on_its_own_hull(judge):

@@ -137,9 +137,9 @@ class Evaluation:
         from pccd_workflows.evaluation.substitution import substitute
 
         analogues = self.model.analogues
-        if analogues is None or not _has_coordinates(self.request.data):
+        if analogues is None or self.request.data.suffix == ".npz":
             raise InputError(
-                "--only substitution needs a model with analogues and --data as JSON lines."
+                "--only substitution needs a model with analogues and --data as JSON lines or CIFs."
             )
         known = [row for row in known_file(self.request.data).rows if row["split"] == "train"]
         return substitute(self.measure("csp").targets, known, analogues.distance)
@@ -197,11 +197,6 @@ def command_line() -> str:
     return shlex.join(["pccd", *sys.argv[1:]])
 
 
-def _has_coordinates(data: Path) -> bool:
-    """Return whether crystals to substitute into can be read from data: not of .npz or CIFs."""
-    return data.suffix != ".npz" and not data.is_dir()
-
-
 def chosen_parts(only: str | None, info: "ModelInfo", data: Path) -> list[str]:
     """Return the names of the parts that --only names; all that can be measured if left out.
 
@@ -214,7 +209,7 @@ def chosen_parts(only: str | None, info: "ModelInfo", data: Path) -> list[str]:
         left_out = set()
         if "composition" not in info.conditions:
             left_out |= {"csp", "substitution"}
-        if info.symmetry is None or not _has_coordinates(data):
+        if info.symmetry is None or data.suffix == ".npz":
             left_out.add("substitution")
         return [name for name in DEFAULT_PARTS if name not in left_out]
     names = [part.strip() for part in only.split(",") if part.strip()]

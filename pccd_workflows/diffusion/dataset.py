@@ -168,7 +168,7 @@ class DatasetLimits:
                 raise InputError(f"Unknown {name} {unknown[0]!r}; use {', '.join(options)}.")
 
 
-class _RejectedError(Exception):
+class RejectedError(Exception):
     """A crystal that is left out; the message is the class it is counted under."""
 
 
@@ -213,7 +213,7 @@ def build_dataset(
     for count, record in enumerate(records, start=1):
         try:
             rows.append(_row(record, limits, resplit=resplit, with_types=with_types))
-        except _RejectedError as reason:
+        except RejectedError as reason:
             rejected[str(reason)] += 1
         if len(rows) == CHUNK:
             chunks.append(_columns(rows))
@@ -242,9 +242,9 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
 def _row(
     record: Record, limits: DatasetLimits, *, resplit: bool, with_types: bool
 ) -> dict[str, Any]:
-    """Return one crystal in columns; raises _RejectedError with the reason if it is left out."""
+    """Return one crystal in columns; raises RejectedError with the reason if it is left out."""
     if record.get("structure") is not None:
-        record = {**record, **_reduced(record["structure"])}
+        record = {**record, **reduced_cell(record["structure"])}
     gap, hull = _float(record.get("band_gap")), _float(_energy_above_hull(record))
     ordering = record.get("magnetic_ordering")
     _check_properties(gap, hull, ordering, limits)
@@ -253,7 +253,7 @@ def _row(
         numbers = np.array([atomic_number(s) for s in record["species"]], dtype=np.int64)
         frac = np.asarray(record["frac_coords"], dtype=float).reshape(len(numbers), 3)
     except (KeyError, TypeError, ValueError):
-        raise _RejectedError("malformed") from None
+        raise RejectedError("malformed") from None
     n = len(numbers)
     _check(lattice, numbers, frac, limits)
     elements = canonical_elements(record["species"])
@@ -265,7 +265,7 @@ def _row(
     spacegroup = int(record.get("spacegroup") or _spacegroup(lattice, numbers, frac))
     system = crystal_system(spacegroup)
     if limits.crystal_systems and CRYSTAL_SYSTEMS[system] not in limits.crystal_systems:
-        raise _RejectedError("other crystal system")
+        raise RejectedError("other crystal system")
     chemsys = "-".join(sorted(elements))
     named = None if resplit else record.get("split")
     split = named or split_of(chemsys)
@@ -302,18 +302,18 @@ def _energy_above_hull(record: Record) -> object:
 
 
 def _check_properties(gap: float, hull: float, ordering: object, limits: DatasetLimits) -> None:
-    """Raise _RejectedError if a property is outside the limits, or not known where it must be."""
+    """Raise RejectedError if a property is outside the limits, or not known where it must be."""
     if limits.band_gap is not None:
         low, high = limits.band_gap
         if not low <= gap <= high:
-            raise _RejectedError("band gap unknown" if math.isnan(gap) else "other band gap")
+            raise RejectedError("band gap unknown" if math.isnan(gap) else "other band gap")
     if limits.max_energy_above_hull is not None and not hull <= limits.max_energy_above_hull:
-        raise _RejectedError(
+        raise RejectedError(
             "energy above hull unknown" if math.isnan(hull) else "too far above the hull"
         )
     if limits.orderings and ordering not in limits.orderings:
         known = ordering in ORDERINGS
-        raise _RejectedError("other magnetic ordering" if known else "magnetic ordering unknown")
+        raise RejectedError("other magnetic ordering" if known else "magnetic ordering unknown")
 
 
 def _check(
@@ -324,18 +324,18 @@ def _check(
 ) -> None:
     n = len(numbers)
     if not 1 <= n <= limits.max_sites:
-        raise _RejectedError(f"more than {limits.max_sites} sites" if n else "no sites")
+        raise RejectedError(f"more than {limits.max_sites} sites" if n else "no sites")
     if len(set(numbers.tolist())) > limits.max_elements:
-        raise _RejectedError(f"more than {limits.max_elements} elements")
+        raise RejectedError(f"more than {limits.max_elements} elements")
     if numbers.max() > MAX_Z:
-        raise _RejectedError("element beyond Lr")
+        raise RejectedError("element beyond Lr")
     if not (np.isfinite(lattice).all() and np.isfinite(frac).all()):
-        raise _RejectedError("NaN")
+        raise RejectedError("NaN")
     volume = abs(float(np.linalg.det(lattice)))
     if volume / n >= MAX_VOLUME_PER_ATOM and _is_x2yz(numbers):
-        raise _RejectedError(NEVER_RELAXED)
+        raise RejectedError(NEVER_RELAXED)
     if not 1.0 < volume / n < MAX_VOLUME_PER_ATOM:
-        raise _RejectedError("volume per atom")
+        raise RejectedError("volume per atom")
 
 
 def _is_x2yz(numbers: NDArray[np.int64]) -> bool:
@@ -353,20 +353,31 @@ def _reduced_formula(species: list[str]) -> str:
     return str(Composition(Counter(species)).reduced_formula)
 
 
-def _reduced(structure: Any) -> dict[str, Any]:
-    """Return the primitive Niggli cell of a pymatgen Structure, or of its dictionary."""
+def reduced_cell(structure: Any) -> dict[str, Any]:
+    """Return lattice, species and frac_coords of the primitive Niggli cell.
+
+    Parameters
+    ----------
+    structure : Structure or dict
+        The dictionary is pymatgen's.
+
+    Raises
+    ------
+    RejectedError
+        If it is no crystal, or not an ordered one.
+    """
     from pymatgen.core import Structure
 
     try:
         whole = Structure.from_dict(structure) if isinstance(structure, dict) else structure
         if not whole.is_ordered:
-            raise _RejectedError("partial occupancies")
+            raise RejectedError("partial occupancies")
         if not np.isfinite(whole.lattice.matrix).all():
-            raise _RejectedError("NaN")
+            raise RejectedError("NaN")
         cell = whole.get_primitive_structure(tolerance=0.1).get_reduced_structure("niggli")
         species = [site.specie.symbol for site in cell]
     except (KeyError, TypeError, ValueError, AttributeError, np.linalg.LinAlgError):
-        raise _RejectedError("malformed") from None
+        raise RejectedError("malformed") from None
     return {"lattice": cell.lattice.matrix, "species": species, "frac_coords": cell.frac_coords}
 
 

@@ -29,16 +29,20 @@ class Substitution:
         One for each target; None where no known crystal has the same numbers of atoms.
     rmse : float array (n,)
         Normalised RMSE, NaN where crystal and target do not match.
+    known : int
+        Crystals to take structures from.
     """
 
     made: list[Structure | None]
     rmse: NDArray[np.float64]
+    known: int
 
     def summary(self) -> dict[str, Any]:
         """Return match rate and RMSE as structure prediction has them."""
         return {
             "match_rate": share(int(np.isfinite(self.rmse).sum()), len(self.rmse)),
             "rmse": bootstrapped(self.rmse),
+            "training_crystals": self.known,
         }
 
 
@@ -78,7 +82,7 @@ def substitute(
         }
         species = [exchanged[name] for name in crystal["species"]]
         made.append(Structure(crystal["lattice"], species, crystal["frac_coords"]))
-    return Substitution(made, match_all(made, list(targets)))
+    return Substitution(made, match_all(made, list(targets)), len(known))
 
 
 def _by_count(species: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:

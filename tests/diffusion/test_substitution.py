@@ -56,7 +56,7 @@ def test_no_crystal_with_the_same_numbers_of_atoms():
 def test_it_is_left_out_where_no_coordinates_can_be_read(tmp_path):
     info = read_model_info(REPOSITORY / "model" / "pccd-default")
     assert "substitution" in chosen_parts(None, info, tmp_path / "crystals.jsonl.gz")
-    for data in (tmp_path, tmp_path / "crystals.npz"):  # a folder of CIFs, a data set
-        parts = chosen_parts(None, info, data)
-        assert "csp" in parts
-        assert "substitution" not in parts
+    assert "substitution" in chosen_parts(None, info, tmp_path)  # a folder of CIFs
+    parts = chosen_parts(None, info, tmp_path / "crystals.npz")
+    assert "csp" in parts
+    assert "substitution" not in parts
