@@ -19,7 +19,9 @@ from pccd_workflows.errors import InputError
 from pccd_workflows.pointcloud.elements import canonical_elements
 from pccd_workflows.pointcloud.encode import N_COLUMNS, N_POINTS, PointCloud
 
-MAX_BATCH = 64
+CPU_BATCH = 64
+GPU_BATCH = 512
+"""Crystals, alike in size, that go through the network together."""
 
 
 def sample_clouds(
@@ -64,8 +66,9 @@ def sample_clouds(
         cells = draw_cells(model, requests, seed, sampler)
     by_size = sorted(range(len(requests)), key=lambda i: (len(cells[i].numbers), i))
     clouds: dict[int, PointCloud] = {}
-    for first in range(0, len(by_size), MAX_BATCH):
-        places = by_size[first : first + MAX_BATCH]
+    batch = CPU_BATCH if model.device.type == "cpu" else GPU_BATCH
+    for first in range(0, len(by_size), batch):
+        places = by_size[first : first + batch]
         chosen = [requests[i] for i in places]
         conditions = condition_batch(chosen, [cells[i] for i in places]).to(model.device)
         seeds = [stream(seed, r.index, "noise") for r in chosen]
