@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from command import run
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler, load_campaign
 from pccd_workflows.diffusion.cells import SampleRequest, draw_cells, draw_elements
@@ -211,4 +211,4 @@ def device_name(device: torch.device) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from command import run
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.external import gpaw
@@ -124,4 +125,4 @@ def _numbers(ours: float | None, theirs: float | None) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

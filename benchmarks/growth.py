@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from command import run
 from hull import DATA as ENTRIES
 from hull import make_queries, new_hull, read_entries
 from matching import DATA, Row, make_campaign, read_rows, structure_of
@@ -205,4 +206,4 @@ def _table(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

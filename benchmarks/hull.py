@@ -18,6 +18,7 @@ from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
 
+from command import run
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
@@ -175,4 +176,4 @@ def _above_hull(diagram: PhaseDiagram, query: HullQuery) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

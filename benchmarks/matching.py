@@ -40,6 +40,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from command import run
 from pymatgen.core import Composition, Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 from scipy.sparse import coo_array
@@ -323,4 +324,4 @@ def _find(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,6 +10,8 @@ the whole set. What flips is printed, with the reason, as the command does.
 import argparse
 from pathlib import Path
 
+from command import run
+
 from pccd_workflows.candidate import CandidateDoc, Generation, Relaxation, Stability
 from pccd_workflows.cli.rescoring import print_rescored
 from pccd_workflows.external.reference_files import read_reference_set
@@ -76,4 +78,4 @@ def candidate(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

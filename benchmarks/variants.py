@@ -18,13 +18,13 @@ Test crystals are not touched: what is chosen here is quoted from them.
 
 import argparse
 import json
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import run
 from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Sampler
@@ -62,7 +62,7 @@ VARIANTS: dict[str, Sampler] = {
 }
 
 
-def main() -> int:
+def main() -> None:
     """Measure, print as JSON or as tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="pccd-default", help="a folder of model/, or a path")
@@ -72,12 +72,8 @@ def main() -> int:
     parser.add_argument("--only", choices=["choices", "clouds"], help="one part")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
-    try:
-        model = load_model(find_model(args.model, get_settings()), "cpu")
-        crystals = validation_crystals(model, args.data)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    model = load_model(find_model(args.model, get_settings()), "cpu")
+    crystals = validation_crystals(model, args.data)
     result: dict[str, Any] = {"model": model.info.name, "crystals": len(crystals)}
     if args.only != "clouds":
         result["choices"] = choices(model, crystals)
@@ -89,7 +85,6 @@ def main() -> int:
         print(json.dumps(result, indent=1))
     else:
         print(json.dumps({k: v for k, v in result.items() if k != "clouds"}, indent=1))
-    return 0
 
 
 def validation_crystals(model: Model, data: Path) -> CrystalArrays:
@@ -194,4 +189,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)
