@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,13 @@ def averaging_matrices(max_sites: int) -> Tensor:
         owner = torch.from_numpy(site_of_point(n))
         matrices[n, owner, torch.arange(N_POINTS)] = 1.0
     return matrices / matrices.sum(-1, keepdim=True).clamp(min=1.0)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context in which mixed precision (autocast) is off."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def build_denoiser(architecture: Architecture) -> "Denoiser":
@@ -275,7 +283,8 @@ class PointTransformer(Denoiser):
         n_max = conditions.numbers.shape[1]
         averaging = self.averaging[(conditions.numbers > 0).sum(1)][:, :n_max]
         halves = cloud[:, 2, :, :3].reshape(-1, 2, N_HALF, 3).mean(2)
-        return averaging @ cloud[:, 0, :, :3], halves.flatten(1)
+        with full_precision(cloud.device):
+            return averaging @ cloud[:, 0, :, :3], halves.flatten(1)
 
     def spread(self, sites: Tensor, lattice: Tensor, conditions: ConditionBatch) -> Tensor:
         """Write site means (B, N, 3) and lattices (B, 6) to all their points (B, 3, 128, C)."""
@@ -320,10 +329,36 @@ class PointTransformer(Denoiser):
         lattice_var: Tensor,
         conditions: ConditionBatch,
     ) -> tuple[Tensor, Tensor]:
-        """Return the raw outputs of the transformer for sites (B, N, 3) and lattice (B, 6)."""
+        """Return the raw outputs of the transformer for sites (B, N, 3) and lattice (B, 6).
+
+        Only its layers run in reduced precision, where that is asked for: at the lowest noise
+        levels half precision of a coordinate is a good part of the noise.
+        """
+        device = y_site.device
+        with full_precision(device):
+            x, pairs = self.tokens(y_site, y_lattice, site_var, lattice_var, conditions)
+            n = (conditions.numbers > 0).sum(1)
+            context = functional.silu(self.context(lattice_var[:, 0], n, conditions))
+            modulation = self.modulation(context)[:, None].chunk(6, -1)
+        absent = functional.pad(conditions.numbers == 0, (1, 0), value=False)[:, None, None, :]
+        for layer in self.layers:
+            x = layer(x, modulation, pairs, absent)
+        with full_precision(device):
+            shift, scale = self.out_modulation(context)[:, None].chunk(2, -1)
+            x = self.out_norm(x) * (1 + scale) + shift
+            return self.site_out(x[:, 1:]), self.lattice_out(x[:, 0])
+
+    def tokens(
+        self,
+        y_site: Tensor,
+        y_lattice: Tensor,
+        site_var: Tensor,
+        lattice_var: Tensor,
+        conditions: ConditionBatch,
+    ) -> tuple[Tensor, Tensor]:
+        """Return lattice and site tokens (B, 1 + N, width) and pairs (B, 1 + N, 1 + N, pairs)."""
         numbers = conditions.numbers
         present = numbers > 0
-        n = present.sum(1)
         shown = numbers * conditions.known_elements[:, None]
         group, place = groups_and_places(numbers)
         group = group.clamp(max=self.columns - 1)
@@ -340,13 +375,10 @@ class PointTransformer(Denoiser):
             + self.group_table(group)
             + self.place_table(place)
         )
-        mean_features = (features * present[..., None]).sum(1) / n[:, None]
+        mean_features = (features * present[..., None]).sum(1) / present.sum(1)[:, None]
         lattice_token = self.lattice_in(
             torch.cat([y_lattice / (1 + lattice_var).sqrt(), mean_features], -1)
         ) + self.type_in(self.of_type(conditions))
-        x = torch.cat([lattice_token[:, None], site_tokens], dim=1)
-        context = functional.silu(self.context(lattice_var[:, 0], n, conditions))
-        modulation = self.modulation(context)[:, None].chunk(6, -1)
         pairs = functional.silu(
             self.pair_in(
                 pair_features(
@@ -357,12 +389,7 @@ class PointTransformer(Denoiser):
             )
         )
         pairs = functional.pad(pairs, (0, 0, 1, 0, 1, 0))  # none with the lattice token
-        absent = functional.pad(~present, (1, 0), value=False)[:, None, None, :]
-        for layer in self.layers:
-            x = layer(x, modulation, pairs, absent)
-        shift, scale = self.out_modulation(context)[:, None].chunk(2, -1)
-        x = self.out_norm(x) * (1 + scale) + shift
-        return self.site_out(x[:, 1:]), self.lattice_out(x[:, 0])
+        return torch.cat([lattice_token[:, None], site_tokens], dim=1), pairs
 
     def of_type(self, conditions: ConditionBatch) -> Tensor:
         """Return the embedding (B, width) of the structure type; types it does not know as 0."""
