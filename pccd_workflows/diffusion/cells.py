@@ -24,6 +24,10 @@ from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements
 
 REMEMBERED = 256
 """Answers kept of each question about cells."""
+Numbers = tuple[int, ...]
+"""One number for each element of a cell, or for each site."""
+Weights = NDArray[np.float64]
+"""One number for each choice; those of likelier choices are greater."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,20 @@ class Cell:
     structure_type: int = 0
 
 
+class Odds(NamedTuple):
+    """How likely the choices are that make a cell.
+
+    Elements are atomic numbers, most electropositive first, counts the numbers of their atoms.
+    """
+
+    compositions: Callable[[Numbers, Conditions], Weights]
+    """Elements, conditions -> weights of the cells (V, E) that the network knows."""
+    space_groups: Callable[[Numbers, Numbers, Conditions], Weights]
+    """Elements, counts, conditions -> probabilities of the 230 space groups."""
+    structure_types: Callable[[Numbers, Numbers, Conditions], Weights]
+    """Elements, counts, conditions -> votes on the structure types; all 0 if nobody votes."""
+
+
 def draw_cells(
     model: Model, requests: Sequence[SampleRequest], seed: int, sampler: Sampler
 ) -> list[Cell]:
@@ -107,24 +125,6 @@ def draw_cells(
         lru_cache(REMEMBERED)(partial(_structure_types, model, sampler)),
     )
     return [_draw_cell(model, request, seed, sampler, odds) for request in requests]
-
-
-Numbers = tuple[int, ...]
-Weights = NDArray[np.float64]
-
-
-class Odds(NamedTuple):
-    """How likely the choices are that make a cell.
-
-    Elements are atomic numbers, most electropositive first, counts the numbers of their atoms.
-    """
-
-    compositions: Callable[[Numbers, Conditions], Weights]
-    """Elements, conditions -> weights of the cells (V, E) that the network knows."""
-    space_groups: Callable[[Numbers, Numbers, Conditions], Weights]
-    """Elements, counts, conditions -> probabilities of the 230 space groups."""
-    structure_types: Callable[[Numbers, Numbers, Conditions], Weights]
-    """Elements, counts, conditions -> votes on the structure types; all 0 if nobody votes."""
 
 
 def _draw_cell(
