@@ -9,9 +9,11 @@ import torch
 import yaml
 
 from pccd_workflows.diffusion.checkpoint import load_model
+from pccd_workflows.diffusion.conditions import conditions_of
 from pccd_workflows.diffusion.config import load_train_config
 from pccd_workflows.diffusion.dataset import read_dataset, write_dataset
 from pccd_workflows.diffusion.denoiser import build_denoiser
+from pccd_workflows.diffusion.schedule import cosine_log_snr
 from pccd_workflows.diffusion.train import (
     CHECKPOINT,
     CURVE,
@@ -54,6 +56,27 @@ def test_an_interrupted_run_ends_with_the_same_weights(tiny_config, tmp_path, mo
     assert steps == [7, 8, 9, 10, 11]
     for name, tensor in whole.state_dict().items():
         assert torch.allclose(tensor, resumed.state_dict()[name], atol=1e-6), name
+
+
+def test_mixed_precision_learns_as_much(tiny_config, tmp_path):
+    arrays = read_dataset(tiny_config.data).of_split("train")
+
+    def losses(precision):
+        config = tiny_config.model_copy(
+            update={"max_steps": 40, "batch": 32, "precision": precision, "ema": 0.9}
+        )
+        denoiser, _ = train_denoiser(config, arrays, tmp_path / precision)
+        assert {tensor.dtype for tensor in denoiser.parameters()} == {torch.float32}
+        clean, given = denoiser.encode(arrays), conditions_of(arrays)
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+        levels = cosine_log_snr(1000, 4.0).float()[[5, 100, 400, 900]]
+        with torch.no_grad():
+            return [
+                float(denoiser.loss(clean, noise, level.expand(len(clean)), given))
+                for level in levels
+            ]
+
+    assert losses("bf16-mixed") == pytest.approx(losses("32-true"), rel=0.03)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tiny_config, tmp_path):
