@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler
-from pccd_workflows.diffusion.analogues import blend
-from pccd_workflows.diffusion.composition import electropositive_first
+from pccd_workflows.diffusion.analogues import Analogues, blend
+from pccd_workflows.diffusion.composition import CompositionModel, electropositive_first
 from pccd_workflows.diffusion.conditions import UNKNOWN, ConditionBatch
 from pccd_workflows.diffusion.dataset import CRYSTAL_SYSTEMS, ORDERINGS, crystal_system
 from pccd_workflows.diffusion.model import Model
@@ -93,16 +93,16 @@ class Cell:
 
 
 class Odds(NamedTuple):
-    """How likely the choices are that make a cell.
+    """How likely the choices are that make a cell; None if the model leaves them to the cloud.
 
     Elements are atomic numbers, most electropositive first, counts the numbers of their atoms.
     """
 
-    compositions: Callable[[Numbers, Conditions], Weights]
+    compositions: Callable[[Numbers, Conditions], Weights] | None
     """Elements, conditions -> weights of the cells (V, E) that the network knows."""
-    space_groups: Callable[[Numbers, Numbers, Conditions], Weights]
+    space_groups: Callable[[Numbers, Numbers, Conditions], Weights] | None
     """Elements, counts, conditions -> probabilities of the 230 space groups."""
-    structure_types: Callable[[Numbers, Numbers, Conditions], Weights]
+    structure_types: Callable[[Numbers, Numbers, Conditions], Weights] | None
     """Elements, counts, conditions -> votes on the structure types; all 0 if nobody votes."""
 
 
@@ -119,10 +119,12 @@ def draw_cells(
     InputError
         If the composition asked for is none, or the model cannot make it.
     """
+    remembered, recall = lru_cache(REMEMBERED), sampler.recall
+    composition, symmetry, known = model.composition, model.symmetry, model.analogues
     odds = Odds(
-        lru_cache(REMEMBERED)(partial(_compositions, model, sampler)),
-        lru_cache(REMEMBERED)(partial(_space_groups, model, sampler)),
-        lru_cache(REMEMBERED)(partial(_structure_types, model, sampler)),
+        remembered(partial(_compositions, model, composition, sampler)) if composition else None,
+        remembered(partial(_space_groups, symmetry, known, recall)) if symmetry else None,
+        remembered(partial(known.structure_type_votes, recall=recall)) if known else None,
     )
     return [_draw_cell(model, request, seed, sampler, odds) for request in requests]
 
@@ -138,18 +140,18 @@ def _draw_cell(
 
     if asked.composition is not None:
         counts = _asked_counts(model, request, elements)
-    elif model.composition is None:
+    elif model.composition is None or odds.compositions is None:
         counts = (1,) * len(elements)
     else:
         weights = odds.compositions(elements, asked)
         drawn = draw(weights, sampler.composition_temperature, "composition")
         counts = tuple(model.composition.cells[drawn, : len(elements)].tolist())
     group = asked.space_group
-    if group is None and model.symmetry is not None:
+    if group is None and odds.space_groups is not None:
         weights = odds.space_groups(elements, counts, asked)
         group = 1 + draw(weights, sampler.temperature, "space group")
     kind = 0
-    if model.analogues is not None:
+    if odds.structure_types is not None:
         votes = odds.structure_types(
             elements, counts, asked.model_copy(update={"space_group": group})
         )
@@ -159,11 +161,14 @@ def _draw_cell(
 
 
 @torch.no_grad()
-def _compositions(model: Model, sampler: Sampler, elements: Numbers, asked: Conditions) -> Weights:
+def _compositions(
+    model: Model,
+    network: CompositionModel,
+    sampler: Sampler,
+    elements: Numbers,
+    asked: Conditions,
+) -> Weights:
     """Return the weights (V,) of the cells that the network knows; see Odds."""
-    network = model.composition
-    if network is None:
-        raise InputError(f"Model {model.info.name} has no network for compositions.")
     given = _conditions(elements, asked)
     slots = _slots(elements, network.cells.shape[1])
     log_p = network(slots, given)
@@ -191,30 +196,22 @@ def _compositions(model: Model, sampler: Sampler, elements: Numbers, asked: Cond
 
 @torch.no_grad()
 def _space_groups(
-    model: Model, sampler: Sampler, elements: Numbers, counts: Numbers, asked: Conditions
+    network: SpaceGroupModel,
+    analogues: Analogues | None,
+    recall: bool,
+    elements: Numbers,
+    counts: Numbers,
+    asked: Conditions,
 ) -> Weights:
     """Return the probabilities (230,) of the space groups of a cell; see Odds.
 
     The group drawn is a condition like the others: the cloud aims at it, nothing is symmetrised.
     """
-    network = model.symmetry
-    if network is None:
-        raise InputError(f"Model {model.info.name} has no network for space groups.")
     slots = _slots(counts, network.cells.shape[1])
     p = _network_space_groups(network, elements, slots, asked)[0]
-    if model.analogues is None:
+    if analogues is None:
         return np.asarray(p)
-    votes = model.analogues.space_group_votes(elements, counts, asked, recall=sampler.recall)
-    return blend(p, votes)
-
-
-def _structure_types(
-    model: Model, sampler: Sampler, elements: Numbers, counts: Numbers, asked: Conditions
-) -> Weights:
-    """Return the votes (T,) of analogues of the space group asked for; see Odds."""
-    if model.analogues is None:
-        raise InputError(f"Model {model.info.name} has no structure types.")
-    return model.analogues.structure_type_votes(elements, counts, asked, recall=sampler.recall)
+    return blend(p, analogues.space_group_votes(elements, counts, asked, recall=recall))
 
 
 def _network_space_groups(

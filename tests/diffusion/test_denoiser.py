@@ -148,17 +148,6 @@ def test_overlapping_atoms_are_pushed_apart_and_others_stay(dataset_file):
     assert (apart.distance_matrix + 9 * np.eye(5)).min() > 1.0
 
 
-@pytest.mark.parametrize("kind", ["point-transformer", "paper-unet"])
-def test_everything_is_computed_where_the_weights_are(kind):
-    # the meta device stands for a GPU: torch refuses to mix it with the CPU
-    network = build_denoiser(Architecture(kind=kind, width=32, depth=2, heads=2)).to("meta")
-    conditions = CONDITIONS.to(torch.device("meta"))
-    noisy = torch.empty((2, 3, 128, 3), device="meta")
-    clean = network(noisy, torch.empty(2, device="meta"), conditions)
-    assert network.separate(clean, conditions, 0.75).device.type == "meta"
-    assert network.decode(clean).device.type == "meta"
-
-
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_mixed_precision_sees_small_noise(tiny_model, dataset_file, precision):
     """Coordinates rounded to half precision would add 7 % to the loss at the lowest noise."""

@@ -64,10 +64,11 @@ def test_networks_stay_on_their_device(architecture):
         noisy = torch.randn(2, 3, 128, network.columns, device=ELSEWHERE)
         log_snr = torch.randn(2, device=ELSEWHERE)
         clean = network(noisy, log_snr, given)
-        made = network.decode(network.separate(clean, given, 0.75))
+        apart = network.separate(clean, given, 0.75)
+        made = network.decode(apart)
         loss = network.loss(noisy, torch.randn_like(noisy), log_snr, given)
         loss.backward()
-    assert made.device == loss.device == ELSEWHERE
+    assert clean.device == apart.device == made.device == loss.device == ELSEWHERE
     assert made.shape == noisy.shape
     gradients = {p.grad.device for p in network.parameters() if p.grad is not None}
     assert gradients == {ELSEWHERE}
