@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from pccd_workflows.errors import PccdError
+from pccd_workflows.core.errors import PccdError
 
 
 def run(main: Callable[[], int | None]) -> None:

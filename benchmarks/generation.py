@@ -25,14 +25,14 @@ import torch
 from command import run
 
 from pccd_workflows.campaign import Conditions, Generate, Sampler, load_campaign
-from pccd_workflows.diffusion.cells import SampleRequest, draw_cells, draw_elements
-from pccd_workflows.diffusion.checkpoint import ModelInfo, find_model, load_model
-from pccd_workflows.diffusion.config import load_train_config
-from pccd_workflows.diffusion.denoiser import build_denoiser
-from pccd_workflows.diffusion.model import Model, pick_device
-from pccd_workflows.diffusion.sample import sample_clouds
-from pccd_workflows.diffusion.schedule import cosine_log_snr
 from pccd_workflows.evaluation.crystals import decoded
+from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells, draw_elements
+from pccd_workflows.generators.pccd.checkpoint import ModelInfo, find_model, load_model
+from pccd_workflows.generators.pccd.config import load_train_config
+from pccd_workflows.generators.pccd.denoiser import build_denoiser
+from pccd_workflows.generators.pccd.model import Model, pick_device
+from pccd_workflows.generators.pccd.sample import sample_clouds
+from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.settings import REPOSITORY, get_settings
 
 SEED_STEPS = 1000

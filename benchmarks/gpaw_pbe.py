@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from command import run
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.external import gpaw
+from pccd_workflows.engines import gpaw
 
 LEVEL = "gpaw/pbe"
 

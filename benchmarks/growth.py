@@ -31,9 +31,9 @@ from hull import make_queries, new_hull, read_entries
 from matching import DATA, Row, make_campaign, read_rows, structure_of
 from pymatgen.core import Structure
 
-from pccd_workflows.screening.cells import Cell
-from pccd_workflows.screening.known import KnownCrystals
-from pccd_workflows.screening.matching import group
+from pccd_workflows.matching.cells import Cell
+from pccd_workflows.matching.groups import group
+from pccd_workflows.matching.known_crystals import KnownCrystals
 
 BATCH = 1000
 """Candidates per batch."""

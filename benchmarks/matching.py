@@ -46,8 +46,8 @@ from pymatgen.core.structure_matcher import StructureMatcher
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pccd_workflows.screening.known import KnownCrystals
-from pccd_workflows.screening.matching import DEFAULT_SETTINGS, group
+from pccd_workflows.matching.groups import DEFAULT_SETTINGS, group
+from pccd_workflows.matching.known_crystals import KnownCrystals
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "structures.jsonl.gz"
 SUPERCELLS = np.array(

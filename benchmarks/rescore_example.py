@@ -14,8 +14,8 @@ from command import run
 
 from pccd_workflows.candidate import CandidateDoc, Generation, Relaxation, Stability
 from pccd_workflows.cli.rescoring import print_rescored
-from pccd_workflows.external.reference_files import read_reference_set
-from pccd_workflows.reference import ReferenceEntry, ReferenceSet
+from pccd_workflows.known.reference_files import read_reference_set
+from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.rescore import Rescored, rejudge
 
 SHIPPED = Path(__file__).parents[1] / "flows" / "references" / "mg-mn-o.chgnet.json.gz"

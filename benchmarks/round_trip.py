@@ -28,8 +28,8 @@ from command import run
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 
-from pccd_workflows.pointcloud.decode import DecodeError, Method, decode
-from pccd_workflows.pointcloud.encode import (
+from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, Method, decode
+from pccd_workflows.generators.pccd.pointcloud.encode import (
     LENGTH_SCALE,
     N_COLUMNS,
     STRICT_MAX_SITES,

@@ -27,14 +27,10 @@ import numpy as np
 from command import run
 from pymatgen.core import Structure
 
+from pccd_workflows.analysis.validity import screen
 from pccd_workflows.campaign import Sampler, Screen
-from pccd_workflows.diffusion.analogues import SHARE, measure
-from pccd_workflows.diffusion.cells import Cell, SampleRequest, draw_cells
-from pccd_workflows.diffusion.checkpoint import find_model, load_model
-from pccd_workflows.diffusion.dataset import CrystalArrays, content_hash, read_dataset
-from pccd_workflows.diffusion.model import Model
-from pccd_workflows.diffusion.sample import sample_clouds
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     composition_requests,
     decoded,
@@ -42,8 +38,12 @@ from pccd_workflows.evaluation.crystals import (
     match_all,
     structure_of,
 )
-from pccd_workflows.evaluation.intervals import bootstrapped, share
-from pccd_workflows.screening.validity import screen
+from pccd_workflows.generators.pccd.analogues import SHARE, measure
+from pccd_workflows.generators.pccd.cells import Cell, SampleRequest, draw_cells
+from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
+from pccd_workflows.generators.pccd.dataset import CrystalArrays, content_hash, read_dataset
+from pccd_workflows.generators.pccd.model import Model
+from pccd_workflows.generators.pccd.sample import sample_clouds
 from pccd_workflows.settings import get_settings
 
 MAX_ELEMENTS, MAX_SITES = 3, 16

@@ -19,8 +19,8 @@ from pydantic import (
 )
 from pymatgen.core import Element
 
-from pccd_workflows.errors import InputError
-from pccd_workflows.levels import LEVELS, engine, get_level
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.engines.levels import LEVELS, engine, get_level
 
 LAST_SPACE_GROUP = {
     "triclinic": 2,

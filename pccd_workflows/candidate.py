@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pymatgen.core import Structure
 
-from pccd_workflows.levels import EnergyConvention
+from pccd_workflows.engines.levels import EnergyConvention
 
 SCHEMA_VERSION = 1
 """Version of every document in the database; a higher one is refused, a lower one migrated."""

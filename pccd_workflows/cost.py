@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pymatgen.core import Composition, Element
 
 from pccd_workflows.campaign import Campaign, Rung
-from pccd_workflows.errors import DatabaseError, InputError
-from pccd_workflows.levels import engine, get_level
+from pccd_workflows.core.errors import DatabaseError, InputError
+from pccd_workflows.engines.levels import engine, get_level
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -148,7 +148,7 @@ class History:
 def history_of(level: str, rows: Iterable[Document]) -> History:
     """Return what the ledger's rows of one level say.
 
-    rows: as `pccd_workflows.external.costs.finished_runs` returns them.
+    rows: as `pccd_workflows.execution.costs.finished_runs` returns them.
     """
     ratios: dict[str, list[float]] = {}
     steps: dict[str, list[float]] = {}
@@ -270,7 +270,7 @@ def estimate_campaign(campaign: Campaign, settings: "Settings | None") -> list[E
     A campaign that runs already counts with the crystals that reached the rung, once there are
     some. Without `settings`, or without a database, nothing is known of earlier runs.
     """
-    from pccd_workflows.external import costs
+    from pccd_workflows.execution import costs
 
     database = _database(settings)
     found, most = [], campaign.generate.samples
@@ -295,7 +295,7 @@ def estimate_campaign(campaign: Campaign, settings: "Settings | None") -> list[E
 
 
 def _database(settings: "Settings | None") -> "Database[Document] | None":
-    from pccd_workflows.external import mongo
+    from pccd_workflows.execution import mongo
 
     if settings is None:
         return None

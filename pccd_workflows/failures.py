@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 
 EVIDENCE_LENGTH = 300
 

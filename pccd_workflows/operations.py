@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.collect import Collector, Ledger
-from pccd_workflows.errors import InputError, MissingDependencyError
-from pccd_workflows.external import launchpad, mongo, reruns
+from pccd_workflows.core.errors import InputError, MissingDependencyError
+from pccd_workflows.engines.levels import engine, get_level
+from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.jobs.common import CPU, GPU, OPTIONAL
-from pccd_workflows.levels import engine, get_level
-from pccd_workflows.makers import DiscoveryMaker
+from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.settings import Settings
 
 if TYPE_CHECKING:
-    from pccd_workflows.diffusion.checkpoint import ModelInfo
+    from pccd_workflows.generators.pccd.checkpoint import ModelInfo
 
 Document = dict[str, Any]
 
@@ -53,7 +53,7 @@ def preflight(campaign: Campaign, settings: Settings) -> "ModelInfo":
     InputError, MissingDependencyError
         One sentence: the model, an element, a level or a file is missing or does not fit.
     """
-    from pccd_workflows.diffusion.checkpoint import check_weights, find_model, read_model_info
+    from pccd_workflows.generators.pccd.checkpoint import check_weights, find_model, read_model_info
 
     folder = find_model(campaign.generate.model, settings)
     info = read_model_info(folder)
@@ -80,12 +80,12 @@ def preflight(campaign: Campaign, settings: Settings) -> "ModelInfo":
 def check_known_materials(campaign: Campaign, settings: Settings) -> None:
     """See that imported sets are there, and that MP can be asked or was asked before."""
     if campaign.novelty.sets:
-        from pccd_workflows.external.known_sets import check_known_sets
+        from pccd_workflows.known.sets import check_known_sets
 
         check_known_sets(mongo.database(settings), campaign.novelty.sets)
     if campaign.references.source == "materials_project":
-        from pccd_workflows.external.mp_client import NO_KEY, has_api_key
-        from pccd_workflows.external.snapshots import MongoSnapshot
+        from pccd_workflows.known.mp_client import NO_KEY, has_api_key
+        from pccd_workflows.known.snapshots import MongoSnapshot
 
         if not has_api_key() and not MongoSnapshot(mongo.database(settings)).versions():
             raise InputError(NO_KEY)
@@ -105,7 +105,7 @@ def _check_dft(campaign: Campaign, settings: Settings) -> None:
 
 def _check_reference_file(campaign: Campaign, path: Path) -> None:
     """Refuse a file whose energies are not those of every DFT rung: nothing computes them here."""
-    from pccd_workflows.external.reference_files import load_reference_set
+    from pccd_workflows.known.reference_files import load_reference_set
 
     chemsys = "-".join(sorted(_elements(campaign)))
     for rung in campaign.rungs:
@@ -117,11 +117,11 @@ def _check_reference_file(campaign: Campaign, path: Path) -> None:
 def check_engine(level: str, elements: list[str], settings: Settings) -> None:
     """See that the program of a DFT level is there, with what it needs for each element."""
     if engine(level) == "gpaw":
-        from pccd_workflows.external import gpaw
+        from pccd_workflows.engines import gpaw
 
         gpaw.check_ready(level, elements)
     else:
-        from pccd_workflows.external import vasp
+        from pccd_workflows.engines import vasp
 
         vasp.check_ready(level, elements, settings)
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pymatgen.core import Composition, Element
 
 from pccd_workflows.candidate import CandidateDoc, Status
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 
 STATUSES: tuple[str, ...] = get_args(Status)
 MAX_LIMIT = 1_000_000
@@ -251,7 +251,7 @@ def find_candidate(collection: Any, candidate_id: str) -> CandidateDoc:
 
 def to_candidate(document: Mapping[str, Any]) -> CandidateDoc:
     """Return a stored document as a CandidateDoc; a newer schema is refused."""
-    from pccd_workflows.external.mongo import check_schema_version
+    from pccd_workflows.execution.mongo import check_schema_version
 
     fields = {key: value for key, value in document.items() if key != "_id"}
     check_schema_version(fields, f"Candidate {fields.get('candidate_id')}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020, correct_references
 from pccd_workflows.candidate import (
     SCHEMA_VERSION,
     CandidateDoc,
@@ -19,11 +20,10 @@ from pccd_workflows.candidate import (
     Relaxation,
     Stability,
 )
-from pccd_workflows.errors import InputError
-from pccd_workflows.levels import hull_convention
-from pccd_workflows.reference import ReferenceEntry, ReferenceSet
-from pccd_workflows.screening.hull import Hull, HullQuery, correct_mp2020, correct_references
-from pccd_workflows.units import EV_TO_MEV
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.units import EV_TO_MEV
+from pccd_workflows.engines.levels import hull_convention
+from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -327,7 +327,7 @@ def store_rescored(
     """Keep new verdicts in ``rescores``, beside the candidates' own; return their number."""
     from pymongo import ReplaceOne
 
-    from pccd_workflows.external.mongo import survive_outage
+    from pccd_workflows.execution.mongo import survive_outage
 
     writes = []
     for result in rescored.rejudged:
@@ -353,7 +353,7 @@ def find_rescores(database: "Database[dict[str, Any]]", **which: str) -> dict[st
 
     `which` are fields to select by: ``candidate_id=...`` or ``campaign_id=...``.
     """
-    from pccd_workflows.external.mongo import survive_outage
+    from pccd_workflows.execution.mongo import survive_outage
 
     hidden = {"_id": 0, "schema_version": 0, "campaign_id": 0}
     rows = survive_outage(
@@ -366,7 +366,7 @@ def find_rescores(database: "Database[dict[str, Any]]", **which: str) -> dict[st
 
 
 def _stored_set(database: "Database[dict[str, Any]]", reference_id: str) -> ReferenceSet:
-    from pccd_workflows.external.mongo import get_reference_set
+    from pccd_workflows.execution.mongo import get_reference_set
 
     found = get_reference_set(database, reference_id)
     if found is None:

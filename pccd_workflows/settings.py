@@ -18,7 +18,7 @@ from pydantic_settings import (
 )
 
 from pccd_workflows.campaign import explain
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 """Folder that holds model/, flows/ and db_config/ in a clone."""

@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from pymongo import MongoClient
 
-from pccd_workflows.external import mongod
+from pccd_workflows.execution import mongod
 from pccd_workflows.settings import Settings, get_settings
 
 # Two busy OpenMP threads on a loaded machine make torch up to 80 times slower than one. Nothing

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobflow import Flow, Response, job
 
-from pccd_workflows.external.mongo import database
+from pccd_workflows.execution.mongo import database
 from pccd_workflows.settings import get_settings
 
 

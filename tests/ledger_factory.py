@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition, Lattice, Structure
 
+from pccd_workflows.analysis.hull import Hull, HullQuery
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import (
     Bands,
@@ -19,8 +20,7 @@ from pccd_workflows.candidate import (
     SetNovelty,
     Stability,
 )
-from pccd_workflows.reference import ReferenceEntry, ReferenceSet
-from pccd_workflows.screening.hull import Hull, HullQuery
+from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 
 FORMATION = {  # eV/atom, near the Materials Project's
     "Mg": 0.0,

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pccd_workflows.campaign import Campaign, load_campaign
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MINIMAL = {

@@ -13,8 +13,8 @@ from pccd_workflows import cost
 from pccd_workflows.campaign import Campaign, Rung
 from pccd_workflows.candidate import Crystal
 from pccd_workflows.cli import main
-from pccd_workflows.errors import InputError
-from pccd_workflows.external import costs, launchpad, mongo
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.execution import costs, launchpad, mongo
 from pccd_workflows.jobs.dft import dft_job
 
 LEVEL = "vasp/mp-gga"

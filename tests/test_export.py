@@ -12,7 +12,7 @@ from pymatgen.core import Structure
 from pymatgen.io.vasp import Poscar
 
 from pccd_workflows.candidate import CandidateDoc
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.export import best_relaxation, export_candidates, file_stem, properties
 
 GOOD = factory.judged(0, "MgMn2O4", above=0.05, phonons="stable")

@@ -9,31 +9,28 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pccd_workflows"
 LAYERS = [
-    {
-        *("errors", "units", "levels", "settings", "campaign", "candidate", "reference", "files"),
-        "failures",
-    },
-    {"screening", "evaluation", "diffusion", "pointcloud"},
-    {"external"},
+    {"core"},
+    {"settings", "campaign", "candidate", "failures", "known", "matching", "analysis", "engines"}
+    | {"generators", "execution"},
+    {"evaluation"},
     {"jobs"},
-    {"makers"},
-    {"collect", "report", "explorer", "export", "query", "operations", "rescore", "cost"}
-    | {"assessment", "rediscovery"},
+    {"pipeline"},
+    {"collect", "report", "explorer", "export", "query", "operations", "rescore", "cost"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 OWNERS = {
-    "mp_api": {"external/mp_client.py"},
+    "mp_api": {"known/mp_client.py"},
     "fireworks": {
-        "external/launchpad.py",
-        "external/atomic_launchpad.py",
-        "external/worker.py",
+        "execution/launchpad.py",
+        "execution/atomic_launchpad.py",
+        "execution/worker.py",
     },
-    "maggma": {"external/mongo.py", "external/stores.py"},
-    "chgnet": {"external/potential.py", "external/chgnet_calculator.py"},
-    "sevenn": {"external/potential.py"},
-    "custodian": {"external/vasp.py"},
-    "gpaw": {"external/gpaw.py"},
+    "maggma": {"execution/mongo.py", "execution/stores.py"},
+    "chgnet": {"engines/potential.py", "engines/chgnet_calculator.py"},
+    "sevenn": {"engines/potential.py"},
+    "custodian": {"engines/vasp.py"},
+    "gpaw": {"engines/gpaw.py"},
 }
 VERSION = "pccd_workflows.__version__"
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -4,8 +4,8 @@ import ledger_factory as factory
 import pytest
 
 from pccd_workflows import query
-from pccd_workflows.errors import DatabaseError, InputError
-from pccd_workflows.external import mongo
+from pccd_workflows.core.errors import DatabaseError, InputError
+from pccd_workflows.execution import mongo
 from pccd_workflows.query import CandidateFilter
 
 

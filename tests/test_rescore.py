@@ -6,9 +6,9 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.candidate import CandidateDoc, Generation, Relaxation, Stability
-from pccd_workflows.errors import InputError
-from pccd_workflows.external import mongo
-from pccd_workflows.reference import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.execution import mongo
+from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.rescore import rejudge, rescore, rescore_campaign, store_rescored
 
 ELEMENTS = [("Mg", "mg", -1.6), ("O2", "o", -5.0)]

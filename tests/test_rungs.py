@@ -15,13 +15,13 @@ from pccd_workflows.candidate import (
     Stability,
     StageOutput,
 )
-from pccd_workflows.errors import InputError
-from pccd_workflows.external import launchpad, mongo
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.jobs.novelty import find_duplicates
 from pccd_workflows.jobs.phonons import _settled, choose
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import judge_stability, with_novelty
-from pccd_workflows.reference import ReferenceEntry, ReferenceSet
+from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
 KNOWN = Novelty(sets={"references": SetNovelty(known=True, matched_id="mp-1", method="m")})
@@ -190,7 +190,7 @@ def test_competing_phases_are_recomputed_a_job_each(settings, monkeypatch):
             convention="as_computed",
         )
 
-    monkeypatch.setattr("pccd_workflows.external.gpaw.relax", relax)
+    monkeypatch.setattr("pccd_workflows.engines.gpaw.relax", relax)
     database = mongo.database(settings)
     mongo.ensure_indexes(database)
     mongo.put_reference_set(database, known_salts())

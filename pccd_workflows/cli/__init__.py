@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from pccd_workflows import __version__
-from pccd_workflows.errors import PccdError
+from pccd_workflows.core.errors import PccdError
 
 NOUNS = {
     "campaign": "Run, submit, watch and report discovery campaigns.",
@@ -109,7 +109,7 @@ def _explain(error: Exception) -> str | None:
         name = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{name}."
     if type(error).__module__.split(".")[0] in ("pymongo", "gridfs"):
-        from pccd_workflows.external.mongo import explain_error
+        from pccd_workflows.execution.mongo import explain_error
         from pccd_workflows.settings import get_settings
 
         return explain_error(error, get_settings())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pccd_workflows.campaign import Sampler
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 
 if TYPE_CHECKING:
     from pccd_workflows.evaluation.stability import Progress
@@ -62,8 +62,13 @@ def batches(
 
     What is relaxed stays on disk: interrupted at any moment, the same command goes on.
     """
-    from pccd_workflows.assessment import BATCHES, batches_part, known_for, potential_judge
     from pccd_workflows.campaign import Conditions
+    from pccd_workflows.evaluation.assessment import (
+        BATCHES,
+        batches_part,
+        known_for,
+        potential_judge,
+    )
 
     chosen = [f"seed-batch-{part.strip()}" for part in only.split(",")]
     if unknown := sorted(set(chosen) - set(BATCHES)):
@@ -82,7 +87,7 @@ def batches(
             conditions=asked,
         )
     if report is not None:
-        from pccd_workflows.files import write_whole
+        from pccd_workflows.core.files import write_whole
         from pccd_workflows.report.generation import batches_page
 
         write_whole(report, batches_page(result))
@@ -112,10 +117,10 @@ def rediscover(
     as_json: bool = AS_JSON,
 ) -> None:
     """Ask for the elements of named crystals: how often their formulas come, and how good."""
-    from pccd_workflows.assessment import disk_results, known_for, potential_judge
+    from pccd_workflows.evaluation.assessment import disk_results, known_for, potential_judge
     from pccd_workflows.evaluation.published import NAMED_CRYSTALS
-    from pccd_workflows.rediscovery import Draw, checked_formula, phonon_verdict
-    from pccd_workflows.rediscovery import rediscover as measure
+    from pccd_workflows.evaluation.rediscovery import Draw, checked_formula, phonon_verdict
+    from pccd_workflows.evaluation.rediscovery import rediscover as measure
 
     if phonons and not relax:
         raise InputError("--phonons needs a relaxed crystal: leave out --no-relax.")
@@ -159,8 +164,8 @@ def compare_levels(
     as_json: bool = AS_JSON,
 ) -> None:
     """Say how often two potentials disagree on which crystals are stable."""
-    from pccd_workflows.assessment import compare_levels as measure
-    from pccd_workflows.assessment import potential_judge
+    from pccd_workflows.evaluation.assessment import compare_levels as measure
+    from pccd_workflows.evaluation.assessment import potential_judge
 
     names = [level.strip() for level in levels.split(",")]
     if len(set(names)) != 2:
@@ -212,8 +217,8 @@ def checked_sampler(
 
 def _loaded(name: str, data: Path) -> tuple[Any, Path, Any]:
     """Return model, its folder and the settings, after a look at the data."""
-    from pccd_workflows.diffusion.checkpoint import find_model, load_model
-    from pccd_workflows.diffusion.records import read_records
+    from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
+    from pccd_workflows.generators.pccd.records import read_records
     from pccd_workflows.settings import get_settings
 
     warnings.simplefilter("ignore")  # pymatgen warns of noble gases and of isolated atoms

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
     from pccd_workflows.cost import Estimate
-    from pccd_workflows.external.queue import Template
+    from pccd_workflows.execution.queue import Template
     from pccd_workflows.settings import Settings
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def submit(
     dry_run: bool = typer.Option(False, "--dry-run", help="Check everything, store nothing"),
 ) -> None:
     """Store a campaign and its jobs; workers (here or on a cluster) will run it."""
-    from pccd_workflows.external.queue import read_template
+    from pccd_workflows.execution.queue import read_template
 
     campaign, settings = _read(file)
     templates = [read_template(path) for path in queue]
@@ -147,7 +147,7 @@ def _raise_budgets(
     """Set the budgets given as LEVEL=HOURS and say how many jobs that lacked them run again."""
     from pccd_workflows import operations
     from pccd_workflows.cost import read_budget
-    from pccd_workflows.external.costs import raise_budget
+    from pccd_workflows.execution.costs import raise_budget
 
     campaign = operations.stored_campaign(document)
     for level, hours in [read_budget(text, campaign) for text in budgets]:
@@ -256,7 +256,7 @@ def list_campaigns(as_json: bool = AS_JSON) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pccd_workflows.external import launchpad, mongo
+    from pccd_workflows.execution import launchpad, mongo
 
     settings = _settings()
     rows = []
@@ -287,7 +287,7 @@ def list_campaigns(as_json: bool = AS_JSON) -> None:
 
 def _print_queue_lines(templates: "list[Template]") -> None:
     """Say how to keep workers coming on a cluster."""
-    from pccd_workflows.external.queue import launch_lines
+    from pccd_workflows.execution.queue import launch_lines
     from pccd_workflows.settings import REPOSITORY
 
     launchpad = Path("~/.fireworks/my_launchpad.yaml").expanduser()
@@ -331,7 +331,7 @@ def _read(file: Path) -> "tuple[Campaign, Settings]":
 def _with_database(settings: "Settings") -> "Settings":
     """Start the embedded database unless a server is configured."""
     if settings.mongodb_uri is None:
-        from pccd_workflows.external import mongod
+        from pccd_workflows.execution import mongod
 
         mongod.start(settings)
     return settings
@@ -362,7 +362,7 @@ def _finish(
 
 def _write_report(document: dict[str, Any], settings: "Settings", out: Path | None) -> Path:
     from pccd_workflows.candidate import CandidateDoc
-    from pccd_workflows.external import mongo
+    from pccd_workflows.execution import mongo
     from pccd_workflows.report import write_report
     from pccd_workflows.rescore import find_rescores
 

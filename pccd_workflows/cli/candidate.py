@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,7 +173,7 @@ def export(
 
 
 def _candidates() -> "Collection[dict[str, Any]]":
-    from pccd_workflows.external import mongo
+    from pccd_workflows.execution import mongo
     from pccd_workflows.settings import get_settings
 
     return mongo.database(get_settings())["candidates"]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 
 if TYPE_CHECKING:
-    from pccd_workflows.diffusion.dataset import DatasetLimits
-    from pccd_workflows.diffusion.records import Record
+    from pccd_workflows.generators.pccd.dataset import DatasetLimits
+    from pccd_workflows.generators.pccd.records import Record
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Build and describe training sets."
@@ -51,7 +51,7 @@ def build(
     energy_above_hull and magnetic_ordering. Without `split` the chemical system decides: 92 %
     train, 3 % val, 5 % test. Crystals whose property is limited but not known are left out.
     """
-    from pccd_workflows.diffusion.dataset import (
+    from pccd_workflows.generators.pccd.dataset import (
         DatasetLimits,
         build_dataset,
         check_splits,
@@ -118,17 +118,17 @@ def _records(
     source: str, limits: "DatasetLimits", structure_field: str, show: Show
 ) -> "Iterable[Record]":
     """Return the records of a source."""
-    from pccd_workflows.diffusion.records import read_records, size_of
+    from pccd_workflows.generators.pccd.records import read_records, size_of
 
     if source == MATERIALS_PROJECT:
-        from pccd_workflows.external.training_records import materials_project_records
+        from pccd_workflows.generators.pccd.training_records import materials_project_records
 
         return materials_project_records(
             max_elements=limits.max_elements, max_sites=limits.max_sites, progress=show
         )
     if source.startswith(COLLECTION):
-        from pccd_workflows.external.mongo import database
-        from pccd_workflows.external.training_records import collection_records
+        from pccd_workflows.execution.mongo import database
+        from pccd_workflows.generators.pccd.training_records import collection_records
         from pccd_workflows.settings import get_settings
 
         collection = database(get_settings())[source.removeprefix(COLLECTION)]
@@ -183,7 +183,7 @@ def describe(
     from rich.console import Console
     from rich.table import Table
 
-    from pccd_workflows.diffusion.dataset import (
+    from pccd_workflows.generators.pccd.dataset import (
         content_hash,
         describe_dataset,
         read_dataset,
@@ -194,7 +194,7 @@ def describe(
     summary = {"sha256": content_hash(arrays), **describe_dataset(arrays)}
     provenance = read_provenance(file)
     if plots is not None:
-        from pccd_workflows.files import write_whole
+        from pccd_workflows.core.files import write_whole
         from pccd_workflows.report.dataset import dataset_page
 
         write_whole(plots, dataset_page(file.name, arrays, summary, provenance))

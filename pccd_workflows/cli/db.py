@@ -20,7 +20,7 @@ AS_JSON = typer.Option(False, "--json", help="Print JSON")
 @app.command()
 def start() -> None:
     """Start the embedded database of this user (nothing to do if PCCD_MONGODB_URI is set)."""
-    from pccd_workflows.external import mongo, mongod
+    from pccd_workflows.execution import mongo, mongod
 
     settings = _settings()
     if settings.mongodb_uri is not None:
@@ -36,7 +36,7 @@ def start() -> None:
 @app.command()
 def stop() -> None:
     """Stop the embedded database; jobs that run wait for its return."""
-    from pccd_workflows.external import mongod
+    from pccd_workflows.execution import mongod
 
     settings = _settings()
     if mongod.stop(settings):
@@ -50,7 +50,7 @@ def stop() -> None:
 @app.command()
 def status(as_json: bool = AS_JSON) -> None:
     """Show where the database is and what it holds; exit 1 if it cannot be used."""
-    from pccd_workflows.errors import DatabaseError
+    from pccd_workflows.core.errors import DatabaseError
 
     settings = _settings()
     found = _whereabouts(settings)
@@ -72,7 +72,7 @@ def status(as_json: bool = AS_JSON) -> None:
 
 
 def _whereabouts(settings: "Settings") -> dict[str, Any]:
-    from pccd_workflows.external import mongo, mongod
+    from pccd_workflows.execution import mongo, mongod
 
     if settings.mongodb_uri is not None:
         return {"server": mongo.hosts(settings), "database": settings.database}
@@ -86,7 +86,7 @@ def _whereabouts(settings: "Settings") -> dict[str, Any]:
 
 
 def _numbers(settings: "Settings") -> dict[str, int]:
-    from pccd_workflows.external import mongo
+    from pccd_workflows.execution import mongo
 
     db = mongo.database(settings)
     with mongo.explained(settings):
@@ -99,7 +99,7 @@ def _numbers(settings: "Settings") -> dict[str, int]:
 @app.command()
 def init() -> None:
     """Create indexes and counters that are missing; never changes or deletes a document."""
-    from pccd_workflows.external import launchpad, mongo
+    from pccd_workflows.execution import launchpad, mongo
 
     settings = _settings()
     db = mongo.database(settings)
@@ -112,7 +112,7 @@ def init() -> None:
 @app.command()
 def check(as_json: bool = AS_JSON) -> None:
     """Check that the database is fit and its content consistent; exit 1 if not."""
-    from pccd_workflows.external.inspection import inspect_database
+    from pccd_workflows.execution.inspection import inspect_database
 
     findings = inspect_database(_settings())
     if as_json:
@@ -134,8 +134,8 @@ def backup(
     as_json: bool = AS_JSON,
 ) -> None:
     """Copy the whole database, as it is now, into plain files."""
-    from pccd_workflows.external import mongo
-    from pccd_workflows.external.backup import back_up
+    from pccd_workflows.execution import mongo
+    from pccd_workflows.execution.backup import back_up
 
     settings = _settings()
     moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -153,8 +153,8 @@ def restore(
     as_json: bool = AS_JSON,
 ) -> None:
     """Fill an empty database (PCCD_DATABASE names it) from a backup."""
-    from pccd_workflows.external import backup as copies
-    from pccd_workflows.external import launchpad, mongo
+    from pccd_workflows.execution import backup as copies
+    from pccd_workflows.execution import launchpad, mongo
 
     if dry_run:
         _tell("Is whole:", copies.read_manifest(folder), folder, as_json=as_json)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pccd_workflows.errors import PccdError
+from pccd_workflows.core.errors import PccdError
 
 if TYPE_CHECKING:
     from pccd_workflows.settings import Settings
@@ -123,7 +123,7 @@ def check_folder(settings: "Settings") -> Check:
 
 def check_database(settings: "Settings") -> Check:
     """Whether a MongoDB is there or can be started."""
-    from pccd_workflows.external import mongo, mongod
+    from pccd_workflows.execution import mongo, mongod
 
     try:
         if settings.mongodb_uri is None and not mongod.status(settings).running:
@@ -140,7 +140,7 @@ def check_database(settings: "Settings") -> Check:
 
 
 def _mongod(settings: "Settings") -> Path:
-    from pccd_workflows.external import mongod
+    from pccd_workflows.execution import mongod
 
     return mongod.find_mongod(settings)
 
@@ -148,7 +148,11 @@ def _mongod(settings: "Settings") -> Path:
 def check_model(settings: "Settings") -> Check:
     """Whether the default generative model is there, whole and unchanged."""
     try:
-        from pccd_workflows.diffusion.checkpoint import check_weights, find_model, read_model_info
+        from pccd_workflows.generators.pccd.checkpoint import (
+            check_weights,
+            find_model,
+            read_model_info,
+        )
 
         folder = find_model(DEFAULT_MODEL, settings)
         info = read_model_info(folder)
@@ -217,8 +221,8 @@ def _pymatgen_setting(name: str) -> str | None:
 
 def check_vasp(settings: "Settings") -> Check:
     """Whether the VASP command names a program that is here."""
-    from pccd_workflows.errors import MissingDependencyError
-    from pccd_workflows.external.vasp import check_command
+    from pccd_workflows.core.errors import MissingDependencyError
+    from pccd_workflows.engines.vasp import check_command
 
     cost = (
         "no rung or phonons at a vasp/ level on this machine: ML potentials, or gpaw/pbe, judge. "

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Sampler
-    from pccd_workflows.diffusion.checkpoint import ModelInfo
-    from pccd_workflows.diffusion.dataset import CrystalArrays
-    from pccd_workflows.diffusion.model import Model
     from pccd_workflows.evaluation.reconstruction import Reconstruction
+    from pccd_workflows.generators.pccd.checkpoint import ModelInfo
+    from pccd_workflows.generators.pccd.dataset import CrystalArrays
+    from pccd_workflows.generators.pccd.model import Model
     from pccd_workflows.settings import Settings
 
 DEFAULT_PARTS = (
@@ -133,7 +133,7 @@ class Evaluation:
         return predict_structures(self.model, self.crystals, **options)
 
     def _substitution(self) -> Any:
-        from pccd_workflows.assessment import known_file
+        from pccd_workflows.evaluation.assessment import known_file
         from pccd_workflows.evaluation.substitution import substitute
 
         analogues = self.model.analogues
@@ -145,9 +145,9 @@ class Evaluation:
         return substitute(self.measure("csp").targets, known, analogues.distance)
 
     def _similarity(self) -> Any:
-        from pccd_workflows.assessment import disk_results
+        from pccd_workflows.engines.potential import calculator_of
+        from pccd_workflows.evaluation.assessment import disk_results
         from pccd_workflows.evaluation.similarity import compare_pairs
-        from pccd_workflows.external.potential import calculator_of
 
         level = self.request.energy_level
         calculator_of(level)
@@ -156,9 +156,9 @@ class Evaluation:
         return compare_pairs(pairs, lambda structure: results.single_point(structure, level))
 
     def _generation(self) -> dict[str, Any]:
-        from pccd_workflows.assessment import generation_part, known_for, potential_judge
-        from pccd_workflows.diffusion.training_index import load_training_index
+        from pccd_workflows.evaluation.assessment import generation_part, known_for, potential_judge
         from pccd_workflows.evaluation.generation import Known
+        from pccd_workflows.generators.pccd.training_index import load_training_index
 
         data, level = self.request.data, self.request.level
         if data.suffix == ".npz" and level is not None:
@@ -175,8 +175,8 @@ def known_to_model(folder: Path, crystals: "CrystalArrays") -> dict[str, Any] | 
     """Return the share of crystals in the model's training index; None if it ships none."""
     import numpy as np
 
-    from pccd_workflows.diffusion.training_index import load_training_index
-    from pccd_workflows.evaluation.intervals import share
+    from pccd_workflows.core.intervals import share
+    from pccd_workflows.generators.pccd.training_index import load_training_index
 
     index = load_training_index(folder)
     return None if index is None else share(int(np.isin(crystals.key, index).sum()), len(crystals))

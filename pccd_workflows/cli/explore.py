@@ -16,8 +16,8 @@ def explore(
     """Serve a read-only table and pages of all candidates until Ctrl-C."""
     import webbrowser
 
+    from pccd_workflows.execution import mongo
     from pccd_workflows.explorer.server import Explorer, is_loopback
-    from pccd_workflows.external import mongo
     from pccd_workflows.settings import get_settings
 
     settings = get_settings()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from pccd_workflows.external.reruns import Failure
+    from pccd_workflows.execution.reruns import Failure
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="List jobs, explain failures, run them again."
@@ -30,8 +30,8 @@ def list_jobs(
     """List jobs, the latest first."""
     from rich.table import Table
 
-    from pccd_workflows.errors import InputError
-    from pccd_workflows.external import reruns
+    from pccd_workflows.core.errors import InputError
+    from pccd_workflows.execution import reruns
     from pccd_workflows.settings import get_settings
 
     if state and state.upper() not in STATES:
@@ -101,8 +101,8 @@ def rerun(  # noqa: PLR0917
     as_json: bool = AS_JSON,
 ) -> None:
     """Make failed jobs ready again, with what depends on them; `pccd job undo` takes it back."""
-    from pccd_workflows.errors import InputError
-    from pccd_workflows.external import reruns
+    from pccd_workflows.core.errors import InputError
+    from pccd_workflows.execution import reruns
     from pccd_workflows.failures import parse_overrides
     from pccd_workflows.settings import get_settings
 
@@ -133,7 +133,7 @@ def undo(
     job: int = typer.Argument(..., help="Number of a job that was rerun"), as_json: bool = AS_JSON
 ) -> None:
     """Take back the last rerun of a job that has not started yet."""
-    from pccd_workflows.external import reruns
+    from pccd_workflows.execution import reruns
     from pccd_workflows.settings import get_settings
 
     restored = reruns.undo(get_settings(), job)
@@ -144,7 +144,7 @@ def undo(
 
 
 def _failures(campaign: str, candidate: str, error_class: str) -> "list[Failure]":
-    from pccd_workflows.external import reruns
+    from pccd_workflows.execution import reruns
     from pccd_workflows.failures import check_class
     from pccd_workflows.settings import get_settings
 

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 import typer
 
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 
 if TYPE_CHECKING:
-    from pccd_workflows.external.known_files import Row
-    from pccd_workflows.external.known_sets import KnownSet
+    from pccd_workflows.known.files import Row
+    from pccd_workflows.known.sets import KnownSet
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Import and list sets of known crystals."
@@ -46,9 +46,9 @@ def import_set(
     """Store crystals as a named set; an import that was cut off is completed."""
     from rich.console import Console
 
-    from pccd_workflows.external.known_files import Unreadable
-    from pccd_workflows.external.known_sets import import_known_set
-    from pccd_workflows.external.mongo import database
+    from pccd_workflows.execution.mongo import database
+    from pccd_workflows.known.files import Unreadable
+    from pccd_workflows.known.sets import import_known_set
     from pccd_workflows.settings import get_settings
 
     warnings.simplefilter("ignore")  # pymatgen warns of noble gases and of most CIF files
@@ -72,8 +72,8 @@ def import_set(
 @app.command("list")
 def list_sets(as_json: AsJson = False) -> None:
     """List the imported sets, with what could not be read and why."""
-    from pccd_workflows.external.known_sets import list_known_sets
-    from pccd_workflows.external.mongo import database
+    from pccd_workflows.execution.mongo import database
+    from pccd_workflows.known.sets import list_known_sets
     from pccd_workflows.settings import get_settings
 
     _print(list_known_sets(database(get_settings())), as_json=as_json)
@@ -85,8 +85,8 @@ def remove(
     dry_run: DryRun = False,
 ) -> None:
     """Delete a set; verdicts that name it stay as they are."""
-    from pccd_workflows.external.known_sets import find_known_set, remove_known_set
-    from pccd_workflows.external.mongo import database
+    from pccd_workflows.execution.mongo import database
+    from pccd_workflows.known.sets import find_known_set, remove_known_set
     from pccd_workflows.settings import get_settings
 
     db = database(get_settings())
@@ -101,14 +101,14 @@ def remove(
 
 def _rows(source: str, query: str, field: str) -> "tuple[Iterable[Row], str]":
     """Return the records of a source and its name, without credentials or folders."""
-    from pccd_workflows.external.known_files import read_collection, read_crystals, read_optimade
+    from pccd_workflows.known.files import read_collection, read_crystals, read_optimade
 
     if source.startswith(("http://", "https://")):
         url = urlsplit(source)
         label = f"{url.hostname}{url.path}" + (f" where {query}" if query else "")
         return read_optimade(source, query=query), label
     if source.startswith(COLLECTION):
-        from pccd_workflows.external.mongo import database
+        from pccd_workflows.execution.mongo import database
         from pccd_workflows.settings import get_settings
 
         collection = database(get_settings())[source.removeprefix(COLLECTION)]

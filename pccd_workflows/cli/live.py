@@ -18,7 +18,7 @@ from rich.text import Text
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.errors import PccdError
+from pccd_workflows.core.errors import PccdError
 from pccd_workflows.operations import FunnelStep, Progress
 from pccd_workflows.settings import Settings
 

@@ -32,7 +32,7 @@ app.command("compare-levels")(assess.compare_levels)
 @app.command()
 def info(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """Show what a model was trained on and can do."""
-    from pccd_workflows.diffusion.checkpoint import find_model, read_model_info
+    from pccd_workflows.generators.pccd.checkpoint import find_model, read_model_info
     from pccd_workflows.settings import get_settings
 
     folder = find_model(name, get_settings())
@@ -103,10 +103,10 @@ def sample(
             },
         }
     )
-    from pccd_workflows.diffusion.cells import SampleRequest, draw_elements
-    from pccd_workflows.diffusion.checkpoint import find_model, load_model
-    from pccd_workflows.diffusion.sample import sample_clouds
-    from pccd_workflows.pointcloud.decode import DecodeError, decode
+    from pccd_workflows.generators.pccd.cells import SampleRequest, draw_elements
+    from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
+    from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
+    from pccd_workflows.generators.pccd.sample import sample_clouds
     from pccd_workflows.settings import get_settings
 
     settings = get_settings()
@@ -156,7 +156,7 @@ def _generate(values: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from pccd_workflows.campaign import Generate, explain
-    from pccd_workflows.errors import InputError
+    from pccd_workflows.core.errors import InputError
 
     try:
         return Generate.model_validate(values)
@@ -172,8 +172,8 @@ def train(
     dry_run: bool = typer.Option(False, "--dry-run", help="Check file and data, train nothing"),
 ) -> None:
     """Train a model; interrupted at any moment, the same command goes on."""
-    from pccd_workflows.diffusion.config import load_train_config
-    from pccd_workflows.diffusion.dataset import check_splits, read_dataset
+    from pccd_workflows.generators.pccd.config import load_train_config
+    from pccd_workflows.generators.pccd.dataset import check_splits, read_dataset
 
     settings = load_train_config(config)
     work = work or Path("scratch") / settings.name / "checkpoints"
@@ -187,7 +187,7 @@ def train(
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    from pccd_workflows.diffusion import train as training
+    from pccd_workflows.generators.pccd import train as training
 
     text = TextColumn("{task.description}")
     with Bar(BarColumn(), TimeRemainingColumn(), text, transient=True) as bar:
@@ -244,8 +244,8 @@ def evaluate(
             "seed": seed,
         }
     )
-    from pccd_workflows.diffusion.checkpoint import find_model, load_model, read_model_info
     from pccd_workflows.evaluation.crystals import read_crystals
+    from pccd_workflows.generators.pccd.checkpoint import find_model, load_model, read_model_info
     from pccd_workflows.settings import get_settings
 
     settings = get_settings()

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pccd_workflows.errors import DatabaseError, InputError
+from pccd_workflows.core.errors import DatabaseError, InputError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from pccd_workflows.candidate import Relaxation
-    from pccd_workflows.external.snapshots import MongoSnapshot
-    from pccd_workflows.reference import ReferenceSet
+    from pccd_workflows.known.reference_set import ReferenceSet
+    from pccd_workflows.known.snapshots import MongoSnapshot
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Build and list competing phases."
@@ -49,7 +49,7 @@ def build(
     Of the Materials Project those near its hull are relaxed; `--level vasp/mp-gga` keeps MP's own
     energies. What is missing of MP is fetched (see `pccd snapshot`).
     """
-    from pccd_workflows.external.reference_files import SET_SUFFIX, write_reference_set
+    from pccd_workflows.known.reference_files import SET_SUFFIX, write_reference_set
 
     system = checked_chemsys(chemsys)
     if out is not None:
@@ -57,13 +57,13 @@ def build(
     relax = _relaxer(level, fmax=fmax, steps=steps, stored=out is None)
     with _Bar(quiet=as_json) as bar:
         if source == "prototypes":
-            from pccd_workflows.external import prototypes
+            from pccd_workflows.known import prototypes
 
             reference_set = prototypes.build_reference_set(
                 system, level, relax=relax, progress=bar.update
             )
         else:
-            from pccd_workflows.external import materials_project
+            from pccd_workflows.known import materials_project
 
             reference_set = materials_project.build_reference_set(
                 system,
@@ -92,7 +92,7 @@ def list_sets(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")] = False,
 ) -> None:
     """List the sets that come with the project and those in the database."""
-    from pccd_workflows.external.reference_files import read_reference_set, shipped_paths
+    from pccd_workflows.known.reference_files import read_reference_set, shipped_paths
 
     rows = [{**summarize(read_reference_set(p)), "stored": p.name} for p in shipped_paths()]
     try:
@@ -151,21 +151,21 @@ def _relaxer(
         from pccd_workflows.jobs.relax import relax_once
 
         return partial(relax_once, level=level, fmax=fmax, steps=steps)
-    from pccd_workflows.external.potential import relax
+    from pccd_workflows.engines.potential import relax
 
     return partial(relax, level=level, fmax=fmax, steps=steps)
 
 
 def _snapshot() -> "MongoSnapshot":
-    from pccd_workflows.external.mongo import database
-    from pccd_workflows.external.snapshots import MongoSnapshot
+    from pccd_workflows.execution.mongo import database
+    from pccd_workflows.known.snapshots import MongoSnapshot
     from pccd_workflows.settings import get_settings
 
     return MongoSnapshot(database(get_settings()))
 
 
 def _store(reference_set: "ReferenceSet") -> str:
-    from pccd_workflows.external.mongo import database, put_reference_set
+    from pccd_workflows.execution.mongo import database, put_reference_set
     from pccd_workflows.settings import get_settings
 
     return put_reference_set(database(get_settings()), reference_set)
@@ -173,7 +173,7 @@ def _store(reference_set: "ReferenceSet") -> str:
 
 def _stored_rows() -> list[dict[str, Any]]:
     """Return the headers of the sets in the database."""
-    from pccd_workflows.external.mongo import database
+    from pccd_workflows.execution.mongo import database
     from pccd_workflows.settings import get_settings
 
     fields = ("chemsys", "level", "convention", "source")

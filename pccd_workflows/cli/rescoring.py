@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.errors import InputError
-from pccd_workflows.external import mongo
-from pccd_workflows.levels import get_level
-from pccd_workflows.reference import ReferenceSet
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.units import EV_TO_MEV
+from pccd_workflows.engines.levels import get_level
+from pccd_workflows.execution import mongo
+from pccd_workflows.known.reference_set import ReferenceSet
 from pccd_workflows.rescore import Rescored, rescore_campaign, store_rescored
 from pccd_workflows.settings import Settings
-from pccd_workflows.units import EV_TO_MEV
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -65,7 +65,7 @@ def find_snapshot(
             f"{text!r} is neither a file nor a stored reference set; `pccd reference list` shows "
             "those there are."
         )
-    from pccd_workflows.external.reference_files import load_reference_set, read_reference_set
+    from pccd_workflows.known.reference_files import load_reference_set, read_reference_set
 
     if path.name.endswith((".json", ".json.gz")):
         return read_reference_set(path)

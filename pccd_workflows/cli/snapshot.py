@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 
 if TYPE_CHECKING:
-    from pccd_workflows.external.mp_client import Client
-    from pccd_workflows.external.snapshots import MongoSnapshot
+    from pccd_workflows.known.mp_client import Client
+    from pccd_workflows.known.snapshots import MongoSnapshot
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Fetch and carry Materials Project data."
@@ -33,8 +33,8 @@ def fetch(
     Each is also stored as a reference set at MP's own level, vasp/mp-gga.
     """
     from pccd_workflows.cli.reference import checked_chemsys
-    from pccd_workflows.external.materials_project import fetch_everything, subsystems
-    from pccd_workflows.external.mp_client import Client
+    from pccd_workflows.known.materials_project import fetch_everything, subsystems
+    from pccd_workflows.known.mp_client import Client
 
     if bool(chemsys) == everything:
         raise InputError("Give chemical systems (Mg-Mn-O) or --all.")
@@ -82,7 +82,7 @@ def export_file(
     force: Annotated[bool, typer.Option("--force", help="Replace the file")] = False,
 ) -> None:
     """Write what is kept of a version to one file, for machines without network."""
-    from pccd_workflows.external.snapshots import export_snapshot
+    from pccd_workflows.known.snapshots import export_snapshot
 
     if path.exists() and not force:
         raise InputError(f"{path} exists; --force replaces it.")
@@ -95,15 +95,15 @@ def import_file(
     path: Annotated[Path, typer.Argument(help="File that `pccd snapshot export` wrote")],
 ) -> None:
     """Keep what a file holds, as if it had been fetched."""
-    from pccd_workflows.external.snapshots import import_snapshot
+    from pccd_workflows.known.snapshots import import_snapshot
 
     version = import_snapshot(_snapshot(), path, progress=_show)
     typer.echo(f"Imported version {version} of the Materials Project.")
 
 
 def _fetch_one(system: str, snapshot: "MongoSnapshot", client: "Client") -> dict[str, object]:
-    from pccd_workflows.external.materials_project import fetch_reference_set
-    from pccd_workflows.external.mongo import database, put_reference_set
+    from pccd_workflows.execution.mongo import database, put_reference_set
+    from pccd_workflows.known.materials_project import fetch_reference_set
     from pccd_workflows.settings import get_settings
 
     references = fetch_reference_set(
@@ -124,8 +124,8 @@ def _show(done: int, total: int) -> None:
 
 
 def _snapshot() -> "MongoSnapshot":
-    from pccd_workflows.external.mongo import database
-    from pccd_workflows.external.snapshots import MongoSnapshot
+    from pccd_workflows.execution.mongo import database
+    from pccd_workflows.known.snapshots import MongoSnapshot
     from pccd_workflows.settings import get_settings
 
     return MongoSnapshot(database(get_settings()))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.campaign import Conditions
-from pccd_workflows.diffusion.dataset import (
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.generators.pccd.dataset import (
     ORDERINGS,
     SPLITS,
     CrystalArrays,
@@ -20,17 +21,20 @@ from pccd_workflows.diffusion.dataset import (
     read_dataset,
     split_of_record,
 )
-from pccd_workflows.diffusion.records import Record, read_records
-from pccd_workflows.errors import InputError
-from pccd_workflows.pointcloud.decode import DecodeError, decode
-from pccd_workflows.pointcloud.elements import atomic_number, canonical_elements, symbol
-from pccd_workflows.pointcloud.encode import PointCloud
+from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
+from pccd_workflows.generators.pccd.pointcloud.elements import (
+    atomic_number,
+    canonical_elements,
+    symbol,
+)
+from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
+from pccd_workflows.generators.pccd.records import Record, read_records
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
-    from pccd_workflows.diffusion.cells import SampleRequest
-    from pccd_workflows.diffusion.checkpoint import ModelInfo
+    from pccd_workflows.generators.pccd.cells import SampleRequest
+    from pccd_workflows.generators.pccd.checkpoint import ModelInfo
 
 LITERATURE_MATCHER = {"stol": 0.5, "ltol": 0.3, "angle_tol": 10.0}
 """Tolerances of the match rates of CDVAE, DiffCSP, FlowMM and all that compare with them."""
@@ -147,7 +151,7 @@ def composition_requests(crystals: CrystalArrays, info: "ModelInfo") -> list["Sa
     """Return requests for the cells of crystals, e.g. Mg2Mn4O8; for their elements if a model
     cannot be asked for more.
     """
-    from pccd_workflows.diffusion.cells import SampleRequest
+    from pccd_workflows.generators.pccd.cells import SampleRequest
 
     asks = "composition" in info.conditions
     return [
@@ -162,7 +166,7 @@ def composition_requests(crystals: CrystalArrays, info: "ModelInfo") -> list["Sa
 
 def seed_requests(crystals: CrystalArrays, info: "ModelInfo") -> list["SampleRequest"]:
     """Return requests for what the seed paper gives: elements, band gap, magnetic ordering."""
-    from pccd_workflows.diffusion.cells import SampleRequest
+    from pccd_workflows.generators.pccd.cells import SampleRequest
 
     return [
         SampleRequest(i, elements_of(crystals, i), _seed_conditions(crystals, i, info.conditions))

@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.campaign import Conditions, Sampler
-from pccd_workflows.diffusion.dataset import CrystalArrays
-from pccd_workflows.evaluation.intervals import share
+from pccd_workflows.core.intervals import share
 from pccd_workflows.evaluation.summary import report
 from pccd_workflows.evaluation.verdicts import Known, draw_samples, judge_samples, requests_for
-from pccd_workflows.pointcloud.elements import canonical_elements, symbol
+from pccd_workflows.generators.pccd.dataset import CrystalArrays
+from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements, symbol
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from pccd_workflows.diffusion.model import Model
+    from pccd_workflows.generators.pccd.model import Model
 
 __all__ = ["Known", "evaluate_generation"]
 
@@ -59,7 +59,7 @@ def _obedience(
     """Return how often crystals have the composition or number of atoms that was asked for."""
     from pymatgen.core import Composition
 
-    from pccd_workflows.diffusion.cells import SampleRequest
+    from pccd_workflows.generators.pccd.cells import SampleRequest
 
     rows = rows[: max(1, len(rows) // 4)]
     elements = [_elements(crystals.numbers[row]) for row in rows]

@@ -16,7 +16,7 @@ from pymatgen.core import Structure
 from torch import Tensor
 
 from pccd_workflows.campaign import Sampler
-from pccd_workflows.diffusion.dataset import CrystalArrays
+from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     composition_requests,
     decoded,
@@ -25,12 +25,12 @@ from pccd_workflows.evaluation.crystals import (
     match_all,
     structure_of,
 )
-from pccd_workflows.evaluation.intervals import bootstrapped, share
-from pccd_workflows.pointcloud.encode import PointCloud
+from pccd_workflows.generators.pccd.dataset import CrystalArrays
+from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
 
 if TYPE_CHECKING:
-    from pccd_workflows.diffusion.conditions import ConditionBatch
-    from pccd_workflows.diffusion.model import Model
+    from pccd_workflows.generators.pccd.conditions import ConditionBatch
+    from pccd_workflows.generators.pccd.model import Model
 
 STEPS = 24
 """Levels of the ODE; each takes a few network evaluations to undo."""
@@ -99,9 +99,9 @@ def _round_trip(
     model: "Model", network: torch.nn.Module, crystals: CrystalArrays
 ) -> tuple[list[PointCloud], NDArray[np.float64]]:
     """Return clouds after the round trip and the residuals."""
-    from pccd_workflows.diffusion.cells import condition_batch, draw_cells
-    from pccd_workflows.diffusion.inversion import generate, invert, ode_levels
-    from pccd_workflows.diffusion.sample import cloud_of
+    from pccd_workflows.generators.pccd.cells import condition_batch, draw_cells
+    from pccd_workflows.generators.pccd.inversion import generate, invert, ode_levels
+    from pccd_workflows.generators.pccd.sample import cloud_of
 
     requests = composition_requests(crystals, model.info)
     cells = draw_cells(model, requests, 0, Sampler())

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Sampler
-from pccd_workflows.diffusion.dataset import CrystalArrays
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     composition_requests,
     decoded,
@@ -22,10 +22,10 @@ from pccd_workflows.evaluation.crystals import (
     match_all,
     structure_of,
 )
-from pccd_workflows.evaluation.intervals import bootstrapped, share
+from pccd_workflows.generators.pccd.dataset import CrystalArrays
 
 if TYPE_CHECKING:
-    from pccd_workflows.diffusion.model import Model
+    from pccd_workflows.generators.pccd.model import Model
 
 MIN_DISTANCE = 0.5
 """Å; CDVAE and its successors count no match for a sample with atoms closer than this."""
@@ -103,7 +103,7 @@ def predict_structures(
     InputError
         If the model cannot be asked for a composition.
     """
-    from pccd_workflows.diffusion.sample import sample_clouds
+    from pccd_workflows.generators.pccd.sample import sample_clouds
 
     if "composition" not in model.info.conditions:
         raise InputError(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Sampler
-from pccd_workflows.diffusion.dataset import CrystalArrays
+from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     decoded,
     draw_rows,
@@ -30,10 +30,10 @@ from pccd_workflows.evaluation.crystals import (
     seed_requests,
     structure_of,
 )
-from pccd_workflows.evaluation.intervals import bootstrapped, share
+from pccd_workflows.generators.pccd.dataset import CrystalArrays
 
 if TYPE_CHECKING:
-    from pccd_workflows.diffusion.model import Model
+    from pccd_workflows.generators.pccd.model import Model
 
 LENGTHS = ("a", "b", "c")
 COORDINATES = ("x", "y", "z")
@@ -150,7 +150,7 @@ def reconstruct(
     """
     import torch
 
-    from pccd_workflows.diffusion.sample import sample_clouds
+    from pccd_workflows.generators.pccd.sample import sample_clouds
 
     chosen = draw_rows(crystals, samples, seed)
     clean = model.denoiser.encode(chosen)

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from pymatgen.core import Element, Structure
 from scipy.optimize import linear_sum_assignment
 
-from pccd_workflows.evaluation.intervals import bootstrapped
-from pccd_workflows.units import BOHR_TO_ANGSTROM
+from pccd_workflows.core.intervals import bootstrapped
+from pccd_workflows.core.units import BOHR_TO_ANGSTROM
 
 Floats = NDArray[np.float64]
 Energy = Callable[[Structure], float | None]

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from pccd_workflows.diffusion.composition import electropositive_first
+from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import match_all
-from pccd_workflows.evaluation.intervals import bootstrapped, share
-from pccd_workflows.pointcloud.elements import atomic_number, symbol
+from pccd_workflows.generators.pccd.composition import electropositive_first
+from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number, symbol
 
 
 @dataclass(frozen=True)

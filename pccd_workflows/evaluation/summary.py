@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from pccd_workflows.campaign import MatcherSettings, Sampler, Screen
+from pccd_workflows.core.intervals import share
 from pccd_workflows.evaluation.diversity import diversity
-from pccd_workflows.evaluation.intervals import share
 from pccd_workflows.evaluation.stability import THRESHOLDS, is_within
 from pccd_workflows.evaluation.verdicts import (
     METASUN_LIMIT,
@@ -22,7 +22,7 @@ from pccd_workflows.evaluation.verdicts import (
     Sample,
     Verdict,
 )
-from pccd_workflows.pointcloud.elements import canonical_elements
+from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements
 
 
 def report(verdicts: Sequence[Verdict]) -> dict[str, Any]:

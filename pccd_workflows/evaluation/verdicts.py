@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pccd_workflows.analysis.validity import screen
 from pccd_workflows.campaign import Conditions, MatcherSettings, Sampler, Screen
-from pccd_workflows.diffusion.training_index import in_training
 from pccd_workflows.evaluation.stability import Judge, Judged, is_within
-from pccd_workflows.pointcloud.decode import DecodeError, decode
-from pccd_workflows.pointcloud.elements import canonical_elements
-from pccd_workflows.screening.known import KnownCrystals
-from pccd_workflows.screening.matching import group
-from pccd_workflows.screening.validity import screen
+from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
+from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements
+from pccd_workflows.generators.pccd.training_index import in_training
+from pccd_workflows.matching.groups import group
+from pccd_workflows.matching.known_crystals import KnownCrystals
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from pccd_workflows.candidate import Screening
-    from pccd_workflows.diffusion.cells import SampleRequest
-    from pccd_workflows.diffusion.model import Model
+    from pccd_workflows.generators.pccd.cells import SampleRequest
+    from pccd_workflows.generators.pccd.model import Model
 
 VALID_DISTANCE = 0.5
 """Å; the literature's validity (CDVAE) asks for this shortest distance ..."""
@@ -119,7 +119,7 @@ def requests_for(
     asked: Sequence[tuple[str, ...]], conditions: Conditions | None = None
 ) -> list["SampleRequest"]:
     """Return one request per set of elements, nothing else asked unless given."""
-    from pccd_workflows.diffusion.cells import SampleRequest
+    from pccd_workflows.generators.pccd.cells import SampleRequest
 
     given = conditions or Conditions()
     return [SampleRequest(i, elements, given) for i, elements in enumerate(asked)]
@@ -129,7 +129,7 @@ def draw_samples(
     model: "Model", requests: Sequence["SampleRequest"], *, seed: int, sampler: Sampler
 ) -> list[Sample]:
     """Return what a model makes of requests, in their order."""
-    from pccd_workflows.diffusion.sample import sample_clouds
+    from pccd_workflows.generators.pccd.sample import sample_clouds
 
     made = []
     clouds = sample_clouds(model, requests, seed=seed, sampler=sampler)

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from pccd_workflows import __version__
-from pccd_workflows.errors import DatabaseError, InputError, PccdError
+from pccd_workflows.core.errors import DatabaseError, InputError, PccdError
 from pccd_workflows.explorer.state import PER_PAGE, VERDICTS, ListState, parse_state
 from pccd_workflows.export import best_relaxation, cif_text, file_stem
 from pccd_workflows.query import (

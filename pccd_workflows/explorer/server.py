@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pymongo.errors import PyMongoError
 
 from pccd_workflows import __version__
-from pccd_workflows.errors import InputError, PccdError
+from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.explorer.pages import Answer, answer
 
 MAX_ADDRESS = 4000

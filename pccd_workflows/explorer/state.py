@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.query import CandidateFilter
 
 PER_PAGE = 50

@@ -16,7 +16,7 @@ def start_bands(
 
     What fails here holds back neither the crystal nor the next rung.
     """
-    from pccd_workflows.external.bands import magnetic_cell
+    from pccd_workflows.engines.vasp_bands import magnetic_cell
 
     ordering = campaign.generate.conditions.magnetic_ordering
     cells = [

@@ -23,7 +23,7 @@ def note_cost(level: str, plan: str, *, seconds: float, **facts: Any) -> None:
         ``run`` (its name), ``cores`` (those of the queue if left out), ``gpus``, ``outcome`` and
         what a model of the cost needs.
     """
-    from pccd_workflows.external import costs
+    from pccd_workflows.execution import costs
 
     cost = {"outcome": "done", **facts, "level": level, "plan": plan, "seconds": seconds}
     cost["cores"] = facts.get("cores") or costs.allocated_cores()
@@ -44,7 +44,7 @@ def note_killed(level: str, plan: str, run: str, attempt: dict[str, Any]) -> Non
 
 def skipped(level: str, plan: str) -> Relaxation | Bands | None:
     """Return the verdict of a candidate for which the rung's budget is spent; None if it is not."""
-    from pccd_workflows.external import costs
+    from pccd_workflows.execution import costs
 
     if plan not in costs.BUDGETED:
         return None

@@ -51,6 +51,6 @@ TOLERATE_LOST_PARENTS = JobConfig(on_missing_references=OnMissing.NONE)
 
 def stage_database() -> "Database[dict[str, Any]]":
     """Return the campaign database of the machine this job runs on."""
-    from pccd_workflows.external.mongo import database
+    from pccd_workflows.execution.mongo import database
 
     return database(get_settings())

@@ -16,8 +16,8 @@ from jobflow import Job, Response
 from pymatgen.core import Structure
 
 from pccd_workflows.candidate import Bands, Crystal, Relaxation, StageOutput
-from pccd_workflows.external.costs import allocated_cores
-from pccd_workflows.external.vasp import (
+from pccd_workflows.engines.levels import engine
+from pccd_workflows.engines.vasp import (
     FIXED_DENSITY,
     Restart,
     VaspFailed,
@@ -34,9 +34,9 @@ from pccd_workflows.external.vasp import (
     runs_of,
     with_moments,
 )
+from pccd_workflows.execution.costs import allocated_cores
 from pccd_workflows.jobs.budget import note_cost, note_killed, skipped
 from pccd_workflows.jobs.common import CPU, OPTIONAL, assign, stage_database, task_job
-from pccd_workflows.levels import engine
 from pccd_workflows.settings import get_settings
 
 Output = StageOutput | Relaxation | dict[str, Any]
@@ -74,8 +74,8 @@ def _named(job: Job, crystal: Crystal, level: str, plan: str, number: int = 0) -
 @task_job
 def gpaw_run(crystal: Crystal, level: str, ordering: str | None, plan: str = "relax") -> Output:
     """Do with GPAW what `plan` says, unless it is stored; see `dft_job`."""
-    from pccd_workflows.external import gpaw
-    from pccd_workflows.external.mongo import get_result, put_result
+    from pccd_workflows.engines import gpaw
+    from pccd_workflows.execution.mongo import get_result, put_result
 
     database, structure = stage_database(), crystal.structure
     effort = "relax" if plan == "reference" else plan
@@ -132,7 +132,7 @@ def dft_run(  # noqa: PLR0911
     VaspFailed
         The run left no result, or the density it starts from is gone.
     """
-    from pccd_workflows.external.mongo import drop_results, get_result, put_result
+    from pccd_workflows.execution.mongo import drop_results, get_result, put_result
 
     database, effort = stage_database(), "relax" if plan == "reference" else plan
     key = plan_key(crystal.structure, level, effort, ordering)  # type: ignore[arg-type]
@@ -187,7 +187,7 @@ def _run(
 
     what: level, plan and name of the run.
     """
-    from pccd_workflows.external.mongo import put_result, survive_outage
+    from pccd_workflows.execution.mongo import put_result, survive_outage
 
     level, plan, name = what
     identifier = run_key(key, len(runs))
@@ -256,7 +256,7 @@ def _forces(run: VaspRun) -> dict[str, Any]:
 
 def _stored_runs(key: str, number: int) -> list[VaspRun]:
     """Return those of the first `number` runs that are stored, up to the first that is not."""
-    from pccd_workflows.external.mongo import get_result
+    from pccd_workflows.execution.mongo import get_result
 
     runs: list[VaspRun] = []
     for index in range(number):

@@ -8,7 +8,7 @@ from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import SCHEMA_VERSION, Crystal, Generation, StageOutput
-from pccd_workflows.errors import StaleResultError
+from pccd_workflows.core.errors import StaleResultError
 from pccd_workflows.jobs.common import stage_database, stage_job
 from pccd_workflows.settings import get_settings
 
@@ -39,9 +39,9 @@ def sample_documents(
     campaign: Campaign, indices: Sequence[int], weights_sha256: str
 ) -> Iterator[dict[str, Any]]:
     """Sample crystals and yield one document each, as soon as its batch is done."""
-    from pccd_workflows.diffusion.cells import SampleRequest, draw_elements
-    from pccd_workflows.diffusion.checkpoint import find_model, load_model
-    from pccd_workflows.diffusion.sample import sample_clouds
+    from pccd_workflows.generators.pccd.cells import SampleRequest, draw_elements
+    from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
+    from pccd_workflows.generators.pccd.sample import sample_clouds
 
     settings = get_settings()
     request = campaign.generate
@@ -85,7 +85,7 @@ def sample_documents(
 
 
 def _decode(cloud: Any) -> tuple[Structure | None, str | None, str | None]:
-    from pccd_workflows.pointcloud.decode import DecodeError, decode
+    from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
 
     try:
         return decode(cloud), None, None

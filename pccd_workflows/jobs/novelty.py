@@ -9,8 +9,8 @@ from pymatgen.core import Structure
 from pccd_workflows.campaign import Campaign, MatcherSettings
 from pccd_workflows.candidate import Crystal, Novelty, SetNovelty
 from pccd_workflows.jobs.common import stage_database
-from pccd_workflows.screening.known import KnownCrystals
-from pccd_workflows.screening.matching import group
+from pccd_workflows.matching.groups import group
+from pccd_workflows.matching.known_crystals import KnownCrystals
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def _in_known_set(
     *,
     frameworks: bool,
 ) -> dict[str, SetNovelty]:
-    from pccd_workflows.external.known_index import find_index
-    from pccd_workflows.external.known_sets import find_known_set, known_structures
+    from pccd_workflows.known.index import find_index
+    from pccd_workflows.known.sets import find_known_set, known_structures
 
     known_set = find_known_set(database, name)
     if known_set is None or not known_set.complete:
@@ -145,7 +145,7 @@ def _reference_structures(
     crystals: Sequence[Crystal],
     systems: Sequence[str],
 ) -> Iterable[tuple[str, Structure]]:
-    from pccd_workflows.external.mongo import find_reference_set
+    from pccd_workflows.execution.mongo import find_reference_set
 
     if campaign.references.source == "materials_project":
         # MP knows also the phases that lie too high to be recomputed for a rung's hull
@@ -166,7 +166,7 @@ def _materials_project_structures(
     database: "Database[dict[str, Any]]", crystals: Sequence[Crystal]
 ) -> list[tuple[str, Structure]] | None:
     """Return all that MP has of the crystals' systems; None if they are not in the snapshot."""
-    from pccd_workflows.external.snapshots import MongoSnapshot
+    from pccd_workflows.known.snapshots import MongoSnapshot
 
     snapshot = MongoSnapshot(database)
     systems = sorted({crystal.structure.chemical_system for crystal in crystals})
@@ -194,8 +194,8 @@ def _history(
 
 
 def _in_training(campaign: Campaign, crystals: Sequence[Crystal]) -> dict[str, SetNovelty]:
-    from pccd_workflows.diffusion.checkpoint import find_model
-    from pccd_workflows.diffusion.training_index import in_training, load_training_index
+    from pccd_workflows.generators.pccd.checkpoint import find_model
+    from pccd_workflows.generators.pccd.training_index import in_training, load_training_index
 
     index = load_training_index(find_model(campaign.generate.model, get_settings()))
     method = "same reduced formula, space group and number of sites in the primitive cell"

@@ -12,11 +12,11 @@ from jobflow import Flow, Job, Response
 
 from pccd_workflows.campaign import Campaign, PhononsSection
 from pccd_workflows.candidate import Crystal, Phonons, Relaxation, Stability, StageOutput
-from pccd_workflows.errors import PccdError
+from pccd_workflows.core.errors import PccdError
+from pccd_workflows.engines.levels import get_level
 from pccd_workflows.jobs.common import branching_job, stage_database
 from pccd_workflows.jobs.dft import dft_job
 from pccd_workflows.jobs.relax import relax_once
-from pccd_workflows.levels import get_level
 
 
 @branching_job
@@ -58,8 +58,8 @@ def candidate_phonons(
     crystal: Crystal, section: PhononsSection, ordering: str | None = None
 ) -> Response[StageOutput] | StageOutput:
     """Relax one crystal tightly and compute its phonons, unless they are stored already."""
-    from pccd_workflows.external.mongo import get_result
-    from pccd_workflows.external.phonons import phonon_flow, phonon_key, tight_cell
+    from pccd_workflows.engines.phonons import phonon_flow, phonon_key, tight_cell
+    from pccd_workflows.execution.mongo import get_result
 
     key = phonon_key(crystal.structure, section.level, section, ordering)
     if (stored := get_result(stage_database(), key)) is not None:
@@ -100,8 +100,8 @@ def record_phonons(
 
     began: when the calculation started, s since the epoch.
     """
-    from pccd_workflows.external.mongo import put_result
-    from pccd_workflows.external.phonons import phonon_record
+    from pccd_workflows.engines.phonons import phonon_record
+    from pccd_workflows.execution.mongo import put_result
 
     seconds = time.time() - began
     record = phonon_record(document, section.level, section, seconds=seconds)
@@ -114,7 +114,7 @@ def record_phonons(
 
 def _dft_phonons(crystal: Crystal, section: PhononsSection, ordering: str | None, key: str) -> Flow:
     """Return the flow that brings a crystal to rest with DFT, then displaces its atoms."""
-    from pccd_workflows.external.kpaths import symmetric_cell
+    from pccd_workflows.analysis.kpaths import symmetric_cell
 
     whole = Crystal(candidate_id=crystal.candidate_id, structure=symmetric_cell(crystal.structure))
     tight = dft_job(whole, section.level, ordering, "tight")
@@ -134,7 +134,7 @@ def displace(
     ordering: str | None,
 ) -> Response[StageOutput] | StageOutput:
     """Start a job for the forces of each displaced supercell, and the one that judges them."""
-    from pccd_workflows.external.phonons import displaced_cells
+    from pccd_workflows.engines.phonons import displaced_cells
 
     candidate_id = crystal.candidate_id
     if tight.verdict != "converged" or tight.structure is None:
@@ -170,8 +170,8 @@ def judge_forces(
     ordering: str | None,
 ) -> Response[StageOutput] | StageOutput:
     """Judge a crystal by the forces of all its displaced supercells and store the verdict."""
-    from pccd_workflows.external.mongo import put_result
-    from pccd_workflows.external.phonons import dft_phonon_record
+    from pccd_workflows.engines.phonons import dft_phonon_record
+    from pccd_workflows.execution.mongo import put_result
 
     if tight.structure is None:
         raise ValueError("the cell at rest has no structure")

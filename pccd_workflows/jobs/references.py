@@ -7,12 +7,12 @@ from jobflow import Flow, Response
 
 from pccd_workflows.campaign import Campaign, Rung
 from pccd_workflows.candidate import Crystal, Relaxation, StageOutput
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.engines.levels import MATERIALS_PROJECT_LEVEL, get_level
 from pccd_workflows.jobs.common import GPU, assign, plain_job, stage_database
 from pccd_workflows.jobs.dft import dft_job
 from pccd_workflows.jobs.relax import relax_once
-from pccd_workflows.levels import MATERIALS_PROJECT_LEVEL, get_level
-from pccd_workflows.reference import ReferenceSet
+from pccd_workflows.known.reference_set import ReferenceSet
 
 
 @plain_job
@@ -23,7 +23,7 @@ def prepare_references(
 
     Systems that have none yet are built, one job each.
     """
-    from pccd_workflows.external.mongo import find_reference_set
+    from pccd_workflows.execution.mongo import find_reference_set
 
     crystals = [crystal for output in outputs if output is not None for crystal in output.survivors]
     systems = covering_systems(campaign, crystals)
@@ -45,7 +45,7 @@ def prepare_references(
 @plain_job
 def build_references(campaign: Campaign, rung: Rung, chemsys: str) -> str:
     """Compute or fetch the competing phases of `chemsys`, store them, and return `chemsys`."""
-    from pccd_workflows.external.mongo import put_reference_set
+    from pccd_workflows.execution.mongo import put_reference_set
 
     put_reference_set(stage_database(), make_reference_set(campaign, rung, chemsys))
     return chemsys
@@ -68,8 +68,8 @@ def recompute_references(campaign: Campaign, rung: Rung, chemsys: str) -> Respon
     One that is lost holds the hull back until it is run again: without it, crystals would look
     stabler than they are.
     """
-    from pccd_workflows.external.materials_project import RECOMPUTED_ABOVE_HULL, choose_phases
-    from pccd_workflows.external.mongo import put_reference_set
+    from pccd_workflows.execution.mongo import put_reference_set
+    from pccd_workflows.known.materials_project import RECOMPUTED_ABOVE_HULL, choose_phases
 
     known = known_phases(campaign, chemsys)
     reference_id = put_reference_set(stage_database(), known)
@@ -91,8 +91,8 @@ def gather_references(
     rung: Rung, known_id: str, entry_ids: list[str], relaxations: list[Relaxation]
 ) -> str:
     """Store the recomputed phases of the reference set `known_id`; return its chemical system."""
-    from pccd_workflows.external.materials_project import RECOMPUTED_ABOVE_HULL, recomputed
-    from pccd_workflows.external.mongo import get_reference_set, put_reference_set
+    from pccd_workflows.execution.mongo import get_reference_set, put_reference_set
+    from pccd_workflows.known.materials_project import RECOMPUTED_ABOVE_HULL, recomputed
 
     database = stage_database()
     known = get_reference_set(database, known_id)
@@ -112,9 +112,9 @@ def known_phases(campaign: Campaign, chemsys: str) -> ReferenceSet:
 
     That is MP's own for the Materials Project; for prototypes the campaign's first potential.
     """
-    from pccd_workflows.external.materials_project import fetch_reference_set
-    from pccd_workflows.external.mongo import find_reference_set
-    from pccd_workflows.external.snapshots import MongoSnapshot
+    from pccd_workflows.execution.mongo import find_reference_set
+    from pccd_workflows.known.materials_project import fetch_reference_set
+    from pccd_workflows.known.snapshots import MongoSnapshot
 
     if campaign.references.source == "materials_project":
         return fetch_reference_set(chemsys, snapshot=MongoSnapshot(stage_database()))
@@ -126,10 +126,10 @@ def known_phases(campaign: Campaign, chemsys: str) -> ReferenceSet:
 
 def make_reference_set(campaign: Campaign, rung: Rung, chemsys: str) -> ReferenceSet:
     """Return the competing phases of `chemsys` from the campaign's source at the rung's level."""
-    from pccd_workflows.external import materials_project
-    from pccd_workflows.external.prototypes import build_reference_set
-    from pccd_workflows.external.reference_files import load_reference_set, shipped_reference_set
-    from pccd_workflows.external.snapshots import MongoSnapshot
+    from pccd_workflows.known import materials_project
+    from pccd_workflows.known.prototypes import build_reference_set
+    from pccd_workflows.known.reference_files import load_reference_set, shipped_reference_set
+    from pccd_workflows.known.snapshots import MongoSnapshot
 
     source, path = campaign.references.source, campaign.references.path
     level = get_level(rung.level)

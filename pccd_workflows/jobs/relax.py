@@ -31,9 +31,9 @@ def relax_once(
     steps: most optimiser steps.
     plan: what for, in the ledger of costs.
     """
-    from pccd_workflows.external.mongo import get_result, put_result
-    from pccd_workflows.external.potential import relax as relax_structure
-    from pccd_workflows.external.potential import relaxation_key, runs_on_gpu
+    from pccd_workflows.engines.potential import relax as relax_structure
+    from pccd_workflows.engines.potential import relaxation_key, runs_on_gpu
+    from pccd_workflows.execution.mongo import get_result, put_result
 
     database = stage_database()
     key = relaxation_key(structure, level, fmax=fmax, steps=steps)

@@ -8,9 +8,17 @@ from typing import Any
 
 from jobflow import Flow, Job, Response
 
+from pccd_workflows.analysis.hull import (
+    Hull,
+    HullQuery,
+    HullResult,
+    correct_mp2020,
+    correct_references,
+)
 from pccd_workflows.campaign import Campaign, Rung
 from pccd_workflows.candidate import Crystal, Novelty, Relaxation, Stability, StageOutput
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.engines.levels import get_level, hull_convention
 from pccd_workflows.jobs.common import (
     GPU,
     TOLERATE_LOST_PARENTS,
@@ -22,15 +30,7 @@ from pccd_workflows.jobs.common import (
 from pccd_workflows.jobs.novelty import goes_on, judge_novelty
 from pccd_workflows.jobs.references import covering_system
 from pccd_workflows.jobs.relax import relax
-from pccd_workflows.levels import get_level, hull_convention
-from pccd_workflows.reference import ReferenceSet
-from pccd_workflows.screening.hull import (
-    Hull,
-    HullQuery,
-    HullResult,
-    correct_mp2020,
-    correct_references,
-)
+from pccd_workflows.known.reference_set import ReferenceSet
 
 
 @branching_job
@@ -205,7 +205,7 @@ def _placed(result: HullResult, rung: Rung, references: ReferenceSet) -> Stabili
 
 
 def _references(campaign: Campaign, rung: Rung, systems: Sequence[str]) -> list[ReferenceSet]:
-    from pccd_workflows.external.mongo import find_reference_set
+    from pccd_workflows.execution.mongo import find_reference_set
 
     database, source = stage_database(), campaign.references.source
     found = [find_reference_set(database, source, system, rung.level) for system in systems]

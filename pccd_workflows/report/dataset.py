@@ -7,8 +7,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from pccd_workflows.diffusion.dataset import CrystalArrays
-from pccd_workflows.pointcloud.elements import symbol
+from pccd_workflows.generators.pccd.dataset import CrystalArrays
+from pccd_workflows.generators.pccd.pointcloud.elements import symbol
 from pccd_workflows.report.render import plain_page
 from pccd_workflows.report.svg import Plot, element, text
 

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from pccd_workflows.core.files import write_whole
 from pccd_workflows.evaluation.inversion import Inversion
 from pccd_workflows.evaluation.prediction import Prediction
 from pccd_workflows.evaluation.reconstruction import (
@@ -25,7 +26,6 @@ from pccd_workflows.evaluation.reconstruction import (
     whiskers,
 )
 from pccd_workflows.evaluation.similarity import Similarity
-from pccd_workflows.files import write_whole
 from pccd_workflows.report.generation import generation_pictures
 from pccd_workflows.report.render import asset, render
 from pccd_workflows.report.svg import Plot, element, line, padded, path, text

@@ -8,9 +8,9 @@ import numpy as np
 from markupsafe import Markup
 
 from pccd_workflows.candidate import Bands, Phonons, Relaxation
+from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.report.statistics import METASTABLE, REACHABLE, Point, wilson_share
 from pccd_workflows.report.svg import Plot, element, line, padded, path, text
-from pccd_workflows.units import EV_TO_MEV
 
 MAX_SHOWN = 1.0
 """eV/atom; crystals above it share the last bar of the histogram."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 from pymatgen.core import Composition
 
-from pccd_workflows.errors import InputError
-from pccd_workflows.reference import ReferenceSet
+from pccd_workflows.analysis.hull import Hull, HullQuery
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.units import EV_TO_MEV
+from pccd_workflows.known.reference_set import ReferenceSet
 from pccd_workflows.report.statistics import METASTABLE, REACHABLE, Point
 from pccd_workflows.report.svg import Axis, Plot, element, figure, line, padded, path, text
-from pccd_workflows.screening.hull import Hull, HullQuery
-from pccd_workflows.units import EV_TO_MEV
 
 ON_HULL = 1e-6
 """eV/atom; a reference this near to its own hull is one of its corners."""

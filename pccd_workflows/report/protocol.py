@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from pccd_workflows.campaign import Campaign, PhononsSection, Rung
-from pccd_workflows.reference import ReferenceSet
+from pccd_workflows.core.units import EV_TO_MEV
+from pccd_workflows.known.reference_set import ReferenceSet
 from pccd_workflows.report.statistics import Summary, level_label
-from pccd_workflows.units import EV_TO_MEV
 
 Fact = tuple[str, str]
 

@@ -14,9 +14,10 @@ from markupsafe import Markup
 from pccd_workflows import __version__
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
-from pccd_workflows.errors import InputError
-from pccd_workflows.files import write_whole
-from pccd_workflows.reference import ReferenceSet
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.units import EV_TO_MEV
+from pccd_workflows.known.reference_set import ReferenceSet
 from pccd_workflows.report.card import Badge, make_card, novelty_badge
 from pccd_workflows.report.figures import cumulative_share, hull_histogram
 from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty
@@ -30,7 +31,6 @@ from pccd_workflows.report.statistics import (
     summarize,
 )
 from pccd_workflows.rescore import Rescore
-from pccd_workflows.units import EV_TO_MEV
 
 MAX_CARDS = 6
 MAX_DIAGRAMS = 6

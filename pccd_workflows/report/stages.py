@@ -15,7 +15,7 @@ from pccd_workflows.candidate import (
     Screening,
     Stability,
 )
-from pccd_workflows.units import EV_TO_MEV
+from pccd_workflows.core.units import EV_TO_MEV
 
 if TYPE_CHECKING:
     from pccd_workflows.rescore import Rescore

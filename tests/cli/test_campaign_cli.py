@@ -10,7 +10,7 @@ from pymongo.uri_parser import parse_uri
 from vasp_fixture import use_standin
 
 from pccd_workflows.cli import main
-from pccd_workflows.external.queue import launch_lines, read_template
+from pccd_workflows.execution.queue import launch_lines, read_template
 from pccd_workflows.settings import get_settings
 
 FLOWS = Path(__file__).resolve().parents[2] / "flows"

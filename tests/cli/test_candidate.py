@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pccd_workflows.cli.candidate import app
-from pccd_workflows.errors import InputError
-from pccd_workflows.external import mongo
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.execution import mongo
 
 ID = factory.campaign().candidate_id
 

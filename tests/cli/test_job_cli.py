@@ -9,7 +9,7 @@ import pytest
 from jobflow import Flow, JobConfig, OnMissing
 
 from pccd_workflows.cli import main
-from pccd_workflows.external import launchpad, mongo, reruns
+from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.jobs import dft
 
 CAMPAIGN = "table-0123456789"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pccd_workflows.cli import main
-from pccd_workflows.external import prototypes, reference_files
-from pccd_workflows.levels import LEVELS, Level
+from pccd_workflows.engines.levels import LEVELS, Level
+from pccd_workflows.known import prototypes, reference_files
 from pccd_workflows.settings import Settings
 
 
@@ -51,7 +51,7 @@ def test_a_set_is_written_and_listed_without_a_database(capsys, small_world: Pat
 
 
 def test_a_set_is_stored_and_its_relaxations_are_kept(capsys, settings: Settings) -> None:
-    from pccd_workflows.external.mongo import database, find_reference_set
+    from pccd_workflows.execution.mongo import database, find_reference_set
 
     code, out, _ = pccd(capsys, "reference", "build", "Cu", "--level", "emt", "--json")
     assert code == 0

@@ -12,7 +12,7 @@ from jobflow import Flow
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.cli import main
-from pccd_workflows.external import launchpad, mongo, reruns
+from pccd_workflows.execution import launchpad, mongo, reruns
 
 CAMPAIGN = Campaign.model_validate(
     {

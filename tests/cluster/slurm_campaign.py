@@ -17,9 +17,9 @@ from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import SCHEMA_VERSION, Generation
 from pccd_workflows.cli import main
-from pccd_workflows.external import launchpad, mongo
-from pccd_workflows.makers import DiscoveryMaker
-from pccd_workflows.reference import ReferenceEntry, ReferenceSet
+from pccd_workflows.execution import launchpad, mongo
+from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.settings import Settings
 
 DB_CONFIG = Path(__file__).resolve().parents[2] / "db_config"

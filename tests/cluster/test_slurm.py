@@ -28,8 +28,8 @@ from slurm_campaign import (
 from slurm_server import missing, slurm, wait_until_empty
 from vasp_fixture import inject, standin_environment
 
-from pccd_workflows.external import launchpad, mongo
-from pccd_workflows.external.vasp import RUNS
+from pccd_workflows.engines.vasp import RUNS
+from pccd_workflows.execution import launchpad, mongo
 
 pytestmark = [
     pytest.mark.cluster,

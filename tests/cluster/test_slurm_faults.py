@@ -31,8 +31,8 @@ from slurm_server import Slurm, missing, slurm, wait_for, wait_until_empty
 from vasp_fixture import standin_environment
 
 from pccd_workflows.cli import main
-from pccd_workflows.external import launchpad, mongo, mongod
-from pccd_workflows.external.queue import launch_lines, read_template
+from pccd_workflows.execution import launchpad, mongo, mongod
+from pccd_workflows.execution.queue import launch_lines, read_template
 from pccd_workflows.settings import Settings, get_settings
 
 pytestmark = [

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import match_all
-from pccd_workflows.evaluation.intervals import bootstrapped, share
 from pccd_workflows.evaluation.prediction import Prediction
 from pccd_workflows.evaluation.reconstruction import (
     Reconstruction,

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pccd_workflows.cli.explore import app
-from pccd_workflows.errors import DatabaseError, InputError
+from pccd_workflows.core.errors import DatabaseError, InputError
+from pccd_workflows.execution import mongo
 from pccd_workflows.explorer.pages import answer
 from pccd_workflows.explorer.server import Explorer, is_loopback
 from pccd_workflows.explorer.state import PER_PAGE, parse_state
-from pccd_workflows.external import mongo
 
 EVIL = "<script>alert(1)</script>\"'"
 ID = factory.campaign().candidate_id

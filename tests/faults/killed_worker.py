@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pccd_workflows.external.launchpad import run_worker
+from pccd_workflows.execution.launchpad import run_worker
 from pccd_workflows.settings import get_settings
 
 
@@ -59,7 +59,7 @@ def log_calls(module: str, name: str, log: Path, key: Callable[..., list[Any]]) 
 
 
 def main(campaign_id: str, point: str, log: Path) -> None:
-    from pccd_workflows.external.potential import relaxation_key
+    from pccd_workflows.engines.potential import relaxation_key
 
     def relaxation(structure: Any, level: str, *, fmax: float, steps: int) -> list[str]:
         return [relaxation_key(structure, level, fmax=fmax, steps=steps)]
@@ -67,8 +67,8 @@ def main(campaign_id: str, point: str, log: Path) -> None:
     def samples(_model: Any, requests: Any, **_: Any) -> list[int]:
         return [request.index for request in requests]
 
-    log_calls("pccd_workflows.external.potential", "relax", log, relaxation)
-    log_calls("pccd_workflows.diffusion.sample", "sample_clouds", log, samples)
+    log_calls("pccd_workflows.engines.potential", "relax", log, relaxation)
+    log_calls("pccd_workflows.generators.pccd.sample", "sample_clouds", log, samples)
     if point != "none":
         module, path, when, number = point.split(":")
         kill_at(module, path, when, int(number))

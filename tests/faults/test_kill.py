@@ -12,7 +12,7 @@ import pytest
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.external import mongo
+from pccd_workflows.execution import mongo
 from pccd_workflows.settings import get_settings
 
 CAMPAIGN = Campaign.model_validate(
@@ -43,20 +43,20 @@ CAMPAIGN = Campaign.model_validate(
         },
     }
 )
-JOB_STORED = "pccd_workflows.external.stores:PatientJobStore.update"
-STATE_ADVANCED = "pccd_workflows.external.atomic_launchpad:AtomicLaunchPad.complete_launch"
+JOB_STORED = "pccd_workflows.execution.stores:PatientJobStore.update"
+STATE_ADVANCED = "pccd_workflows.execution.atomic_launchpad:AtomicLaunchPad.complete_launch"
 POINTS = {
-    "generate: sampled, not stored": "pccd_workflows.diffusion.sample:sample_clouds:after:1",
+    "generate: sampled, not stored": "pccd_workflows.generators.pccd.sample:sample_clouds:after:1",
     "generate: stored, output not": f"{JOB_STORED}:before:1",
     "generate: output stored, state not": f"{STATE_ADVANCED}:before:1",
     "screen": "pccd_workflows.jobs.screen:screen_structure:after:3",
     "references": "pccd_workflows.jobs.references:make_reference_set:after:1",
     "deduplicate": "pccd_workflows.jobs.screen:judge_novelty:after:1",
-    "relax: in the second crystal": "pccd_workflows.external.potential:relax:before:2",
-    "relax: done, not stored": "pccd_workflows.external.mongo:put_result:before:1",
+    "relax: in the second crystal": "pccd_workflows.engines.potential:relax:before:2",
+    "relax: done, not stored": "pccd_workflows.execution.mongo:put_result:before:1",
     "hull": "pccd_workflows.jobs.rungs:judge_stability:after:1",
-    "phonons: relaxed": "pccd_workflows.external.phonons:tight_cell:after:1",
-    "phonons: judged, not stored": "pccd_workflows.external.phonons:phonon_record:after:1",
+    "phonons: relaxed": "pccd_workflows.engines.phonons:tight_cell:after:1",
+    "phonons: judged, not stored": "pccd_workflows.engines.phonons:phonon_record:after:1",
 }
 VOLATILE = {"_id", "updated_at", "seconds", "jobs"}
 

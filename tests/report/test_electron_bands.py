@@ -6,9 +6,9 @@ import re
 import ledger_factory as factory
 import pytest
 
+from pccd_workflows.execution import mongo
 from pccd_workflows.explorer.pages import answer
 from pccd_workflows.export import export_candidates
-from pccd_workflows.external import mongo
 from pccd_workflows.report.card import make_card
 from pccd_workflows.report.figures import electron_bands
 from pccd_workflows.report.render import write_report

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.errors import InputError
-from pccd_workflows.reference import ReferenceEntry
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.known.reference_set import ReferenceEntry
 from pccd_workflows.report.figures import (
     cumulative_share,
     hull_histogram,

@@ -1,6 +1,6 @@
 """Pictures of a generation's measures show what is there and nothing else."""
 
-from pccd_workflows.evaluation.intervals import share
+from pccd_workflows.core.intervals import share
 from pccd_workflows.evaluation.published import table_2
 from pccd_workflows.report.generation import generation_pictures, table_2_picture
 

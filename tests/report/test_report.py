@@ -10,7 +10,7 @@ from pathlib import Path
 import ledger_factory as factory
 import pytest
 
-from pccd_workflows.errors import InputError
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -1,0 +1,43 @@
+"""Files that are either whole or not there."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from pccd_workflows.core.errors import InputError
+
+
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Write `content` under a temporary name beside `path`, then rename it; return `path`.
+
+    A full disk or a kill leaves the file that was there before, or none.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written there.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    scratch: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        scratch = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.chmod(0o666 & ~_umask())
+        scratch.replace(path)
+    except OSError as error:
+        if scratch is not None:
+            scratch.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+    return path
+
+
+def _umask() -> int:
+    """Return the process's umask; mkstemp ignores it, other programs expect it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,170 @@
+"""FireWorks' LaunchPad, each of whose steps happens whole or not at all.
+
+FireWorks completes a job in several writes (launch, new fireworks, states, links, a lock). A
+process that is killed between two of them leaves a workflow locked for ever, or jobs that belong
+to no workflow. Here each step is one MongoDB transaction, repeated until it succeeds.
+"""
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
+
+from fireworks.core.firework import Workflow
+from fireworks.core.launchpad import LaunchPad
+from fireworks.fw_config import GRIDFS_FALLBACK_COLLECTION
+from fireworks.utilities import fw_utilities
+from gridfs import GridFS
+from pymongo import MongoClient
+from pymongo.client_session import ClientSession
+
+from pccd_workflows.execution.mongo import client_options, mongodb_uri, survive_outage
+from pccd_workflows.settings import Settings
+
+T = TypeVar("T")
+
+JOINING = frozenset(
+    (
+        *("find", "find_one", "aggregate", "count_documents"),
+        *("find_one_and_update", "find_one_and_replace", "update_one", "update_many"),
+        *("insert_one", "insert_many", "delete_one", "delete_many", "replace_one"),
+    )
+)
+"""What a collection can do inside a transaction."""
+
+
+class _JoiningCollection:
+    """A collection whose operations join the transaction of their thread, if there is one."""
+
+    def __init__(self, collection: Any, thread: threading.local) -> None:
+        self._collection = collection
+        self._thread = thread
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._collection, name)
+        session = getattr(self._thread, "session", None)
+        if session is None or name not in JOINING:
+            return attribute
+        return partial(attribute, session=session)
+
+
+class _RepeatableGridFS(GridFS):
+    """Where FireWorks puts what exceeds 16 MB. GridFS takes no part in transactions."""
+
+    def put(self, data: Any, **kwargs: Any) -> Any:
+        """Store a launch's action in place of that of an earlier attempt of the same step."""
+        for earlier in self.find({"metadata.launch_id": kwargs["metadata"]["launch_id"]}):
+            self.delete(earlier._id)
+        return super().put(data, **kwargs)
+
+
+class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
+    """A LaunchPad that a kill at any moment leaves consistent."""
+
+    def __init__(self, settings: Settings) -> None:
+        _silence_fireworks()
+        super().__init__(
+            host=mongodb_uri(settings),
+            name=settings.database,
+            uri_mode=True,
+            strm_lvl="WARNING",
+            mongoclient_kwargs=client_options(settings),
+        )
+        self._thread = threading.local()
+        # Not fw_id_assigner: every step of every worker would wait for it. Ids may have gaps.
+        for name in ("fireworks", "launches", "workflows", "offline_runs"):
+            setattr(self, name, _JoiningCollection(self.db[name], self._thread))
+        self.gridfs_fallback = _RepeatableGridFS(self.db, GRIDFS_FALLBACK_COLLECTION)
+
+    @property
+    def session(self) -> ClientSession | None:
+        """Session of this thread's transaction, for collections of our own; None outside one."""
+        return getattr(self._thread, "session", None)
+
+    def atomically(self, step: Callable[[], T]) -> T:
+        """Return `step()`, done in one transaction; it may be called several times."""
+        if getattr(self._thread, "session", None) is not None:
+            return step()
+
+        attempts = itertools.count()
+
+        def join(session: ClientSession) -> T:
+            # Another worker was faster (a write conflict): do not meet it again at once.
+            time.sleep(random.random() * min(0.02 * next(attempts), 0.5))  # noqa: S311
+            self._thread.session = session
+            try:
+                return step()
+            finally:
+                self._thread.session = None
+
+        client: MongoClient[dict[str, Any]] = self.connection
+
+        def transact() -> T:
+            with client.start_session() as session:
+                return session.with_transaction(join)
+
+        return survive_outage(transact)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what may be known of it: FireWorks' own would carry the password."""
+        return {"name": self.name}
+
+    def add_wf(self, wf: Any, reassign_all: bool = True) -> dict[int, int]:
+        """Add a workflow; return its new ids by its old ones."""
+        blueprint = wf.to_dict()
+        add = super().add_wf
+        ids: dict[int, int] = self.atomically(
+            lambda: add(Workflow.from_dict(blueprint), reassign_all=reassign_all)
+        )
+        return ids
+
+    def checkout_fw(self, *args: Any, **kwargs: Any) -> tuple[Any, int | None]:
+        """Take a ready firework and note who runs it where."""
+        take = super().checkout_fw
+        taken: tuple[Any, int | None] = self.atomically(lambda: take(*args, **kwargs))
+        return taken
+
+    def complete_launch(self, *args: Any, **kwargs: Any) -> Any:
+        """Note that a firework is done, with all that follows for its workflow."""
+        complete = super().complete_launch
+        return self.atomically(lambda: complete(*args, **kwargs))
+
+    def rerun_fw(self, *args: Any, **kwargs: Any) -> list[int]:
+        """Make a firework, and whatever ran after it, ready to run again."""
+        rerun = super().rerun_fw
+        ids: list[int] = self.atomically(lambda: rerun(*args, **kwargs))
+        return ids
+
+    def ping_launch(self, *args: Any, **kwargs: Any) -> None:
+        """Note that a firework is still running."""
+        ping = super().ping_launch
+        survive_outage(lambda: ping(*args, **kwargs))
+
+    def _refresh_wf(self, fw_id: int) -> None:
+        refresh = super()._refresh_wf
+        self.atomically(lambda: refresh(fw_id))
+
+    def _upsert_fws(self, fws: Iterable[Any], reassign_all: bool = False) -> dict[int, int]:
+        """Store fireworks; of failed parents only who they are (whole, they may exceed 16 MB)."""
+        fws = list(fws)
+        for firework in fws:
+            if parents := firework.spec.get("_fizzled_parents"):
+                firework.spec["_fizzled_parents"] = [
+                    {name: parent.get(name) for name in ("fw_id", "name")} for parent in parents
+                ]
+        ids: dict[int, int] = super()._upsert_fws(fws, reassign_all=reassign_all)
+        return ids
+
+
+def _silence_fireworks() -> None:
+    """Keep FireWorks from logging to stdout, where commands print their results.
+
+    A logger that it believes to be set up already gets no handler; warnings still reach stderr.
+    """
+    known = fw_utilities.PREVIOUS_STREAM_LOGGERS
+    for logger in (("launchpad", "WARNING"), ("rocket.launcher", "INFO")):
+        if logger not in known:
+            known.append(logger)

@@ -1,0 +1,284 @@
+"""FireWorks, the only executor: submit flows, see where they stand, put lost jobs back."""
+
+import os
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from fireworks.core.firework import FWAction
+from fireworks.fw_config import RUN_EXPIRATION_SECS
+from pymongo.errors import DuplicateKeyError
+
+from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
+from pccd_workflows.execution.mongo import database, explained, mongodb_uri
+from pccd_workflows.settings import Settings
+
+if TYPE_CHECKING:
+    from jobflow import Flow
+
+Document = dict[str, Any]
+
+PING_SECONDS = 60
+"""How often a worker says that it is alive."""
+SILENCE_SECONDS = 15 * PING_SECONDS
+"""A worker of another machine that was silent for so long is lost."""
+MAX_DEATHS = 5
+"""A job in which so many workers died is failed, not run again: it would kill the next one too."""
+CLOCK_TOLERANCE = 5.0
+"""Seconds by which the start time of one process may seem to differ (clock adjustments)."""
+
+NEXT_FIRST = (("spec._priority", -1), ("fw_id", 1))
+"""The order in which workers take ready jobs."""
+ACTIVE = ("RESERVED", "RUNNING")
+UNFINISHED = ("READY", *ACTIVE)
+DIED = "died"
+STOPPED = "stopped"
+
+
+def launchpad(settings: Settings) -> AtomicLaunchPad:
+    """Return this process's LaunchPad, ready for use: ids and indexes exist.
+
+    Raises
+    ------
+    DatabaseError
+        See `mongo.database`.
+    """
+    database(settings)
+    with explained(settings):
+        return _launchpad(os.getpid(), mongodb_uri(settings), settings)
+
+
+@lru_cache(maxsize=4)
+def _launchpad(
+    pid: int,  # noqa: ARG001
+    uri: str,  # noqa: ARG001
+    settings: Settings,
+) -> AtomicLaunchPad:
+    opened = AtomicLaunchPad(settings)
+    prepare(opened)
+    return opened
+
+
+def prepare(opened: AtomicLaunchPad) -> None:
+    """Create the counters and indexes that a new database lacks (FireWorks' reset, minus reset)."""
+    with suppress(DuplicateKeyError):  # another process does the same at the same time
+        opened.db.fw_id_assigner.update_one(
+            {}, {"$setOnInsert": {"_id": -1, "next_fw_id": 1, "next_launch_id": 1}}, upsert=True
+        )
+    opened.tuneup()
+    opened.fireworks.create_index([("spec.campaign_id", 1), ("state", 1)])
+    # without it every look for a job would sort all that are ready: 50 ms where 10,000 are
+    opened.fireworks.create_index([("state", 1), *NEXT_FIRST])
+
+
+def submit(flow: "Flow", settings: Settings) -> list[int]:
+    """Add a flow to the LaunchPad; return the ids of its fireworks.
+
+    The flow's jobs carry ``campaign_id`` in their metadata (``flow.update_metadata``), which
+    jobflow hands on to jobs that come into being later.
+    """
+    from jobflow.managers.fireworks import flow_to_workflow
+
+    workflow = flow_to_workflow(flow)
+    for firework in workflow.fws:
+        if "campaign_id" in firework.spec:
+            workflow.metadata["campaign_id"] = firework.spec["campaign_id"]
+    opened = launchpad(settings)
+    with explained(settings):
+        return sorted(opened.add_wf(workflow).values())
+
+
+def of_campaign(campaign_id: str | None) -> Document:
+    """Return the query for a campaign's fireworks; all fireworks for None."""
+    return {} if campaign_id is None else {"spec.campaign_id": campaign_id}
+
+
+def campaign_states(settings: Settings, campaign_id: str | None) -> dict[str, int]:
+    """Return the number of a campaign's fireworks in each FireWorks state."""
+    return count_states(launchpad(settings), campaign_id)
+
+
+def count_states(opened: AtomicLaunchPad, campaign_id: str | None) -> dict[str, int]:
+    """Return the number of fireworks in each state."""
+    steps = [
+        {"$match": of_campaign(campaign_id)},
+        {"$group": {"_id": "$state", "number": {"$sum": 1}}},
+    ]
+    return {row["_id"]: row["number"] for row in opened.fireworks.aggregate(steps)}
+
+
+def failures(settings: Settings, campaign_id: str) -> list[Document]:
+    """Return a campaign's failed jobs: fw_id, name, uuid, index, metadata, error, traceback, ..."""
+    opened = launchpad(settings)
+    query = of_campaign(campaign_id) | {"state": "FIZZLED"}
+    fields = {
+        "fw_id": 1,
+        "name": 1,
+        "launches": 1,
+        "updated_on": 1,
+        "spec._exception_details": 1,
+    } | {f"spec._tasks.job.{name}": 1 for name in ("uuid", "index", "metadata")}
+    rows = list(opened.fireworks.find(query, fields).sort("fw_id", 1))
+    last = [row["launches"][-1] for row in rows if row["launches"]]
+    fields = {"launch_id": 1, "launch_dir": 1, "fworker.name": 1, "action": 1}
+    launches = {
+        launch["launch_id"]: launch
+        for launch in opened.launches.find({"launch_id": {"$in": last}}, fields)
+    }
+    return [_failure(opened, row, launches.get((row["launches"] or [None])[-1])) for row in rows]
+
+
+def _failure(opened: AtomicLaunchPad, firework: Document, launch: Document | None) -> Document:
+    job = (firework["spec"].get("_tasks") or [{}])[0].get("job", {})
+    traceback = _traceback(opened, launch, firework)
+    lines = [line for line in traceback.splitlines() if line.strip()]
+    return {
+        "fw_id": firework["fw_id"],
+        "name": firework["name"],
+        "uuid": job.get("uuid"),
+        "index": job.get("index"),
+        "metadata": job.get("metadata", {}),
+        "error": lines[-1].strip() if lines else "no message",
+        "traceback": traceback,
+        "launch_dir": launch["launch_dir"] if launch else None,
+        "worker": launch["fworker"]["name"] if launch else None,
+    }
+
+
+def _traceback(opened: AtomicLaunchPad, launch: Document | None, firework: Document) -> str:
+    action = (launch or {}).get("action") or {}
+    stored = action.get("stored_data") or {}
+    if launch and "gridfs_id" in action:  # FireWorks' place for what exceeds 16 MB
+        stored = opened.get_launch_by_id(launch["launch_id"]).action.stored_data
+    details = stored.get("_exception") or firework["spec"].get("_exception_details") or {}
+    return str(details.get("_stacktrace") or stored.get("_message") or "")
+
+
+# --- workers, dead and alive -----------------------------------------------------------------
+
+
+def worker_name() -> str:
+    """Return this process's name as a worker: ``<host>:<process id>:<its start time>``."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+
+
+def is_dead(worker: str, last_sign: datetime, now: datetime | None = None) -> bool:
+    """Return whether a worker is known, or after a long silence presumed, to be gone.
+
+    A process of this host is looked up; an id that another process has by now does not count.
+    """
+    silence = ((now or datetime.now(UTC)) - last_sign).total_seconds()
+    host, _, rest = worker.partition(":")
+    pid, _, started = rest.partition(":")
+    try:
+        process_id, start_time = int(pid), float(started)
+    except ValueError:
+        return silence > float(
+            RUN_EXPIRATION_SECS
+        )  # FireWorks' own rlaunch, which pings once an hour
+    if host != socket.gethostname():
+        return silence > SILENCE_SECONDS
+    try:
+        process = psutil.Process(process_id)
+        another = abs(process.create_time() - start_time) > CLOCK_TOLERANCE
+        return bool(another or process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def release_dead_runs(settings: Settings, campaign_id: str | None = None) -> list[int]:
+    """Make the fireworks of dead workers ready again, each exactly once; return their ids."""
+    with explained(settings):
+        return release_dead(launchpad(settings), campaign_id)
+
+
+def release_dead(
+    opened: AtomicLaunchPad, campaign_id: str | None, *, also: str | None = None
+) -> list[int]:
+    """Do what `release_dead_runs` does; the worker `also` counts as dead.
+
+    (A worker between two jobs runs nothing: what the database says it runs was lost.)
+    """
+    released: list[int] = []
+    for launch_id in find_dead(opened, campaign_id, also=also):
+        released += filter(None, [release(opened, launch_id, DIED)])
+    return released
+
+
+def find_dead(
+    opened: AtomicLaunchPad, campaign_id: str | None, *, also: str | None = None
+) -> list[int]:
+    """Return the launches of jobs that are said to run, but whose workers are dead."""
+    query = of_campaign(campaign_id) | {"state": {"$in": ACTIVE}}
+    latest = [
+        launch_id
+        for row in opened.fireworks.find(query, {"launches": 1})
+        for launch_id in row["launches"][-1:]
+    ]
+    # RESERVED launches wait in the queue of a cluster and have no worker yet.
+    running = opened.launches.find(
+        {"launch_id": {"$in": latest}, "state": "RUNNING"},
+        {"launch_id": 1, "fworker.name": 1, "state_history": 1},
+    )
+    return [
+        launch["launch_id"]
+        for launch in running
+        if (name := launch["fworker"]["name"]) == also or is_dead(name, _last_sign(launch))
+    ]
+
+
+def _last_sign(launch: Document) -> datetime:
+    """Return when a launch was last heard of (UTC)."""
+    signs = [entry.get("updated_on") or entry["created_on"] for entry in launch["state_history"]]
+    return max(map(_parse, signs), default=datetime.min.replace(tzinfo=UTC))
+
+
+def _parse(value: str | datetime) -> datetime:
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def release(opened: AtomicLaunchPad, launch_id: int, why: str) -> int | None:
+    """Make the firework of a running launch ready again; None if somebody did so already.
+
+    A job that keeps killing its workers is failed instead.
+    """
+
+    def put_back() -> int | None:
+        firework = opened.fireworks.find_one(
+            {"launches": launch_id, "state": {"$in": ACTIVE}},
+            {"fw_id": 1, "archived_launches": 1},
+        )
+        mark = {"$set": {"released": why}}
+        query = {"launch_id": launch_id, "state": {"$in": ACTIVE}}
+        if firework is None or opened.launches.find_one_and_update(query, mark) is None:
+            return None
+        deaths = {"launch_id": {"$in": firework["archived_launches"]}, "released": DIED}
+        if why == DIED and opened.launches.count_documents(deaths) + 1 >= MAX_DEATHS:
+            opened.complete_launch(launch_id, FWAction(stored_data=_poisonous()), "FIZZLED")
+        else:
+            opened.rerun_fw(firework["fw_id"])
+            opened.launches.update_one({"launch_id": launch_id}, {"$set": {"state": "ARCHIVED"}})
+        return int(firework["fw_id"])
+
+    return opened.atomically(put_back)
+
+
+def _poisonous() -> Document:
+    text = (
+        f"WorkerDied: {MAX_DEATHS} workers died while they ran this job "
+        "(killed, out of memory, or a crash below Python)."
+    )
+    return {"_message": text, "_exception": {"_stacktrace": text, "_details": None}}
+
+
+def run_worker(settings: Settings, **options: Any) -> Any:
+    """Run ready jobs in this process; see `worker.run_worker`."""
+    from pccd_workflows.execution import worker
+
+    return worker.run_worker(settings, **options)

@@ -1,0 +1,389 @@
+"""The loop of a worker process: take a job, run it in a folder of its own, store, next."""
+
+import contextlib
+import logging
+import os
+import random
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import unquote_plus
+
+from fireworks.core import rocket
+from fireworks.core.fworker import FWorker
+from fireworks.core.rocket_launcher import launch_rocket
+from pymongo.errors import AutoReconnect
+
+from pccd_workflows.core.errors import PccdError
+from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
+from pccd_workflows.execution.launchpad import (
+    ACTIVE,
+    NEXT_FIRST,
+    PING_SECONDS,
+    STOPPED,
+    count_states,
+    of_campaign,
+    prepare,
+    release,
+    release_dead,
+    worker_name,
+)
+from pccd_workflows.execution.mongo import (
+    database,
+    explained,
+    job_store,
+    mongodb_uri,
+    patient,
+    survive_outage,
+)
+from pccd_workflows.execution.reruns import note_failure
+from pccd_workflows.settings import Settings
+
+SHORTEST_SECRET = 5
+"""A shorter password is not blotted out of error messages: it would garble them."""
+RELEASE_SECONDS = 5.0
+"""How often an idle worker looks for jobs whose workers died."""
+
+CHOICES_AFTER_A_RACE = 16
+"""Of how many ready jobs a worker picks one by chance after another was faster."""
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerStopped(BaseException):
+    """SIGTERM or Ctrl-C reached a running job. No Exception: a job must not swallow it."""
+
+
+@dataclass(frozen=True)
+class WorkerSummary:
+    """What a worker did.
+
+    completed, failed: fw_ids of the jobs it finished.
+    released: fw_ids that it put back because it was stopped.
+    stopped_by: SIGTERM or SIGINT; None if nothing was left to run.
+    """
+
+    completed: list[int] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+    released: list[int] = field(default_factory=list)
+    stopped_by: str | None = None
+
+
+@dataclass
+class _Stop:
+    """Whether the worker was asked to end; interrupts only a job, never the book-keeping."""
+
+    requested: str | None = None
+    in_job: bool = False
+
+    def handle(self, signum: int, _frame: FrameType | None) -> None:
+        """Note the first request, and interrupt the job; obey a second one at once."""
+        if self.requested is not None:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(signum).name
+        if self.in_job:
+            self.in_job = False
+            raise WorkerStopped(self.requested)
+
+    def enter_job(self) -> None:
+        """From here on a request interrupts; one that came just before does so now."""
+        if self.requested is not None:
+            raise RuntimeError(f"stopped by {self.requested} before the job began")
+        self.in_job = True
+
+
+class _WorkerLaunchPad(AtomicLaunchPad):
+    """The LaunchPad of one worker: knows what runs, and what a stop makes of it."""
+
+    def __init__(self, settings: Settings, stop: _Stop) -> None:
+        super().__init__(settings)
+        self._stop = stop
+        self.secrets = _secrets_of(mongodb_uri(settings))
+        self.outcomes: dict[str, list[int]] = {"COMPLETED": [], "FIZZLED": [], STOPPED: []}
+
+    def ping_launch(self, *args: Any, **kwargs: Any) -> None:
+        """Tell that the job is alive; FireWorks adds a checkpoint right before it begins."""
+        super().ping_launch(*args, **kwargs)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if kwargs.get("checkpoint") is None:
+            self._stop.in_job = False
+        else:
+            self._stop.enter_job()
+
+    def complete_launch(self, launch_id: int, action: Any = None, state: str = "COMPLETED") -> Any:
+        """Note the end of a job; one that was stopped goes back instead of failing."""
+        self._stop.in_job = False
+        if state == "FIZZLED" and self._stop.requested is not None:
+            fw_id = release(self, launch_id, STOPPED)
+            self.outcomes[STOPPED] += filter(None, [fw_id])
+            return {}
+        if action is not None and "_exception" in action.stored_data:
+            exception = action.stored_data["_exception"]
+            exception["_stacktrace"] = _redacted(str(exception.get("_stacktrace")), self.secrets)
+        launch = super().complete_launch(launch_id, action, state)
+        if state == "FIZZLED":
+            note_failure(self, launch_id)
+        self.outcomes[state].append(launch["fw_id"])
+        return launch
+
+
+def _secrets_of(uri: str) -> list[str]:
+    """Return the password of a MongoDB URI, as it is and percent-encoded."""
+    encoded = uri.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    return [text for text in (encoded, unquote_plus(encoded)) if len(text) >= SHORTEST_SECRET]
+
+
+def _redacted(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def run_worker(  # noqa: PLR0913
+    settings: Settings,
+    *,
+    campaign_id: str | None = None,
+    category: str | None = None,
+    until_done: bool = True,
+    poll: float = 0.5,
+    seconds: float | None = None,
+    idle: float | None = None,
+) -> WorkerSummary:
+    """Run ready jobs one after the other in this process.
+
+    A job that raises is stored as failed and the next one runs. SIGTERM and Ctrl-C put the running
+    job back and end the worker. While a job runs, stdout, stderr and the current folder are those
+    of its run folder, ``<data_dir>/runs/<campaign_id>/<fw_id>-<name>``.
+
+    Parameters
+    ----------
+    campaign_id
+        Only jobs of this campaign.
+    category
+        Only jobs of this category (``manager_config={"_category": ...}``) and those of none;
+        None takes any.
+    until_done
+        End when no job is left that this worker could run or that others are running; else wait
+        for new ones.
+    poll
+        Seconds between looks at the database when idle.
+    seconds
+        Start no job later than so many seconds from now; None sets no limit.
+    idle
+        End after so many seconds without a job to run, whatever others run; None sets no limit.
+
+    Raises
+    ------
+    DatabaseError
+        The database is not there, or went away for longer than ``mongo.OUTAGE_SECONDS``.
+    """
+    database(settings)
+    stop = _Stop()
+    with explained(settings), patient(), _job_store(settings), _handling_signals(stop):
+        opened = _WorkerLaunchPad(settings, stop)
+        prepare(opened)
+        worker = _Worker(opened, settings, campaign_id, category)
+        end = time.monotonic() + (float("inf") if seconds is None else seconds)
+        busy = time.monotonic()
+        while stop.requested is None and time.monotonic() < end:
+            if worker.run_one():
+                busy = time.monotonic()
+                continue
+            if until_done and not worker.work_is_left():
+                break
+            if idle is not None and time.monotonic() - busy > idle:
+                break
+            _wait(poll, stop)
+    return WorkerSummary(
+        completed=opened.outcomes["COMPLETED"],
+        failed=opened.outcomes["FIZZLED"],
+        released=opened.outcomes[STOPPED],
+        stopped_by=stop.requested,
+    )
+
+
+class _Worker:
+    """What one worker looks for and where it works."""
+
+    def __init__(
+        self,
+        opened: _WorkerLaunchPad,
+        settings: Settings,
+        campaign_id: str | None,
+        category: str | None,
+    ) -> None:
+        self.launchpad = opened
+        self.campaign_id = campaign_id
+        # jobs without category run anywhere
+        categories = [category, None] if category else ""
+        self.fworker = FWorker(worker_name(), categories, of_campaign(campaign_id))
+        self.runs = settings.data_dir.expanduser().absolute() / "runs"
+        self._next_release = 0.0
+        self._choices = 1
+
+    def run_one(self) -> bool:
+        """Run the next ready job; False if there is none."""
+        firework = survive_outage(self._next)
+        if firework is None:
+            return bool(self._release_dead())
+        try:
+            with _run_folder(self.runs, firework, self.launchpad.secrets):
+                # FireWorks claims exactly this one, unless another worker was faster.
+                ran = launch_rocket(
+                    self.launchpad, self.fworker, firework["fw_id"], strm_lvl="INFO"
+                )
+                self._choices = 1 if ran else CHOICES_AFTER_A_RACE
+        except WorkerStopped:
+            # between the job's end and its storage
+            self._next_release = 0.0
+            self.launchpad.outcomes[STOPPED] += self._release_dead()
+        except (AutoReconnect, PccdError):
+            raise
+        except Exception:
+            # neither the job nor FireWorks' own handling of its failure: never run it in a loop
+            logger.exception("Job %s could not be run or stored.", firework["fw_id"])
+            _fail(self.launchpad, firework["fw_id"])
+        finally:
+            logging.getLogger("jobflow").handlers = []  # jobflow's writes to the job's stdout
+        return True
+
+    def _next(self) -> dict[str, Any] | None:
+        rows: list[dict[str, Any]] = list(
+            self.launchpad.fireworks.find(
+                self.fworker.query | {"state": "READY"},
+                {"fw_id": 1, "name": 1, "spec.campaign_id": 1},
+                sort=NEXT_FIRST,
+                limit=self._choices,
+            )
+        )
+        return random.choice(rows) if rows else None  # noqa: S311
+
+    def _release_dead(self) -> list[int]:
+        """Put back what dead workers ran, and what this one, which runs nothing now, did."""
+        if time.monotonic() < self._next_release:
+            return []
+        self._next_release = time.monotonic() + RELEASE_SECONDS
+        name = self.fworker.name
+        return survive_outage(lambda: release_dead(self.launchpad, self.campaign_id, also=name))
+
+    def work_is_left(self) -> bool:
+        """Return whether a job is ready for this worker, or runs and may lead to one that is."""
+
+        def look() -> bool:
+            states = count_states(self.launchpad, self.campaign_id)
+            return any(states.get(state) for state in ACTIVE) or self._next() is not None
+
+        return survive_outage(look)
+
+
+def _fail(opened: AtomicLaunchPad, fw_id: int) -> None:
+    """Mark a firework as failed whose failure cannot be stored in the regular way."""
+
+    def mark() -> None:
+        failed = {"$set": {"state": "FIZZLED"}}
+        query = {"fw_id": fw_id, "state": {"$in": [*ACTIVE, "READY"]}}
+        if opened.fireworks.find_one_and_update(query, failed) is not None:
+            opened.launches.update_many({"fw_id": fw_id, "state": "RUNNING"}, failed)
+            states = {"$set": {f"fw_states.{fw_id}": "FIZZLED", "state": "FIZZLED"}}
+            opened.workflows.update_one({"nodes": fw_id}, states)
+
+    opened.atomically(mark)
+
+
+@contextlib.contextmanager
+def _run_folder(runs: Path, firework: dict[str, Any], secrets: list[str]) -> Iterator[Path]:
+    """Make a job's folder, work in it and send what is printed to ``job.out``; drop an empty one.
+
+    Raises
+    ------
+    PccdError
+        The folder cannot be written.
+    """
+    campaign_id = str(firework.get("spec", {}).get("campaign_id", "other"))
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", firework["name"])[:60]
+    base = runs / re.sub(r"[^A-Za-z0-9._-]", "-", campaign_id)
+    try:
+        folder = _new_folder(base, f"{firework['fw_id']:06d}-{slug}")
+        stream = (folder / "job.out").open("w", buffering=1)
+    except OSError as error:
+        raise PccdError(
+            f"Run folders cannot be written below {base}: {error.strerror or error} "
+            "(PCCD_DATA_DIR changes the place)."
+        ) from None
+    here = Path.cwd()
+    try:
+        with stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+            os.chdir(folder)
+            try:
+                yield folder
+            finally:
+                os.chdir(here)
+    finally:
+        _tidy(folder, secrets)
+
+
+def _tidy(folder: Path, secrets: list[str]) -> None:
+    """Drop a folder in which nothing ran; blot out a password that a job printed."""
+    printed = folder / "job.out"
+    text = printed.read_text(errors="replace")
+    if not text and not (folder / "FW.json").exists():
+        printed.unlink()
+        folder.rmdir()
+    elif text != (clean := _redacted(text, secrets)):
+        printed.write_text(clean)
+
+
+def _new_folder(base: Path, name: str) -> Path:
+    base.mkdir(parents=True, exist_ok=True)
+    attempt = 1
+    while True:
+        folder = base / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            attempt += 1
+        else:
+            return folder
+
+
+def _wait(seconds: float, stop: _Stop) -> None:
+    """Sleep, but not through a request to stop."""
+    deadline = time.monotonic() + seconds
+    while stop.requested is None and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, 0.1))
+
+
+@contextlib.contextmanager
+def _job_store(settings: Settings) -> Iterator[None]:
+    """Let jobflow store outputs in the campaign database, and FireWorks ping every minute."""
+    from jobflow import SETTINGS
+
+    before, ping = SETTINGS.JOB_STORE, rocket.PING_TIME_SECS
+    SETTINGS.JOB_STORE, rocket.PING_TIME_SECS = job_store(settings), PING_SECONDS
+    try:
+        yield
+    finally:
+        SETTINGS.JOB_STORE, rocket.PING_TIME_SECS = before, ping
+
+
+@contextlib.contextmanager
+def _handling_signals(stop: _Stop) -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into a request to stop (only the main thread may)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, stop.handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

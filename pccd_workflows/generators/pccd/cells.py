@@ -1,0 +1,320 @@
+"""What is decided before a cloud is drawn: elements, composition, space group, structure type."""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pccd_workflows.campaign import Conditions, Generate, Sampler
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.generators.pccd.analogues import Analogues, blend
+from pccd_workflows.generators.pccd.composition import CompositionModel, electropositive_first
+from pccd_workflows.generators.pccd.conditions import UNKNOWN, ConditionBatch
+from pccd_workflows.generators.pccd.dataset import CRYSTAL_SYSTEMS, ORDERINGS, crystal_system
+from pccd_workflows.generators.pccd.model import Model
+from pccd_workflows.generators.pccd.pointcloud.elements import (
+    atomic_number,
+    canonical_elements,
+    symbol,
+)
+from pccd_workflows.generators.pccd.symmetry import SpaceGroupModel
+
+REMEMBERED = 256
+"""Answers kept of each question about cells."""
+Numbers = tuple[int, ...]
+"""One number for each element of a cell, or for each site."""
+Weights = NDArray[np.float64]
+"""One number for each choice; those of likelier choices are greater."""
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One crystal to draw.
+
+    Attributes
+    ----------
+    index : int
+        Number of the sample; with the seed it fixes everything random.
+    elements : tuple of str
+        Symbols that the crystal shall contain.
+    conditions : Conditions
+        What else it shall be like.
+    """
+
+    index: int
+    elements: tuple[str, ...]
+    conditions: Conditions
+
+
+def stream(seed: int, index: int, purpose: str) -> int:
+    """Return a 63-bit number that fixes one kind of randomness of one sample, on any machine."""
+    digest = hashlib.sha256(f"{seed}/{index}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def draw_elements(generate: Generate, index: int) -> tuple[str, ...]:
+    """Return the elements of sample `index`: given, in turn, or drawn."""
+    if generate.elements is not None:
+        return canonical_elements(generate.elements)
+    if generate.element_sets is not None:
+        return canonical_elements(generate.element_sets[index % len(generate.element_sets)])
+    draw = generate.draw
+    if draw is None:  # the campaign model does not let this happen
+        raise InputError("generate needs elements, element_sets or draw.")
+    rng = np.random.default_rng(stream(generate.seed, index, "elements"))
+    low, high = draw.n_elements
+    others = [e for e in draw.elements if e not in draw.always]
+    always = sorted(set(draw.always))
+    n = int(rng.integers(max(low, len(always), 1), min(high, len(always) + len(others)) + 1))
+    drawn = rng.choice(len(others), size=n - len(always), replace=False)
+    return canonical_elements([*always, *(others[i] for i in drawn)])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is known of a crystal before its cloud is drawn.
+
+    Attributes
+    ----------
+    numbers : tuple of int
+        Atomic number of each site, electropositive elements first.
+    space_group : int or None
+        To aim at; None if the cloud decides it. Nothing is symmetrised.
+    structure_type : int
+        To aim at, as CrystalArrays numbers them; 0 if the cloud decides it.
+    """
+
+    numbers: tuple[int, ...]
+    space_group: int | None = None
+    structure_type: int = 0
+
+
+class Odds(NamedTuple):
+    """How likely the choices are that make a cell; None if the model leaves them to the cloud.
+
+    Elements are atomic numbers, most electropositive first, counts the numbers of their atoms.
+    """
+
+    compositions: Callable[[Numbers, Conditions], Weights] | None
+    """Elements, conditions -> weights of the cells (V, E) that the network knows."""
+    space_groups: Callable[[Numbers, Numbers, Conditions], Weights] | None
+    """Elements, counts, conditions -> probabilities of the 230 space groups."""
+    structure_types: Callable[[Numbers, Numbers, Conditions], Weights] | None
+    """Elements, counts, conditions -> votes on the structure types; all 0 if nobody votes."""
+
+
+def draw_cells(
+    model: Model, requests: Sequence[SampleRequest], seed: int, sampler: Sampler
+) -> list[Cell]:
+    """Return composition, space group and structure type of each request: asked for, or drawn.
+
+    Models without a network for the composition get one site per element, which only names the
+    elements. What several requests ask for is worked out once.
+
+    Raises
+    ------
+    InputError
+        If the composition asked for is none, or the model cannot make it.
+    """
+    remembered, recall = lru_cache(REMEMBERED), sampler.recall
+    composition, symmetry, known = model.composition, model.symmetry, model.analogues
+    odds = Odds(
+        remembered(partial(_compositions, model, composition, sampler)) if composition else None,
+        remembered(partial(_space_groups, symmetry, known, recall)) if symmetry else None,
+        remembered(partial(known.structure_type_votes, recall=recall)) if known else None,
+    )
+    return [_draw_cell(model, request, seed, sampler, odds) for request in requests]
+
+
+def _draw_cell(
+    model: Model, request: SampleRequest, seed: int, sampler: Sampler, odds: Odds
+) -> Cell:
+    asked = request.conditions
+    elements = tuple(electropositive_first([atomic_number(e) for e in request.elements]))
+
+    def draw(weights: Weights, temperature: float, purpose: str) -> int:
+        return _choice(weights, temperature, stream(seed, request.index, purpose))
+
+    if asked.composition is not None:
+        counts = _asked_counts(model, request, elements)
+    elif model.composition is None or odds.compositions is None:
+        counts = (1,) * len(elements)
+    else:
+        weights = odds.compositions(elements, asked)
+        drawn = draw(weights, sampler.composition_temperature, "composition")
+        counts = tuple(model.composition.cells[drawn, : len(elements)].tolist())
+    group = asked.space_group
+    if group is None and odds.space_groups is not None:
+        weights = odds.space_groups(elements, counts, asked)
+        group = 1 + draw(weights, sampler.temperature, "space group")
+    kind = 0
+    if odds.structure_types is not None:
+        votes = odds.structure_types(
+            elements, counts, asked.model_copy(update={"space_group": group})
+        )
+        kind = draw(votes, sampler.temperature, "structure type") if votes.any() else 0
+    numbers = tuple(z for z, n in zip(elements, counts, strict=True) for _ in range(n))
+    return Cell(numbers, group, kind)
+
+
+@torch.no_grad()
+def _compositions(
+    model: Model,
+    network: CompositionModel,
+    sampler: Sampler,
+    elements: Numbers,
+    asked: Conditions,
+) -> Weights:
+    """Return the weights (V,) of the cells that the network knows; see Odds."""
+    given = _conditions(elements, asked)
+    slots = _slots(elements, network.cells.shape[1])
+    log_p = network(slots, given)
+    if sampler.guidance != 1:
+        plain = network(slots, given.unconditional())
+        log_p = torch.where(log_p.isinf(), log_p, plain + sampler.guidance * (log_p - plain))
+    p = log_p[0].double().softmax(-1).numpy()
+    if asked.space_group is not None and model.symmetry is not None:
+        groups = _network_space_groups(model.symmetry, elements, network.cells, asked)
+        p = p * groups[:, asked.space_group - 1]
+        p = p / p.sum()
+    if model.analogues is not None:
+        votes = model.analogues.cell_votes(elements, asked, recall=sampler.recall)
+        p = blend(p, votes)
+    n_sites = network.cells.sum(1).numpy()
+    allowed = n_sites <= model.info.max_sites if asked.n_sites is None else n_sites == asked.n_sites
+    weights = np.asarray(np.where(allowed, p, 0.0))
+    if weights.sum() <= 0:
+        raise InputError(
+            f"Model {model.info.name} has seen no cell of {asked.n_sites} atoms and "
+            f"{len(elements)} elements."
+        )
+    return weights
+
+
+@torch.no_grad()
+def _space_groups(
+    network: SpaceGroupModel,
+    analogues: Analogues | None,
+    recall: bool,
+    elements: Numbers,
+    counts: Numbers,
+    asked: Conditions,
+) -> Weights:
+    """Return the probabilities (230,) of the space groups of a cell; see Odds.
+
+    The group drawn is a condition like the others: the cloud aims at it, nothing is symmetrised.
+    """
+    slots = _slots(counts, network.cells.shape[1])
+    p = _network_space_groups(network, elements, slots, asked)[0]
+    if analogues is None:
+        return np.asarray(p)
+    return blend(p, analogues.space_group_votes(elements, counts, asked, recall=recall))
+
+
+def _network_space_groups(
+    network: SpaceGroupModel, elements: Numbers, counts: Tensor, asked: Conditions
+) -> Weights:
+    """Return what the network thinks (B, 230) of the space groups of cells with counts (B, E)."""
+    given = _conditions(elements, asked, len(counts))
+    slots = _slots(elements, counts.shape[1]).expand(len(counts), -1)
+    log_p: Tensor = network(slots, counts, network.entries_of(counts), given)
+    return np.asarray(log_p.double().exp().numpy())
+
+
+def _conditions(elements: Numbers, asked: Conditions, n: int = 1) -> ConditionBatch:
+    """Return the conditions of `n` equal requests whose cells are not known yet."""
+    request = SampleRequest(0, tuple(symbol(z) for z in elements), asked)
+    return condition_batch([request] * n, [Cell(elements)] * n)
+
+
+def _slots(values: Numbers, places: int) -> Tensor:
+    """Return numbers as one row of a tensor, padded with zeros."""
+    return torch.tensor([[*values, *[0] * (places - len(values))]])
+
+
+def _choice(weights: NDArray[np.float64], temperature: float, seed: int) -> int:
+    """Return a place drawn with probability proportional to weight^(1/temperature)."""
+    if temperature == 0:
+        return int(weights.argmax())
+    sharpened = (weights / weights.max()) ** (1 / temperature)
+    places = np.flatnonzero(sharpened)
+    rng = np.random.default_rng(seed)
+    return int(rng.choice(places, p=sharpened[places] / sharpened.sum()))
+
+
+def _asked_counts(model: Model, request: SampleRequest, elements: Numbers) -> Numbers:
+    """Return the number of atoms of each element that is asked for, after checking it."""
+    from pymatgen.core import Composition
+
+    text = request.conditions.composition
+    try:
+        amounts = Composition(text).get_el_amt_dict()
+    except (ValueError, KeyError):
+        raise InputError(f"Condition composition: {text!r} is not a formula.") from None
+    if set(amounts) != set(request.elements):
+        raise InputError(
+            f"Condition composition: {text!r} does not have the elements "
+            f"{', '.join(request.elements)}."
+        )
+    if any(n != int(n) for n in amounts.values()):
+        raise InputError(f"Condition composition: {text!r} has fractional amounts.")
+    total = int(sum(amounts.values()))
+    if total > model.info.max_sites:
+        raise InputError(
+            f"Condition composition: {text!r} has {total} atoms, model {model.info.name} makes "
+            f"cells of up to {model.info.max_sites}."
+        )
+    if request.conditions.n_sites not in (None, total):
+        raise InputError(
+            f"Conditions composition {text!r} ({total} atoms) and n_sites "
+            f"{request.conditions.n_sites} contradict each other."
+        )
+    by_number = {atomic_number(e): int(n) for e, n in amounts.items()}
+    return tuple(by_number[z] for z in elements)
+
+
+def condition_batch(requests: Sequence[SampleRequest], cells: Sequence[Cell]) -> ConditionBatch:
+    """Return what requests ask for, with what was drawn for them, as tensors."""
+    longest = max(len(cell.numbers) for cell in cells)
+    asked = [request.conditions for request in requests]
+    groups = [
+        cell.space_group or conditions.space_group
+        for cell, conditions in zip(cells, asked, strict=True)
+    ]
+    systems = [_system(group, given) for group, given in zip(groups, asked, strict=True)]
+
+    def numbers(name: str) -> Tensor:
+        values = [getattr(conditions, name) for conditions in asked]
+        return torch.tensor([math.nan if v is None else float(v) for v in values])
+
+    def classes(name: str, options: Sequence[str]) -> Tensor:
+        values = [getattr(conditions, name) for conditions in asked]
+        return torch.tensor([UNKNOWN if v is None else options.index(v) for v in values])
+
+    padded = [[*cell.numbers, *[0] * (longest - len(cell.numbers))] for cell in cells]
+    return ConditionBatch(
+        numbers=torch.tensor(padded),
+        band_gap=numbers("band_gap"),
+        energy_above_hull=numbers("energy_above_hull"),
+        ordering=classes("magnetic_ordering", ORDERINGS),
+        crystal_system=torch.tensor(systems),
+        space_group=torch.tensor([UNKNOWN if group is None else group for group in groups]),
+        structure_type=torch.tensor([cell.structure_type for cell in cells]),
+        known_elements=torch.ones(len(requests), dtype=torch.bool),
+    )
+
+
+def _system(space_group: int | None, conditions: Conditions) -> int:
+    """Return the index of the crystal system that a space group has or that is asked for."""
+    if space_group is not None:
+        return crystal_system(space_group)
+    if conditions.crystal_system is None:
+        return UNKNOWN
+    return CRYSTAL_SYSTEMS.index(conditions.crystal_system)

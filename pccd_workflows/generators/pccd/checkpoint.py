@@ -1,0 +1,190 @@
+"""A trained model on disk: model.json, weights.safetensors and what tells their story."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pccd_workflows.campaign import NAME_PATTERN, explain
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import write_whole
+from pccd_workflows.generators.pccd.config import (
+    Architecture,
+    Schedule,
+    SmallNetwork,
+)
+from pccd_workflows.settings import Settings
+
+if TYPE_CHECKING:
+    from pccd_workflows.generators.pccd.model import Model
+
+INFO_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+FORMAT_VERSION = 1
+
+
+class ModelInfo(BaseModel):
+    """What a model is and can do, without its weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    description: str = ""
+    architecture: Architecture
+    schedule: Schedule
+    composition: SmallNetwork | None = Field(
+        description="Network that draws the composition; null if the cloud decides it"
+    )
+    symmetry: SmallNetwork | None = Field(
+        None, description="Network that draws the space group; null if the cloud decides it"
+    )
+    max_elements: int = Field(ge=1, description="Most elements of a crystal")
+    max_sites: int = Field(ge=1, description="Most atoms of a cell")
+    elements: list[str] = Field(description="Elements it has seen")
+    conditions: list[str] = Field(description="Conditions it was trained on")
+    parameters: int = Field(ge=0, description="Number of weights")
+    weights_sha256: str
+    training: dict[str, Any] = Field(description="Data, duration and hardware of the training")
+
+
+def find_model(name_or_path: str, settings: Settings) -> Path:
+    """Return the folder of a model.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A folder of `settings.model_dir`, or a path (anything with a slash).
+    settings : Settings
+
+    Raises
+    ------
+    InputError
+        If there is no such model; the sentence lists those there are.
+    """
+    is_path = "/" in name_or_path or "\\" in name_or_path
+    if is_path:
+        folder = Path(name_or_path).expanduser()
+    elif NAME_PATTERN.fullmatch(name_or_path) and ".." not in name_or_path:
+        folder = settings.model_dir / name_or_path
+    else:
+        raise InputError(f"Model {name_or_path!r} is neither a name nor a path.")
+    if not (folder / INFO_FILE).is_file():
+        have = sorted(path.parent.name for path in settings.model_dir.glob(f"*/{INFO_FILE}"))
+        raise InputError(
+            f"There is no trained model {name_or_path!r}; {settings.model_dir} has "
+            f"{', '.join(have) or 'none'}."
+        )
+    return folder
+
+
+def read_model_info(folder: Path) -> ModelInfo:
+    """Read model.json.
+
+    Raises
+    ------
+    InputError
+        If it is missing or malformed.
+    """
+    path = folder / INFO_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no {INFO_FILE}: it is not a trained model.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from None
+    try:
+        info = ModelInfo.model_validate_json(text)
+    except ValidationError as error:
+        raise InputError(f"{path}: {explain(error, ModelInfo)}") from None
+    if info.format_version != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format {info.format_version}; this version reads {FORMAT_VERSION}."
+        )
+    return info
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_weights(folder: Path, info: ModelInfo) -> Path:
+    """Return the weights file of a model, after checking that it is the one model.json names.
+
+    Raises
+    ------
+    InputError
+        If it is missing, truncated or changed.
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise InputError(f"Model {folder} has no {WEIGHTS_FILE}: it was configured, never trained.")
+    if file_sha256(path) != info.weights_sha256:
+        raise InputError(
+            f"The weights of {folder} are truncated or changed: {WEIGHTS_FILE} does not have the "
+            "sha256 that model.json names."
+        )
+    return path
+
+
+def load_model(folder: Path, device: str = "auto") -> "Model":
+    """Load a model whose weights are exactly those that its model.json names.
+
+    Parameters
+    ----------
+    folder : Path
+        From `find_model`.
+    device : str
+        "auto" (a GPU if there is one), "cpu" or "cuda".
+
+    Raises
+    ------
+    InputError
+        If a file is missing, or the weights are truncated or changed.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from pccd_workflows.generators.pccd.model import assemble, pick_device
+
+    info = read_model_info(folder)
+    path = check_weights(folder, info)
+    try:
+        return assemble(info, load_file(path), pick_device(device))
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        first_line = str(error).splitlines()[0]
+        raise InputError(
+            f"The weights of {folder} do not fit its architecture: {first_line}"
+        ) from None
+
+
+def save_model(folder: Path, model: "Model") -> ModelInfo:
+    """Write weights (float16) and model.json; return the info with its sha256."""
+    import torch
+    from safetensors.torch import save
+
+    from pccd_workflows.generators.pccd.model import ANALOGUES
+
+    tensors = {
+        name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().cpu()
+        for name, t in model.state().items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    content = save(tensors)
+    weights = [
+        t
+        for name, t in tensors.items()
+        if t.is_floating_point() and not name.startswith(f"{ANALOGUES}.")
+    ]
+    info = model.info.model_copy(
+        update={
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            "parameters": sum(t.numel() for t in weights),
+        }
+    )
+    write_whole(folder / WEIGHTS_FILE, content)
+    write_whole(folder / INFO_FILE, info.model_dump_json(indent=2) + "\n")
+    return info

@@ -1,0 +1,119 @@
+"""A model in memory: the denoiser, the small networks asked before it, what they are for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.generators.pccd.analogues import Analogues
+from pccd_workflows.generators.pccd.checkpoint import ModelInfo
+from pccd_workflows.generators.pccd.composition import CompositionModel
+from pccd_workflows.generators.pccd.config import SmallNetwork
+from pccd_workflows.generators.pccd.denoiser import Denoiser, build_denoiser
+from pccd_workflows.generators.pccd.schedule import cosine_log_snr
+from pccd_workflows.generators.pccd.symmetry import SpaceGroupModel
+
+ANALOGUES = "analogues"
+Small = TypeVar("Small", CompositionModel, SpaceGroupModel)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Attributes
+    ----------
+    info : ModelInfo
+    denoiser : Denoiser
+    composition : CompositionModel or None
+        None if the cloud decides how many atoms of each element there are.
+    symmetry : SpaceGroupModel or None
+        None if the cloud decides the space group.
+    analogues : Analogues or None
+        Training crystals that vote with the two networks; None if there is no `symmetry`.
+    log_snr : float32 tensor (T + 1,)
+        Noise schedule.
+    device : torch.device
+        Of the denoiser. All else is asked for one crystal at a time and stays on the CPU.
+    """
+
+    info: ModelInfo
+    denoiser: Denoiser
+    composition: CompositionModel | None
+    symmetry: SpaceGroupModel | None
+    analogues: Analogues | None
+    log_snr: Tensor
+    device: torch.device
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all weights by name."""
+        parts = {
+            "denoiser": self.denoiser,
+            "composition": self.composition,
+            "symmetry": self.symmetry,
+        }
+        networks = {
+            f"{part}.{name}": tensor
+            for part, module in parts.items()
+            if module is not None
+            for name, tensor in module.state_dict().items()
+        }
+        voters = self.analogues.state() if self.analogues is not None else {}
+        return networks | {f"{ANALOGUES}.{name}": column for name, column in voters.items()}
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that "auto", "cpu" or "cuda" means here.
+
+    Raises
+    ------
+    InputError
+        If a GPU is asked for and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise InputError("Device 'cuda' is asked for, but torch finds no GPU; use 'auto' or 'cpu'.")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
+
+
+def assemble(info: ModelInfo, state: Mapping[str, Tensor], device: torch.device) -> Model:
+    """Return the model that `info` describes with the weights of `state`.
+
+    Raises
+    ------
+    KeyError, RuntimeError
+        If weights are missing or of another shape.
+    """
+    denoiser = build_denoiser(info.architecture)
+    denoiser.load_state_dict(_part(state, "denoiser"))
+    composition = _small_network(CompositionModel, info.composition, _part(state, "composition"))
+    symmetry = _small_network(SpaceGroupModel, info.symmetry, _part(state, "symmetry"))
+    analogues = None
+    if info.symmetry is not None:
+        analogues = Analogues.from_state(_part(state, ANALOGUES, keep_type=True))
+    denoiser.eval().to(device)
+    log_snr = cosine_log_snr(info.schedule.steps, info.schedule.shift).float()
+    return Model(info, denoiser, composition, symmetry, analogues, log_snr, device)
+
+
+def _part(state: Mapping[str, Tensor], part: str, *, keep_type: bool = False) -> dict[str, Tensor]:
+    """Return the tensors of one part, those of networks in float32."""
+    return {
+        name.removeprefix(part + "."): t.float() if t.is_floating_point() and not keep_type else t
+        for name, t in state.items()
+        if name.startswith(part + ".")
+    }
+
+
+def _small_network(
+    kind: type[Small], section: SmallNetwork | None, weights: Mapping[str, Tensor]
+) -> Small | None:
+    if section is None:
+        return None
+    network = kind(weights["cells"], width=section.width)
+    network.load_state_dict(weights)
+    network.eval()
+    return network

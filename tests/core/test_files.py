@@ -1,0 +1,37 @@
+"""Files are whole or not there."""
+
+import os
+
+import pytest
+
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import write_whole
+
+
+def test_a_file_is_replaced_and_nothing_stays_beside_it(tmp_path):
+    path = tmp_path / "new" / "report.html"
+    write_whole(path, "first")
+    assert write_whole(path, b"second").read_bytes() == b"second"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = write_whole(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = write_whole(tmp_path / "report.html", "old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="cannot be written: No space left on device"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

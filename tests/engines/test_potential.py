@@ -1,0 +1,244 @@
+"""Relaxation with potentials: physics with CHGNet and EMT, verdicts with calculators that fail."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from pymatgen.core import Lattice, Structure
+
+from pccd_workflows.core.errors import InputError, MissingDependencyError
+from pccd_workflows.engines import potential
+from pccd_workflows.engines.levels import LEVELS, Level, get_level
+from pccd_workflows.engines.potential import (
+    calculator,
+    relax,
+    relaxation_key,
+    single_point,
+    supported_elements,
+)
+
+
+class CountingEMT(EMT):
+    """EMT that counts its evaluations."""
+
+    evaluations = 0
+
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        type(self).evaluations += 1
+        super().calculate(*args, **kwargs)
+
+
+class Faulty(Calculator):
+    """Raises, or returns values that are no numbers, as `fault` says."""
+
+    implemented_properties = ("energy", "forces", "stress")
+    atomic_numbers = frozenset({29})
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        errors = {"memory": MemoryError, "interrupt": KeyboardInterrupt, "runtime": RuntimeError}
+        if self.fault in errors:
+            raise errors[self.fault]("no neighbours\nsecond line")
+        wrong = {"nan": np.nan, "hole": -1e4, "force": 0.0}[self.fault]
+        push = 1e6 if self.fault == "force" else 0.0
+        self.results = {
+            "energy": wrong,
+            "forces": np.full((len(self.atoms), 3), push),
+            "stress": np.zeros(6),
+        }
+
+
+@pytest.fixture(autouse=True)
+def cheap_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Levels that cost nothing."""
+    monkeypatch.setitem(
+        LEVELS, "emt", Level("emt", "potential", "uncorrected", f"{__name__}:CountingEMT")
+    )
+    for fault in ("memory", "interrupt", "runtime", "nan", "hole", "force"):
+        path, options = f"{__name__}:Faulty", {"fault": fault}
+        monkeypatch.setitem(LEVELS, fault, Level(fault, "potential", "uncorrected", path, options))
+
+
+def copper(a: float = 3.7, displaced: float = 0.0) -> Structure:
+    crystal = Structure.from_spacegroup("Fm-3m", Lattice.cubic(a), ["Cu"], [[0, 0, 0]])
+    if displaced:
+        noise = np.random.default_rng(0).normal(0, displaced, (4, 3))
+        coords = crystal.cart_coords + noise
+        crystal = Structure(crystal.lattice, crystal.species, coords, coords_are_cartesian=True)
+    return crystal
+
+
+def rock_salt(cation: str, anion: str, a: float) -> Structure:
+    cell = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(a), [cation, anion], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    return cell.get_primitive_structure()
+
+
+def test_relaxed_copper_is_the_known_minimum_of_emt() -> None:
+    found = relax(copper(3.75, displaced=0.15), "emt", fmax=0.005, steps=200)
+    assert found.verdict == "converged"
+    # EMT's fcc copper: a = 3.59 Å, E = -0.007 eV/atom (its zero is the ideal crystal)
+    assert found.structure is not None
+    assert (found.structure.volume) ** (1 / 3) == pytest.approx(3.59, abs=0.01)
+    assert found.energy_per_atom == pytest.approx(-0.007, abs=0.002)
+    assert found.energy == pytest.approx(4 * found.energy_per_atom)
+    assert found.volume_change == pytest.approx((3.59 / 3.75) ** 3 - 1, abs=0.01)
+    # 0.15 Å along each axis less the common drift of four atoms
+    assert 0.1 < found.rms_displacement < 0.4
+    assert found.max_force < 0.005
+    assert found.max_stress < 0.1
+    assert found.energies[-1] == pytest.approx(found.energy_per_atom, abs=1e-6)
+    assert found.energies[-1] < found.energies[0]
+    assert len(found.energies) == found.n_steps + 1
+    assert found.convention == "uncorrected"
+    assert found.key == relaxation_key(copper(3.75, displaced=0.15), "emt", fmax=0.005, steps=200)
+
+
+def test_each_step_costs_one_evaluation() -> None:
+    CountingEMT.evaluations = 0
+    found = relax(copper(3.75, displaced=0.3), "emt", fmax=0.01, steps=100)
+    assert found.verdict == "converged"
+    assert CountingEMT.evaluations == found.n_steps + 1
+
+
+def test_step_cap_is_a_verdict_with_a_usable_structure() -> None:
+    found = relax(copper(3.75, displaced=0.15), "emt", fmax=1e-4, steps=3)
+    assert found.verdict == "unconverged"
+    assert found.n_steps == 3
+    assert found.usable
+    assert "3 steps" in (found.reason or "")
+
+
+def test_drift_is_no_displacement() -> None:
+    found = relax(copper(3.75), "emt", fmax=0.01, steps=50)
+    assert found.n_steps > 0
+    assert found.rms_displacement == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict", "words"),
+    [
+        ("nan", "not_a_number", "not a number"),
+        ("runtime", "error", "RuntimeError: no neighbours."),
+        ("hole", "diverged", "deeper than any real crystal"),
+        ("force", "diverged", "beyond reason"),
+    ],
+)
+def test_failures_of_the_potential_are_verdicts(fault: str, verdict: str, words: str) -> None:
+    found = relax(copper(), fault)
+    assert found.verdict == verdict
+    assert words in (found.reason or "")
+    assert found.structure is None
+    assert not found.usable
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [("memory", MemoryError), ("interrupt", KeyboardInterrupt)]
+)
+def test_what_is_not_the_crystals_fault_is_raised(fault: str, error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        relax(copper(), fault)
+
+
+def test_foreign_elements_and_partial_sites_are_verdicts() -> None:
+    silver = Structure(Lattice.cubic(4), ["Ag"], [[0, 0, 0]])
+    found = relax(silver, "nan")
+    assert found.verdict == "unsupported_element"
+    assert found.reason == "nan was not trained on Ag."
+    mixed = Structure(Lattice.cubic(4), [{"Cu": 0.5, "Ag": 0.5}], [[0, 0, 0]])
+    assert relax(mixed, "emt").verdict == "error"
+
+
+def test_too_dense_a_cell_is_not_walked_at_all() -> None:
+    found = relax(Structure(Lattice.cubic(1.1), ["Cu"], [[0, 0, 0]]), "emt")
+    assert found.verdict == "diverged"
+    assert found.n_steps == 0
+
+
+def test_keys_address_content() -> None:
+    start = copper()
+    key = relaxation_key(start, "emt", fmax=0.05, steps=300)
+    moved = Structure(start.lattice, start.species, start.frac_coords + np.array([1, -1, 1e-9]))
+    assert relaxation_key(moved, "emt", fmax=0.05, steps=300) == key
+    others = [
+        relaxation_key(copper(3.70001), "emt", fmax=0.05, steps=300),
+        relaxation_key(start, "emt", fmax=0.04, steps=300),
+        relaxation_key(start, "emt", fmax=0.05, steps=299),
+        relaxation_key(start, "chgnet", fmax=0.05, steps=300),
+        relaxation_key(start.copy().replace_species({"Cu": "Au"}), "emt", fmax=0.05, steps=300),
+    ]
+    assert len({key, *others}) == 6
+
+
+def test_levels_that_cannot_run_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    dft = Level("vasp", "dft", "uncorrected")
+    with pytest.raises(InputError, match="not a potential"):
+        calculator(dft)
+    absent = Level("absent", "potential", "uncorrected", "no_such_package:X", {}, "no-such-package")
+    with pytest.raises(MissingDependencyError, match="install no-such-package"):
+        calculator(absent)
+    with pytest.raises(InputError, match="Unknown level"):
+        relax(copper(), "nothing")
+
+
+def test_threads_are_not_left_to_torch() -> None:
+    import torch
+
+    torch.set_num_threads(2)
+    calculator(get_level("chgnet"))
+    assert torch.get_num_threads() == 1
+
+
+def test_chgnet_agrees_with_the_packages_own_calculator() -> None:
+    from chgnet.model.dynamics import CHGNetCalculator
+
+    crystal = Structure.from_spacegroup(
+        "P4_2/mnm", Lattice.tetragonal(4.4, 2.9), ["Mn", "O"], [[0, 0, 0], [0.305, 0.305, 0]]
+    )
+    skewed = crystal.apply_strain([0.02, -0.01, 0.03], inplace=False)
+    skewed.perturb(0.05)
+    ours, theirs = (potential.to_atoms(skewed) for _ in range(2))
+    ours.calc, theirs.calc = calculator(get_level("chgnet")), CHGNetCalculator(use_device="cpu")
+    assert ours.get_potential_energy() == pytest.approx(theirs.get_potential_energy(), abs=1e-5)
+    np.testing.assert_allclose(ours.get_forces(), theirs.get_forces(), atol=2e-4)
+    np.testing.assert_allclose(ours.get_stress(), theirs.get_stress(), atol=2e-5)
+    moments = ours.calc.results["magmoms"]
+    np.testing.assert_allclose(moments, theirs.get_magnetic_moments(), atol=1e-4)
+
+
+def test_chgnet_relaxes_rock_salt_to_the_known_lattice() -> None:
+    found = relax(rock_salt("Mg", "O", 4.4), "chgnet")
+    assert found.verdict == "converged"
+    assert found.structure is not None
+    # PBE: a = 4.25 Å; the Materials Project's corrected energy is -6.3 eV/atom
+    assert (4 * found.structure.volume) ** (1 / 3) == pytest.approx(4.25, abs=0.06)
+    assert found.energy_per_atom == pytest.approx(-6.3, abs=0.1)
+    assert found.convention == "mp2020"
+    assert found.software["model"] == "CHGNet 0.3.0"
+    assert single_point(found.structure, "chgnet") == pytest.approx(found.energy_per_atom, abs=1e-5)
+
+
+def test_chgnet_knows_its_elements() -> None:
+    known = supported_elements(get_level("chgnet"))
+    assert known is not None
+    assert {"H", "Mg", "Mn", "O", "Pu"} <= known
+    assert not known & {"Po", "Rn", "Am"}
+    polonium = Structure(Lattice.cubic(3.3), ["Po"], [[0, 0, 0]])
+    assert relax(polonium, "chgnet").verdict == "unsupported_element"
+
+
+def test_chgnet_survives_nonsense() -> None:
+    same_place = Structure(Lattice.cubic(4), ["Mg", "O"], [[0, 0, 0], [0, 0, 0]])
+    assert relax(same_place, "chgnet").verdict == "not_a_number"
+    lonely = Structure(Lattice.cubic(25), ["Mg"], [[0, 0, 0]])
+    assert relax(lonely, "chgnet").verdict in ("converged", "diverged")
+    atom = relax(Structure(Lattice.cubic(2.5), ["Mg"], [[0, 0, 0]]), "chgnet", steps=40)
+    assert atom.usable
+    assert atom.energy_per_atom < -1
