@@ -4,7 +4,9 @@ One row adds a level. Energies of different levels, or of different conventions,
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from pccd_workflows.core.errors import InputError
 
@@ -114,3 +116,11 @@ def get_level(name: str) -> Level:
         return LEVELS[name]
     except KeyError:
         raise InputError(f"Unknown level {name!r}; use one of {sorted(LEVELS)}.") from None
+
+
+def _level(name: str) -> str:
+    get_level(name)
+    return name
+
+
+LevelName = Annotated[str, AfterValidator(_level)]

@@ -24,8 +24,8 @@ from pymongo.errors import (
 )
 from pymongo.uri_parser import parse_uri
 
-from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.core.errors import DatabaseError
+from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.execution import mongod
 from pccd_workflows.known.reference_set import ReferenceSet
 from pccd_workflows.settings import Settings

@@ -15,7 +15,6 @@ import numpy as np
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Element, Lattice, Structure
 
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.potential import (
@@ -23,6 +22,7 @@ from pccd_workflows.engines.potential import (
     single_point,
     supported_elements,
 )
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 
 TABLE_VERSION = 1

@@ -7,10 +7,10 @@ import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
 from pccd_workflows.analysis.hull import Hull, HullQuery
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.engines.levels import LEVELS, Level
 from pccd_workflows.engines.potential import relax
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known import prototypes as module
 from pccd_workflows.known.prototypes import (
     Guess,

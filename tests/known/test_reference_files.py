@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known import reference_files
 from pccd_workflows.known.reference_files import (
     load_reference_set,
