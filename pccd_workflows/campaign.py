@@ -19,7 +19,7 @@ from pccd_workflows.core.sections import NAME_PATTERN, Section
 from pccd_workflows.core.validation import explain
 from pccd_workflows.generators.request import Generate
 from pccd_workflows.known.novelty import NoveltySection
-from pccd_workflows.known.reference_set import References
+from pccd_workflows.known.options import References
 from pccd_workflows.stages.phonons import PhononsSection
 from pccd_workflows.stages.rung import Rung
 

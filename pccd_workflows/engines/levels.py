@@ -9,11 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator
 
 from pccd_workflows.core.errors import InputError
-
-EnergyConvention = Literal["uncorrected", "mp2020", "as_computed"]
-"""``uncorrected``: raw PBE(+U) totals, MaterialsProject2020Compatibility still to be applied.
-``mp2020``: energies that already contain these corrections (MP's own entries, CHGNet 0.3.0).
-``as_computed``: totals that no correction belongs to (r2SCAN, engines other than VASP)."""
+from pccd_workflows.core.records import EnergyConvention
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pccd_workflows.core.records import Record, StoredStructure
-from pccd_workflows.engines.levels import EnergyConvention
+from pccd_workflows.core.records import EnergyConvention, Record, StoredStructure
 
 
 class Relaxation(Record):

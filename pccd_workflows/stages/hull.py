@@ -2,8 +2,7 @@
 
 from pydantic import Field
 
-from pccd_workflows.core.records import Record
-from pccd_workflows.engines.levels import EnergyConvention
+from pccd_workflows.core.records import EnergyConvention, Record
 from pccd_workflows.known.novelty import Novelty
 
 

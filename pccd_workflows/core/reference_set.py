@@ -3,29 +3,13 @@
 import hashlib
 from datetime import datetime
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Composition
 
-from pccd_workflows.core.records import SCHEMA_VERSION, Record, StoredStructure
-from pccd_workflows.core.sections import Section
-from pccd_workflows.engines.levels import EnergyConvention
-
-
-class References(Section):
-    """Where the competing phases of the hull come from."""
-
-    source: Literal["prototypes", "materials_project", "file"] = "prototypes"
-    path: Path | None = Field(None, description="JSON lines file or folder of CIFs (source: file)")
-
-    @model_validator(mode="after")
-    def _path_goes_with_file(self) -> Self:
-        if (self.source == "file") != (self.path is not None):
-            raise ValueError("source: file needs a path, and no other source takes one")
-        return self
+from pccd_workflows.core.records import SCHEMA_VERSION, EnergyConvention, Record, StoredStructure
 
 
 class ReferenceEntry(Record):
