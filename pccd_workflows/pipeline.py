@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from jobflow import Flow, Job, Maker
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.jobs.common import GPU, TOLERATE_LOST_PARENTS, assign, named
+from pccd_workflows.jobs.common import GPU, assign, named, tolerant
 from pccd_workflows.jobs.phonons import start_phonons
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import start_bands, start_rung
@@ -45,8 +45,7 @@ class ReferencesMaker(Maker):
     def make(self, campaign: Campaign, rung: Rung, after: Sequence[Job]) -> Job:
         """Return a job whose output is the list of the systems."""
         job = prepare_references(campaign, rung, [one.output for one in after])
-        job.update_config(TOLERATE_LOST_PARENTS)
-        return named(job, f"{self.name} {rung.level}")
+        return named(tolerant(job), f"{self.name} {rung.level}")
 
 
 @dataclass
@@ -58,8 +57,7 @@ class DeduplicateMaker(Maker):
     def make(self, campaign: Campaign, references: Job, after: Sequence[Job]) -> Job:
         """Return a job that runs once the screened crystals and the references are there."""
         job = deduplicate(campaign, references.output, [one.output for one in after])
-        job.update_config(TOLERATE_LOST_PARENTS)
-        return named(job, self.name)
+        return named(tolerant(job), self.name)
 
 
 @dataclass

@@ -10,10 +10,10 @@ from jobflow import CURRENT_JOB, Job, JobConfig, OnMissing, job
 from pccd_workflows.core.storage import WRITER, Storage
 from pccd_workflows.execution.storage import current_storage
 
-plain_job: Callable[..., Any] = job
-"""Decorator of a job, typed."""
+plain_job: Callable[..., Any] = partial(job, config=JobConfig(expose_store=True))
+"""Decorator of a job that finds its storage beside the job store that runs it."""
 
-task_job: Callable[..., Any] = partial(job, data=["vasp_objects", "calcs_reversed"])
+task_job: Callable[..., Any] = partial(plain_job, data=["vasp_objects", "calcs_reversed"])
 """Decorator of jobs that may return atomate2's TaskDoc, whose large parts go to GridFS."""
 
 GPU = "gpu"
@@ -24,9 +24,6 @@ CPU = "cpu"
 OPTIONAL = "optional"
 """Name in the metadata of jobs whose loss holds no candidate back."""
 
-TOLERATE_LOST_PARENTS = JobConfig(on_missing_references=OnMissing.NONE)
-"""For jobs that gather many others: one lost job must not hold back its siblings' results."""
-
 
 def assign(assigned: Job, category: str) -> Job:
     """Return the job, to be run (and what it branches into) by workers of a category."""
@@ -34,10 +31,19 @@ def assign(assigned: Job, category: str) -> Job:
     return assigned
 
 
-def named(job: Job, name: str) -> Job:
+def tolerant(gathering: Job) -> Job:
+    """Return a job that goes on without those parents that were lost.
+
+    For jobs that gather many others: one lost job must not hold back its siblings' results.
+    """
+    gathering.update_config({"on_missing_references": OnMissing.NONE})
+    return gathering
+
+
+def named(unnamed: Job, name: str) -> Job:
     """Return the job with a name."""
-    job.name = name
-    return job
+    unnamed.name = name
+    return unnamed
 
 
 @contextmanager

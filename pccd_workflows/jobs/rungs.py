@@ -12,10 +12,10 @@ from pccd_workflows.core.storage import CrystalRef, load_crystals
 from pccd_workflows.engines.engine import Task
 from pccd_workflows.jobs.common import (
     OPTIONAL,
-    TOLERATE_LOST_PARENTS,
     job_storage,
     named,
     plain_job,
+    tolerant,
 )
 from pccd_workflows.jobs.compute import compute_jobs
 from pccd_workflows.jobs.stages import hull
@@ -47,10 +47,8 @@ def start_rung(
                 for ref, structure in zip(refs, structures, strict=True)
                 for step in _maker_jobs(campaign, rung, ref, relax_maker.make(structure))
             ]
-    verdict = named(
-        hull(campaign, rung, systems, [job.output for job in jobs]), f"hull {rung.level}"
-    )
-    verdict.update_config(TOLERATE_LOST_PARENTS)
+    verdict = tolerant(hull(campaign, rung, systems, [job.output for job in jobs]))
+    named(verdict, f"hull {rung.level}")
     return Response(replace=Flow([*jobs, verdict], output=verdict.output))
 
 
