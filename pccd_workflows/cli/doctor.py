@@ -158,7 +158,7 @@ def check_model(settings: "Settings") -> Check:
         info = read_model_info(folder)
         check_weights(folder, info)
     except (PccdError, ImportError) as error:
-        cost = "no crystals can be generated: restore model/ from the repository, or PCCD_MODEL_DIR"
+        cost = "no crystals can be generated: install again, or set PCCD_MODEL_DIR"
         return Check("model", False, str(error), cost, needed=True)
     found = f"{info.name}, weights match their sha256 {info.weights_sha256[:10]}"
     return Check("model", True, found, needed=True)
