@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.collect import Collector, Ledger
 from pccd_workflows.core.errors import InputError, MissingDependencyError
-from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.engines.levels import engine, get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
@@ -70,23 +69,12 @@ def preflight(campaign: Campaign, settings: Settings) -> "ModelInfo":
                 f"Level {name!r} needs a package that is not installed: "
                 f"pip install {level.package!r}."
             )
-    _check_phonons(campaign)
     _check_dft(campaign, settings)
     path = campaign.references.path
     if path is not None and not path.exists():
         raise InputError(f"references.path: there is no file or folder {path}.")
     check_known_materials(campaign, settings)
     return info
-
-
-def _check_phonons(campaign: Campaign) -> None:
-    """See that the flow of phonons with a potential, which is atomate2's, is installed."""
-    section = campaign.phonons
-    levels = filter(None, [section.level, section.confirm] if section else [])
-    for level in levels:
-        if get_level(level).kind == "potential":
-            with optional_imports(f"A phonon calculation at {level}"):
-                import atomate2  # noqa: F401
 
 
 def check_known_materials(campaign: Campaign, settings: Settings) -> None:
