@@ -15,6 +15,7 @@ from pydantic import (
 
 from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.resources import campaign_file, shipped_campaigns
 from pccd_workflows.core.sections import NAME_PATTERN, Section
 from pccd_workflows.core.validation import explain
 from pccd_workflows.generators.request import Generate
@@ -84,18 +85,22 @@ class Campaign(Section):
 def load_campaign(path: str | Path) -> Campaign:
     """Read and check a campaign file.
 
-    A relative ``references.path`` is taken from the campaign file's folder.
+    A name without a folder that is no file here is that of one that comes with the project. A
+    relative ``references.path`` is taken from the campaign file's folder.
 
     Raises
     ------
     InputError
         One sentence with the file, the key, what is wrong and, where it helps, the options.
     """
-    path = Path(path)
+    path = campaign_file(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"There is no campaign file {path}.") from None
+        raise InputError(
+            f"There is no campaign file {path}; with the project come "
+            f"{', '.join(shipped_campaigns())}."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Campaign file {path} cannot be read: {error}.") from None
     except yaml.YAMLError as error:

@@ -74,7 +74,7 @@ LEVELS: dict[str, Level] = {
             "dft",
             "uncorrected",
             "atomate2.vasp.flows.mp:MPGGADoubleRelaxStaticMaker",
-            package="atomate2",
+            package="pccd-workflows[vasp]",
         ),
         # PBEsol pre-relaxation, r2SCAN, ENCUT 680: the settings of the Materials Project's r2SCAN
         # energies (10.1103/PhysRevMaterials.6.013801), to which no MP2020 correction belongs
@@ -83,7 +83,7 @@ LEVELS: dict[str, Level] = {
             "dft",
             "as_computed",
             "atomate2.vasp.flows.mp:MPMetaGGADoubleRelaxStaticMaker",
-            package="atomate2",
+            package="pccd-workflows[vasp]",
         ),
         # PBE without U in plane waves and GPAW's own PAW data: shares no zero with VASP
         Level("gpaw/pbe", "dft", "as_computed", "gpaw:GPAW", package="pccd-workflows[gpaw]"),

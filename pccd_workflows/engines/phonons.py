@@ -26,6 +26,7 @@ from pccd_workflows.analysis.kpaths import (
     symmetric_cell,
 )
 from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.potential import relax, relaxation_key, software
 from pccd_workflows.engines.records import Phonons, Relaxation
@@ -53,8 +54,9 @@ def phonon_flow(tight: Structure, level: str, settings: PhononsSection) -> Flow:
     tight: as `tight_cell` returns it; its symmetry keeps the displaced supercells few. All of
     these run in one job.
     """
-    from atomate2.forcefields.flows.phonons import PhononMaker
-    from atomate2.forcefields.jobs import ForceFieldStaticMaker
+    with optional_imports(f"A phonon calculation at {level}"):
+        from atomate2.forcefields.flows.phonons import PhononMaker
+        from atomate2.forcefields.jobs import ForceFieldStaticMaker
 
     displaced = ForceFieldStaticMaker(
         force_field_name={

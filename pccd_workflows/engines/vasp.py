@@ -27,6 +27,7 @@ from pccd_workflows.analysis.kpaths import path_name
 from pccd_workflows.analysis.magnetism import MagneticOrdering, ordering_of, starting_moments
 from pccd_workflows.core.bound_process import leashed
 from pccd_workflows.core.errors import InputError, MissingDependencyError, PccdError
+from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.core.records import StoredStructure
 from pccd_workflows.core.units import KBAR_TO_GPA
 from pccd_workflows.engines.levels import get_level
@@ -322,7 +323,11 @@ def run(
 
 def _maker(level: str, name: str) -> Any:
     """Return atomate2's maker of a run."""
-    from atomate2.vasp.flows.mp import MPGGADoubleRelaxStaticMaker, MPMetaGGADoubleRelaxStaticMaker
+    with optional_imports(f"Level {level!r}"):
+        from atomate2.vasp.flows.mp import (
+            MPGGADoubleRelaxStaticMaker,
+            MPMetaGGADoubleRelaxStaticMaker,
+        )
 
     gga = level == "vasp/mp-gga"
     whole = MPGGADoubleRelaxStaticMaker() if gga else MPMetaGGADoubleRelaxStaticMaker()

@@ -9,14 +9,17 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from fireworks.core.firework import FWAction
-from fireworks.fw_config import RUN_EXPIRATION_SECS
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
+from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
 from pccd_workflows.execution.mongo import database, explained, mongodb_uri
 from pccd_workflows.settings import Settings
+
+with optional_imports("A campaign on MongoDB"):
+    from fireworks.core.firework import FWAction
+    from fireworks.fw_config import RUN_EXPIRATION_SECS
 
 if TYPE_CHECKING:
     from jobflow import Flow
