@@ -1,3 +1,10 @@
+from .api import Candidates as Candidates
+from .api import discover as discover
+from .api import is_known as is_known
+from .api import place_on_hull as place_on_hull
+from .api import read_campaign as read_campaign
+from .api import references as references
+from .api import relax as relax
 from .campaign import Campaign as Campaign
 from .campaign import load_campaign as load_campaign
 from .candidate import CandidateDoc as CandidateDoc
