@@ -5,8 +5,10 @@ An engine is one file (or folder) beside this one and a row in `ENGINES`; a leve
 """
 
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from pymatgen.core import Structure
@@ -16,6 +18,7 @@ from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import Document, Results, Storage
 from pccd_workflows.engines.levels import Level, TaskKind, get_level
+from pccd_workflows.engines.records import Bands, Forces, Relaxation, SinglePoint
 
 if TYPE_CHECKING:
     from pccd_workflows.settings import Settings
@@ -140,7 +143,20 @@ class Work:
             ``run`` (its name), ``cores`` (those of the queue if left out), ``gpus``, ``outcome``
             (``done``, ``failed``, ``killed``) and what the level's model of costs needs.
         """
-        raise NotImplementedError
+        cores = facts.get("cores") or allocated_cores()
+        row = {
+            "outcome": "done",
+            **facts,
+            "campaign_id": self.campaign_id,
+            "level": level.name,
+            "plan": task.label,
+            "seconds": seconds,
+            "cores": cores,
+            "core_hours": seconds * cores / 3600,
+            "gpu_hours": seconds * facts.get("gpus", 0) / 3600,
+            "at": datetime.now(UTC),
+        }
+        self.storage.note_cost(row)
 
 
 class WalltimeReached(PccdError):  # noqa: N818
@@ -221,4 +237,106 @@ def compute(structure: Structure, level: str, task: Task, work: Work) -> Record:
     MachineFault, PccdError
         As `Engine.run_next`.
     """
-    raise NotImplementedError
+    of = level_for(level, task)
+    engine = engine_of(of)
+    while (record := engine.finished(of, structure, task, work.storage)) is None:
+        engine.run_next(of, structure, task, work)
+    return record
+
+
+def level_for(name: str, task: Task) -> Level:
+    """Return the level that is to compute a task.
+
+    Raises
+    ------
+    InputError
+        It is unknown or does not compute such tasks.
+    """
+    level = get_level(name)
+    if not level.computes(task.kind):
+        raise InputError(f"Level {name!r} does not compute {task.kind}; it does {[*level.runs]}.")
+    return level
+
+
+# --- for engines -----------------------------------------------------------------------------
+
+
+RESULTS: dict[TaskKind, tuple[str, type[Record]]] = {
+    "relax": ("relaxation", Relaxation),
+    "tight": ("relaxation", Relaxation),
+    "static": ("single_point", SinglePoint),
+    "forces": ("forces", Forces),
+    "bands": ("bands", Bands),
+}
+"""How the result of each kind of task is stored: kind of result, record."""
+
+
+def stored_record(results: Results, key: str, task: Task) -> Record | None:
+    """Return the result of a task that is stored under its key; None if there is none.
+
+    One that cannot be read, damaged or of an older version, is forgotten.
+    """
+    stored = results.get_result(key)
+    if stored is None:
+        return None
+    _, kind = RESULTS[task.kind]
+    try:
+        return kind.model_validate(stored)
+    except (ValueError, KeyError, TypeError, AttributeError):  # pydantic's, pymatgen's
+        results.drop_results([key])
+        return None
+
+
+def put_record(results: Results, key: str, task: Task, record: Record) -> None:
+    """Store the result of a task under its key."""
+    kind, _ = RESULTS[task.kind]
+    results.put_result(key, kind, record.model_dump(mode="json"))
+
+
+class OneRun:
+    """What engines share whose tasks are one run each: its result is that of the task."""
+
+    restartable = False
+
+    def key(self, level: Level, structure: Structure, task: Task) -> str:
+        """Return the content address of a task's result."""
+        raise NotImplementedError
+
+    def runs(self, level: Level, task: Task) -> tuple[str, ...]:
+        """Return the name of the task's run."""
+        return level.runs[task.kind]
+
+    def next_run(
+        self, level: Level, structure: Structure, task: Task, results: Results
+    ) -> str | None:
+        """Return the name of the run if its result is not stored yet."""
+        done = self.finished(level, structure, task, results) is not None
+        return None if done else level.runs[task.kind][0]
+
+    def finished(
+        self, level: Level, structure: Structure, task: Task, results: Results
+    ) -> Record | None:
+        """Return the stored result; None if there is none that can be read."""
+        return stored_record(results, self.key(level, structure, task), task)
+
+
+CORES = (
+    # what the queue gave: number of tasks, times cores of each
+    (("SLURM_NTASKS",), ("SLURM_CPUS_PER_TASK",)),
+    (("PBS_NP", "NCPUS"), ()),
+    (("NSLOTS",), ()),
+)
+
+
+def allocated_cores() -> int:
+    """Return how many cores the queue gave this job; 1 where there is no queue."""
+    for tasks, each in CORES:
+        number = _first(tasks)
+        if number is not None:
+            return number * (_first(each) or 1)
+    return 1
+
+
+def _first(names: tuple[str, ...]) -> int | None:
+    values = (os.environ.get(name, "") for name in names)
+    return next((int(value) for value in values if value.isdigit() and int(value) > 0), None)
