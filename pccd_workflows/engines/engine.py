@@ -5,23 +5,25 @@ An engine is one file (or folder) beside this one and a row in `ENGINES`; a leve
 """
 
 import importlib
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from pymatgen.core import Structure
 
 from pccd_workflows.analysis.magnetism import MagneticOrdering
+from pccd_workflows.core.cores import allocated_cores
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import Document, Results, Storage
 from pccd_workflows.engines.levels import Level, TaskKind, get_level
-from pccd_workflows.engines.records import Bands, Forces, Relaxation, SinglePoint
+from pccd_workflows.engines.records import Forces, Relaxation, SinglePoint
 
 if TYPE_CHECKING:
     from pccd_workflows.settings import Settings
+
+R = TypeVar("R", bound=Record)
 
 Purpose = Literal["candidate", "reference", "phonons"]
 """``candidate``: stopped by a spent budget, its result is the candidate's record in a stage.
@@ -258,85 +260,22 @@ def level_for(name: str, task: Task) -> Level:
     return level
 
 
-# --- for engines -----------------------------------------------------------------------------
+def relax(structure: Structure, level: str, work: Work, task: Task) -> Relaxation:
+    """Return a crystal at rest; as `compute`, for tasks ``relax`` and ``tight``."""
+    return _of_kind(Relaxation, compute(structure, level, task, work))
 
 
-RESULTS: dict[TaskKind, tuple[str, type[Record]]] = {
-    "relax": ("relaxation", Relaxation),
-    "tight": ("relaxation", Relaxation),
-    "static": ("single_point", SinglePoint),
-    "forces": ("forces", Forces),
-    "bands": ("bands", Bands),
-}
-"""How the result of each kind of task is stored: kind of result, record."""
+def static(structure: Structure, level: str, work: Work) -> SinglePoint:
+    """Return the energy of a crystal as it is; as `compute`."""
+    return _of_kind(SinglePoint, compute(structure, level, Task("static"), work))
 
 
-def stored_record(results: Results, key: str, task: Task) -> Record | None:
-    """Return the result of a task that is stored under its key; None if there is none.
-
-    One that cannot be read, damaged or of an older version, is forgotten.
-    """
-    stored = results.get_result(key)
-    if stored is None:
-        return None
-    _, kind = RESULTS[task.kind]
-    try:
-        return kind.model_validate(stored)
-    except (ValueError, KeyError, TypeError, AttributeError):  # pydantic's, pymatgen's
-        results.drop_results([key])
-        return None
+def forces(structure: Structure, level: str, work: Work) -> Forces:
+    """Return the forces in a crystal as it is; as `compute`."""
+    return _of_kind(Forces, compute(structure, level, Task("forces", "phonons"), work))
 
 
-def put_record(results: Results, key: str, task: Task, record: Record) -> None:
-    """Store the result of a task under its key."""
-    kind, _ = RESULTS[task.kind]
-    results.put_result(key, kind, record.model_dump(mode="json"))
-
-
-class OneRun:
-    """What engines share whose tasks are one run each: its result is that of the task."""
-
-    restartable = False
-
-    def key(self, level: Level, structure: Structure, task: Task) -> str:
-        """Return the content address of a task's result."""
-        raise NotImplementedError
-
-    def runs(self, level: Level, task: Task) -> tuple[str, ...]:
-        """Return the name of the task's run."""
-        return level.runs[task.kind]
-
-    def next_run(
-        self, level: Level, structure: Structure, task: Task, results: Results
-    ) -> str | None:
-        """Return the name of the run if its result is not stored yet."""
-        done = self.finished(level, structure, task, results) is not None
-        return None if done else level.runs[task.kind][0]
-
-    def finished(
-        self, level: Level, structure: Structure, task: Task, results: Results
-    ) -> Record | None:
-        """Return the stored result; None if there is none that can be read."""
-        return stored_record(results, self.key(level, structure, task), task)
-
-
-CORES = (
-    # what the queue gave: number of tasks, times cores of each
-    (("SLURM_NTASKS",), ("SLURM_CPUS_PER_TASK",)),
-    (("PBS_NP", "NCPUS"), ()),
-    (("NSLOTS",), ()),
-)
-
-
-def allocated_cores() -> int:
-    """Return how many cores the queue gave this job; 1 where there is no queue."""
-    for tasks, each in CORES:
-        number = _first(tasks)
-        if number is not None:
-            return number * (_first(each) or 1)
-    return 1
-
-
-def _first(names: tuple[str, ...]) -> int | None:
-    values = (os.environ.get(name, "") for name in names)
-    return next((int(value) for value in values if value.isdigit() and int(value) > 0), None)
+def _of_kind(kind: type[R], record: Record) -> R:
+    if not isinstance(record, kind):
+        raise TypeError(f"{type(record).__name__} is not a {kind.__name__}")
+    return record

@@ -134,7 +134,7 @@ LEVELS: dict[str, Level] = {
             runs={
                 "relax": ("relax 1", "relax 2", "static"),
                 "tight": ("tight relax",),
-                "static": ("static",),
+                "static": ("single point",),
                 "forces": ("forces",),
                 "bands": ("bands static", "bands uniform", "bands line"),
             },
@@ -163,7 +163,7 @@ LEVELS: dict[str, Level] = {
             runs={
                 "relax": ("pre-relax", "relax", "static"),
                 "tight": ("tight relax",),
-                "static": ("static",),
+                "static": ("single point",),
                 "forces": ("forces",),
                 # a meta-GGA's potential is not fixed by a density: the path is part of a
                 # self-consistent run

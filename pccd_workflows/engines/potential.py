@@ -21,12 +21,13 @@ from pccd_workflows.core.errors import (
     MissingDependencyError,
     PccdError,
 )
-from pccd_workflows.engines.engine import Category, OneRun, Task, Work, engine_of, put_record
+from pccd_workflows.engines.engine import Category, Task, Work, engine_of
 from pccd_workflows.engines.faults import fault_behind, first_line, machine_fault
 from pccd_workflows.engines.geometry import content_key, structure_content, text_key
 from pccd_workflows.engines.levels import Level, TaskKind, get_level
 from pccd_workflows.engines.optimize import ALGORITHM, optimizer_settings, relax_atoms, to_atoms
 from pccd_workflows.engines.records import Forces, Relaxation, SinglePoint
+from pccd_workflows.engines.shared import OneRun, put_record
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:
