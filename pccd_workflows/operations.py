@@ -162,13 +162,16 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
     campaigns.update_one({"_id": campaign.campaign_id}, {"$setOnInsert": document}, upsert=True)
     stored = campaign_document(campaign.campaign_id, settings)
     if stored["state"] == "submitting":
-        _submit_workflow(stored_campaign(stored), stored, settings)
+        submit_workflow(stored, settings)
         stored = campaign_document(campaign.campaign_id, settings)
     return stored
 
 
-def _submit_workflow(campaign: Campaign, document: Document, settings: Settings) -> None:
-    """Add the workflow, in one step with the note that it was: of several processes one does."""
+def submit_workflow(document: Document, settings: Settings) -> None:
+    """Add the workflow, in one step with the note that it was: of several processes one does.
+
+    document: of the campaign, in state ``submitting``.
+    """
     campaigns = mongo.database(settings)["campaigns"]
 
     def claim(session: "ClientSession | None") -> bool:
@@ -176,6 +179,7 @@ def _submit_workflow(campaign: Campaign, document: Document, settings: Settings)
         done = {"$set": {"state": "submitted"}}
         return campaigns.find_one_and_update(query, done, session=session) is not None
 
+    campaign = stored_campaign(document)
     flow = DiscoveryMaker().make(campaign, document["weights_sha256"])
     launchpad.submit(flow, settings, claim=claim)
 

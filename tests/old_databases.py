@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pccd_workflows.external import backup, launchpad, mongo
+from pccd_workflows.execution import backup, launchpad, mongo
 from pccd_workflows.settings import Settings
 
 FOLDER = Path(__file__).parent / "fixtures" / "databases"

@@ -18,7 +18,7 @@ from old_databases import (
 from pymongo import MongoClient
 
 from pccd_workflows.cli import main
-from pccd_workflows.external import launchpad, mongo
+from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.settings import Settings, get_settings
 
 CAMPAIGN = "quickstart"

@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobflow import Flow, Job, Response
+from pymatgen.core import Structure
 
+from pccd_workflows.analysis.kpaths import symmetric_cell
+from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import PccdError
 from pccd_workflows.core.storage import CrystalRef, Storage, load_crystals, store_crystals
-from pccd_workflows.engines import phonons as engine
-from pccd_workflows.engines.engine import Displacement, Task, Work, engine_of
+from pccd_workflows.engines.engine import Task, Work, engine_of
+from pccd_workflows.engines.phonons import compute_phonons, phonon_key, phonon_record
 from pccd_workflows.engines.records import Forces, Phonons, Relaxation
+from pccd_workflows.engines.supercells import displacements
 from pccd_workflows.jobs.common import CPU, GPU, assign, job_storage, named, plain_job
 from pccd_workflows.jobs.compute import compute_jobs
 from pccd_workflows.stages import phonons as stage
@@ -37,7 +41,9 @@ def start_phonons(
     return Response(output=len(starts), addition=Flow(starts)) if starts else 0
 
 
-def _start(campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: str | None) -> Job:
+def _start(
+    campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: MagneticOrdering | None
+) -> Job:
     """Return the first job of a crystal's phonons."""
     first = candidate_phonons(campaign_id, ref, section, ordering)
     first.update_metadata({"candidates": [ref.id]})
@@ -47,17 +53,22 @@ def _start(campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering:
 
 @plain_job
 def candidate_phonons(
-    campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: str | None = None
+    campaign_id: str,
+    ref: CrystalRef,
+    section: PhononsSection,
+    ordering: MagneticOrdering | None = None,
 ) -> Response[str] | str:
     """Compute one crystal's phonons, unless they are stored already; return the verdict."""
     with job_storage() as storage:
         (structure,) = load_crystals(storage, [ref])
-        key = engine.phonon_key(structure, section.level, section, ordering)
-        if (record := engine.stored_phonons(key, storage)) is not None:
-            return _settled(storage, campaign_id, ref, section, record, ordering)
-        if not engine_of(section.level).batched:
-            return Response(replace=_dft_phonons(campaign_id, ref, section, ordering))
-        record = engine.compute_phonons(structure, section, Work(storage, campaign_id))
+        key = phonon_key(structure, section.level, section, ordering)
+        if (record := stage.stored(key, storage)) is None:
+            if not engine_of(section.level).batched:
+                return Response(replace=_dft_phonons(campaign_id, ref, section, ordering))
+            work = Work(storage, campaign_id)
+            record = compute_phonons(structure, section.level, section, work)
+            if record.verdict != "error":
+                storage.put_result(key, "phonons", record.model_dump(mode="json"))
         return _settled(storage, campaign_id, ref, section, record, ordering)
 
 
@@ -65,12 +76,12 @@ def candidate_phonons(
 
 
 def _dft_phonons(
-    campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: str | None
+    campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: MagneticOrdering | None
 ) -> Flow:
     """Return the flow that brings a crystal to rest with DFT, then displaces its atoms."""
     with job_storage() as storage:
         (structure,) = load_crystals(storage, [ref])
-        whole = store_crystals(storage, [(ref.id, engine.symmetric_cell(structure))])
+        whole = store_crystals(storage, [(ref.id, symmetric_cell(structure))])
     task = Task("tight", "phonons", ordering=ordering)
     (tight,) = compute_jobs(whole, section.level, task, campaign_id=campaign_id)
     displaced = named(
@@ -88,7 +99,7 @@ def displace(
     ref: CrystalRef,
     tight_key: str,
     section: PhononsSection,
-    ordering: str | None,
+    ordering: MagneticOrdering | None,
 ) -> Response[str] | str:
     """Start a job for the forces of each displaced supercell, and the one that judges them.
 
@@ -99,17 +110,17 @@ def displace(
         if tight.verdict != "converged" or tight.structure is None:
             reason = f"No phonons: the relaxation is {tight.verdict}. {tight.reason or ''}"
             return _written(storage, campaign_id, ref, stage.failed(section, reason))
+        cell = _at_rest(tight)
         try:
-            cell, count = engine.cell_to_displace(tight, section)
+            moves = displacements(cell, section)
         except PccdError as error:
             return _written(storage, campaign_id, ref, stage.failed(section, str(error)))
         refs = store_crystals(storage, [(ref.id, cell)])
     jobs = []
-    for number in range(count):
-        moved = Displacement(number, section.min_length, section.displacement)
-        task = Task("forces", "phonons", displacement=moved)
+    for number, move in enumerate(moves, start=1):
+        task = Task("forces", "phonons", displacement=move)
         (forces,) = compute_jobs(refs, section.level, task, campaign_id=campaign_id)
-        jobs.append(named(forces, f"forces {number + 1}/{count} {section.level} {ref.id}"))
+        jobs.append(named(forces, f"forces {number}/{len(moves)} {section.level} {ref.id}"))
     keys = [forces.output for forces in jobs]
     verdict = named(
         judge_forces(campaign_id, ref, tight_key, keys, section, ordering),
@@ -127,17 +138,34 @@ def judge_forces(
     tight_key: str,
     force_keys: Sequence[str],
     section: PhononsSection,
-    ordering: str | None,
+    ordering: MagneticOrdering | None,
 ) -> Response[str] | str:
     """Judge a crystal by the forces of all its displaced supercells and store the verdict."""
     with job_storage() as storage:
         (structure,) = load_crystals(storage, [ref])
         tight = Relaxation.model_validate(storage.get_result(tight_key))
         forces = [Forces.model_validate(storage.get_result(key)) for key in force_keys]
-        record = engine.judge_displacements(tight, forces, section)
-        key = engine.phonon_key(structure, section.level, section, ordering)
+        record = phonon_record(
+            _at_rest(tight),
+            [one.forces for one in forces],
+            section.level,
+            section,
+            software_versions=tight.software,
+            seconds=tight.seconds + sum(one.seconds for one in forces),
+        )
+        key = phonon_key(structure, section.level, section, ordering)
         storage.put_result(key, "phonons", record.model_dump(mode="json"))
         return _settled(storage, campaign_id, ref, section, record, ordering)
+
+
+def _at_rest(tight: Relaxation) -> Structure:
+    """Return the cell at rest, its moments as site property ``magmom``."""
+    if tight.structure is None:
+        raise ValueError("the cell at rest has no structure")
+    cell = tight.structure.copy()
+    if moments := tight.settings.get("moments"):
+        cell.add_site_property("magmom", moments)
+    return cell
 
 
 def _settled(
@@ -146,7 +174,7 @@ def _settled(
     ref: CrystalRef,
     section: PhononsSection,
     record: Phonons,
-    ordering: str | None,
+    ordering: MagneticOrdering | None,
 ) -> Response[str] | str:
     """Write the verdict; where it is ambiguous, start the calculation that settles it."""
     verdict = _written(storage, campaign_id, ref, record)
