@@ -248,7 +248,7 @@ def _composition(row: Document) -> Composition:
 
 def _references(campaign: Campaign, rung: Rung) -> int:
     """Return how many competing phases a rung computes with DFT, at most."""
-    from pccd_workflows.jobs.references import recomputes
+    from pccd_workflows.stages.references import recomputes
 
     if not recomputes(campaign, rung):
         return 0

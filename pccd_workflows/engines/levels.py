@@ -130,7 +130,7 @@ LEVELS: dict[str, Level] = {
             "vasp",
             "uncorrected",
             "atomate2.vasp.flows.mp:MPGGADoubleRelaxStaticMaker",
-            package="atomate2",
+            package="pccd-workflows[vasp]",
             runs={
                 "relax": ("relax 1", "relax 2", "static"),
                 "tight": ("tight relax",),
@@ -159,7 +159,7 @@ LEVELS: dict[str, Level] = {
             "vasp",
             "as_computed",
             "atomate2.vasp.flows.mp:MPMetaGGADoubleRelaxStaticMaker",
-            package="atomate2",
+            package="pccd-workflows[vasp]",
             runs={
                 "relax": ("pre-relax", "relax", "static"),
                 "tight": ("tight relax",),

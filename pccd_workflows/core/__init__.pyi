@@ -1,0 +1,12 @@
+from .errors import DatabaseError as DatabaseError
+from .errors import InputError as InputError
+from .errors import MissingDependencyError as MissingDependencyError
+from .errors import PccdError as PccdError
+from .errors import StaleResultError as StaleResultError
+from .files import write_whole as write_whole
+from .intervals import bootstrapped as bootstrapped
+from .intervals import share as share
+from .optional import optional_imports as optional_imports
+from .resources import campaign_file as campaign_file
+from .resources import resource as resource
+from .resources import shipped_campaigns as shipped_campaigns

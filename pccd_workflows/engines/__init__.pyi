@@ -1,0 +1,15 @@
+from .levels import LEVELS as LEVELS
+from .levels import Level as Level
+from .levels import get_level as get_level
+from .phonons import phonon_flow as phonon_flow
+from .phonons import phonon_record as phonon_record
+from .phonons import supercell_matrix as supercell_matrix
+from .phonons import tight_cell as tight_cell
+from .potential import calculator as calculator
+from .potential import relax as relax
+from .potential import relax_atoms as relax_atoms
+from .potential import single_point as single_point
+from .potential import supported_elements as supported_elements
+from .records import Bands as Bands
+from .records import Phonons as Phonons
+from .records import Relaxation as Relaxation

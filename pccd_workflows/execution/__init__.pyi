@@ -1,0 +1,15 @@
+from .backup import back_up as back_up
+from .backup import restore as restore
+from .disk_results import DiskResults as DiskResults
+from .inspection import inspect_database as inspect_database
+from .launchpad import run_worker as run_worker
+from .launchpad import submit as submit
+from .mongo import database as database
+from .mongo import get_reference_set as get_reference_set
+from .mongo import get_result as get_result
+from .mongo import job_store as job_store
+from .mongo import put_reference_set as put_reference_set
+from .mongo import put_result as put_result
+from .queue import launch_lines as launch_lines
+from .queue import read_template as read_template
+from .stores import memory_store as memory_store
