@@ -29,6 +29,8 @@ Purpose = Literal["candidate", "reference", "phonons"]
 """``candidate``: stopped by a spent budget, its result is the candidate's record in a stage.
 ``reference``: a competing phase; ``phonons``: a step on the way to a verdict. Both go on whatever
 was spent: without them, verdicts would be wrong."""
+OPTIONAL: tuple[TaskKind, ...] = ("bands",)
+"""Kinds of tasks whose loss holds no candidate back."""
 Category = Literal["gpu", "cpu"]
 """Which workers an engine needs."""
 
@@ -90,6 +92,11 @@ class Task:
     def label(self) -> str:
         """What the table of costs calls it."""
         return "reference" if self.purpose == "reference" else self.kind
+
+    @property
+    def optional(self) -> bool:
+        """Whether a candidate goes on without it."""
+        return self.kind in OPTIONAL
 
     def as_dict(self) -> Document:
         """Return the task as jobflow stores it."""
