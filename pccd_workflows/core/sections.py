@@ -35,12 +35,13 @@ FOLDER = "folder"
 """Key of the validation context under which the campaign file's folder stands."""
 
 
-def _from_folder(path: Path, info: ValidationInfo) -> Path:
+def from_folder(path: Path, info: ValidationInfo) -> Path:
+    """Return a path as seen from the campaign file's folder, where one is being read."""
     folder = (info.context or {}).get(FOLDER)
     return path if folder is None else (folder / path.expanduser()).resolve()
 
 
-CampaignPath = Annotated[Path, AfterValidator(_from_folder)]
+CampaignPath = Annotated[Path, AfterValidator(from_folder)]
 """A path in a campaign file; a relative one is taken from the file's folder."""
 
 

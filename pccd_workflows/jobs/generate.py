@@ -41,7 +41,8 @@ def sample_documents(
     campaign: Campaign, indices: Sequence[int], weights_sha256: str
 ) -> Iterator[dict[str, Any]]:
     """Sample crystals and yield one document each, as soon as its batch is done."""
-    from pccd_workflows.generators.pccd.cells import SampleRequest, draw_elements
+    from pccd_workflows.generators.elements import draw_elements
+    from pccd_workflows.generators.pccd.cells import SampleRequest
     from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
     from pccd_workflows.generators.pccd.sample import sample_clouds
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.checkpoint import (
     ModelInfo,
     check_weights,
@@ -147,7 +148,7 @@ class PccdGenerator:
 
     def generate(self, indices: Sequence[int]) -> Iterator[Generated]:
         """Yield samples, batch by batch."""
-        from pccd_workflows.generators.pccd.cells import SampleRequest, draw_elements
+        from pccd_workflows.generators.pccd.cells import SampleRequest
 
         options = self.options
         requests = [

@@ -1,0 +1,150 @@
+"""The first stage: crystals from the sources of a campaign; what is made is never made again."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from pymatgen.core import Structure
+
+from pccd_workflows.campaign import Campaign, NumberedSource
+from pccd_workflows.core.errors import StaleResultError
+from pccd_workflows.core.plain_structures import plain_structure
+from pccd_workflows.core.storage import StageRow, Storage, structure_key
+from pccd_workflows.generators.protocol import Generated
+from pccd_workflows.generators.registry import open_generator
+from pccd_workflows.generators.request import Generation
+
+STAGE = "generate"
+BATCH = 32
+"""Crystals that are stored together, as many as the model samples together: what a kill costs."""
+
+T = TypeVar("T")
+
+
+def source_versions(campaign: Campaign) -> list[str]:
+    """Return the version of each source now, in order: hashes of weights and of files."""
+    return [open_generator(options).info().version for options in campaign.asked]
+
+
+def run(
+    campaign: Campaign,
+    start: int,
+    stop: int,
+    storage: Storage,
+    *,
+    versions: Sequence[str] = (),
+    job: str | None = None,
+) -> int:
+    """Make what is missing of samples `start` to `stop` - 1 and store it batch by batch.
+
+    Parameters
+    ----------
+    campaign, storage
+        What is made, and where it goes.
+    start, stop
+        Numbers of the samples in the campaign; they may belong to several sources.
+    versions
+        Of the sources when the campaign was submitted (see `source_versions`), in order; not
+        checked if left out.
+    job
+        uuid of the job.
+
+    Returns
+    -------
+    int
+        The samples that were made; those stored before do not count.
+
+    Raises
+    ------
+    StaleResultError
+        A source is not what it was when the campaign was submitted.
+    InputError
+        A source cannot do what is asked.
+    """
+    rows = storage.rows(campaign.campaign_id, STAGE, indices=(start, stop))
+    done = {row.index for row in rows}
+    made = 0
+    for source in campaign.sources:
+        first, end = max(start, source.start), min(stop, source.stop)
+        missing = [index for index in range(first, end) if index not in done]
+        if not missing:
+            continue
+        for batch in _batches(_made(campaign, source, missing, versions), BATCH):
+            _store(campaign, source, batch, storage, job)
+            made += len(batch)
+    return made
+
+
+def _made(
+    campaign: Campaign, source: NumberedSource, missing: Sequence[int], versions: Sequence[str]
+) -> Iterator[Generated]:
+    generator = open_generator(source.options)
+    if versions and generator.info().version != versions[source.number]:
+        name = getattr(source.options, "model", source.options.source)
+        raise StaleResultError(
+            f"Source {name!r} has changed since campaign {campaign.campaign_id} was submitted; "
+            "restore its weights or files, or submit the campaign under another name."
+        )
+    return generator.generate([index - source.start for index in missing])
+
+
+def _store(
+    campaign: Campaign,
+    source: NumberedSource,
+    batch: Sequence[Generated],
+    storage: Storage,
+    job: str | None,
+) -> None:
+    """Store structures before the rows that name them: a kill in between loses rows, no key."""
+    keys = {g.index: structure_key(g.structure) for g in batch if g.structure is not None}
+    storage.put_structures({keys[g.index]: g.structure for g in batch if g.structure is not None})
+    storage.put_rows(
+        [
+            _row(campaign, source.start + g.index, g.generation, keys.get(g.index), job)
+            for g in batch
+        ]
+    )
+
+
+def _row(
+    campaign: Campaign, index: int, generation: Generation, key: str | None, job: str | None
+) -> StageRow:
+    return StageRow(
+        campaign_id=campaign.campaign_id,
+        candidate_id=campaign.candidate_id(index),
+        index=index,
+        stage=STAGE,
+        record=generation.model_dump(mode="json"),
+        key=key,
+        goes_on=key is not None,
+        rank=float(index),
+        job=job,
+    )
+
+
+def row_of_sample(document: dict[str, Any]) -> tuple[StageRow, Structure | None]:
+    """Return what a document of the collection ``samples`` of earlier versions says now.
+
+    Such a document has _id (candidate_id), campaign_id, index, generation (a `Generation`) and
+    structure (a pymatgen dictionary or None); the structure is to be stored under the row's key.
+    """
+    structure = plain_structure(document["structure"]) if document["structure"] else None
+    generation = Generation.model_validate(document["generation"])
+    key = None if structure is None else structure_key(structure)
+    row = StageRow(
+        campaign_id=document["campaign_id"],
+        candidate_id=document["_id"],
+        index=document["index"],
+        stage=STAGE,
+        record=generation.model_dump(mode="json"),
+        key=key,
+        goes_on=key is not None,
+        rank=float(document["index"]),
+    )
+    return row, structure
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
