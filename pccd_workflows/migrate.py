@@ -20,10 +20,10 @@ from pccd_workflows.core.storage import Document, StageRow, Storage, structure_k
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.execution.mongo_storage import MongoStorage
-from pccd_workflows.generators.request import Generation
 from pccd_workflows.operations import stored_campaign, submit_workflow
 from pccd_workflows.query import to_candidate
 from pccd_workflows.settings import Settings
+from pccd_workflows.stages.generate import row_of_sample
 from pccd_workflows.stages.hull import Stability
 
 TOGETHER = 100
@@ -154,26 +154,10 @@ def _convert_samples(campaign_id: str, storage: Storage, database: Any) -> None:
     for sample in database["samples"].find({"campaign_id": campaign_id}):
         if sample["index"] in written:
             continue
-        found = sample["structure"]
-        structure = None if found is None else Structure.from_dict(found)
-        key = None if structure is None else structure_key(structure)
-        if structure is not None and key is not None:
-            storage.put_structures({key: structure})
-        generation = Generation.model_validate(sample["generation"])
-        storage.put_rows(
-            [
-                StageRow(
-                    campaign_id=campaign_id,
-                    candidate_id=sample["_id"],
-                    index=sample["index"],
-                    stage="generate",
-                    record=generation.model_dump(mode="json"),
-                    key=key,
-                    goes_on=structure is not None,
-                    formula=structure and structure.composition.reduced_formula,
-                )
-            ]
-        )
+        row, structure = row_of_sample(sample)
+        if structure is not None:
+            storage.put_structures({row.ref.key: structure})
+        storage.put_rows([row])
 
 
 def _rows(
