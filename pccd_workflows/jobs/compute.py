@@ -9,6 +9,7 @@ from typing import Any
 from jobflow import CURRENT_JOB, Flow, Job, Response
 from pymatgen.core import Structure
 
+from pccd_workflows.campaign import index_of
 from pccd_workflows.core.errors import OutOfMemory
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import (
@@ -30,8 +31,7 @@ from pccd_workflows.engines.engine import (
 from pccd_workflows.engines.levels import Level
 from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.engines.supercells import displaced_cell
-from pccd_workflows.execution.storage import current_storage
-from pccd_workflows.jobs.common import OPTIONAL, assign, task_job
+from pccd_workflows.jobs.common import OPTIONAL, assign, job_storage, task_job
 from pccd_workflows.settings import get_settings
 
 RESTARTABLE = "restartable"
@@ -118,7 +118,20 @@ def compute(
     """
     changed = restart or {}
     start = Restart(bool(changed.get("from_contcar")), dict(changed.get("incar") or {}))
-    work = Work(current_storage(), campaign_id, start)
+    with job_storage() as storage:
+        return _compute(
+            refs, level, task, Work(storage, campaign_id, start), continuations, restart
+        )
+
+
+def _compute(
+    refs: list[CrystalRef],
+    level: str,
+    task: Task,
+    work: Work,
+    continuations: int,
+    restart: dict[str, Any] | None,
+) -> Response[Any] | str | int:
     of = level_for(level, task)
     output: str | int = len(refs)
     for number, (ref, crystal) in enumerate(
@@ -132,13 +145,18 @@ def compute(
             if continuations >= get_settings().vasp_continuations:
                 raise
             again = compute(
-                refs, level, task, campaign_id, continuations=continuations + 1, restart=restart
+                refs,
+                level,
+                task,
+                work.campaign_id,
+                continuations=continuations + 1,
+                restart=restart,
             )
             return Response(replace=_next_job(again, ref, structure, of, task, work))
         except OutOfMemory:
             if len(refs) - number == 1:
                 raise
-            return _halved(refs[number:], of, task, campaign_id)
+            return _halved(refs[number:], of, task, work.campaign_id)
         if isinstance(found, Response):
             return found
         output = found if task.purpose != "candidate" else output
@@ -161,7 +179,7 @@ def _next(
             return Response(output=document, replace=following)
         record = engine.finished(of, structure, task, work.storage)
     if task.purpose == "candidate":
-        _tell(ref, of, task, record, work)
+        _tell(ref, structure, of, task, record, work)
     return engine.key(of, structure, task)
 
 
@@ -187,23 +205,24 @@ def _halved(
     return Response(replace=Flow(jobs, output=[job.output for job in jobs]))
 
 
-def _tell(ref: CrystalRef, of: Level, task: Task, record: Record, work: Work) -> None:
+def _tell(
+    ref: CrystalRef, start: Structure, of: Level, task: Task, record: Record, work: Work
+) -> None:
     """Write what a stage says of a candidate, and the structure it leaves it with."""
-    structure = getattr(record, "structure", None)
     usable = isinstance(record, Relaxation) and record.usable
-    key = structure_key(structure) if usable else None
-    if key is not None:
+    structure = record.structure if isinstance(record, Relaxation) else None
+    key = ref.key if structure is None else structure_key(structure)
+    if structure is not None:
         work.storage.put_structures({key: structure})
-    job = CURRENT_JOB.job
     row = StageRow(
         campaign_id=work.campaign_id or "",
         candidate_id=ref.id,
-        index=int(ref.id.rpartition("-")[2]),
+        index=index_of(ref.id),
         stage=f"{task.kind}:{of.name}",
         record=record.model_dump(mode="json"),
         key=key,
         goes_on=usable,
-        job=None if job is None else job.uuid,
+        formula=start.composition.reduced_formula,
     )
     work.storage.put_rows([row])
 
