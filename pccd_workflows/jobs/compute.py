@@ -30,8 +30,7 @@ from pccd_workflows.engines.engine import (
 from pccd_workflows.engines.levels import Level
 from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.engines.supercells import displaced_cell
-from pccd_workflows.execution.storage import current_storage
-from pccd_workflows.jobs.common import OPTIONAL, assign, task_job
+from pccd_workflows.jobs.common import OPTIONAL, assign, job_storage, task_job
 from pccd_workflows.settings import get_settings
 
 RESTARTABLE = "restartable"
@@ -118,31 +117,35 @@ def compute(
     """
     changed = restart or {}
     start = Restart(bool(changed.get("from_contcar")), dict(changed.get("incar") or {}))
-    work = Work(current_storage(), campaign_id, start)
-    of = level_for(level, task)
-    output: str | int = len(refs)
-    for number, (ref, crystal) in enumerate(
-        zip(refs, load_crystals(work.storage, refs), strict=True)
-    ):
-        displacement = task.displacement
-        structure = crystal if displacement is None else displaced_cell(crystal, displacement)
-        try:
-            found = _next(ref, structure, of, task, work)
-        except WalltimeReached:
-            if continuations >= get_settings().vasp_continuations:
-                raise
-            again = compute(
-                refs, level, task, campaign_id, continuations=continuations + 1, restart=restart
-            )
-            return Response(replace=_next_job(again, ref, structure, of, task, work))
-        except OutOfMemory:
-            if len(refs) - number == 1:
-                raise
-            return _halved(refs[number:], of, task, campaign_id)
-        if isinstance(found, Response):
-            return found
-        output = found if task.purpose != "candidate" else output
-    return output
+    of, keys = level_for(level, task), []
+    with job_storage() as storage:
+        work = Work(storage, campaign_id, start)
+        for number, (ref, crystal) in enumerate(
+            zip(refs, load_crystals(storage, refs), strict=True)
+        ):
+            try:
+                found = _next(ref, _start(crystal, task), of, task, work)
+            except WalltimeReached:
+                if continuations >= get_settings().vasp_continuations:
+                    raise
+                arguments = {"continuations": continuations + 1, "restart": restart}
+                again = compute(refs, level, task, campaign_id, **arguments)
+                return Response(
+                    replace=_next_job(again, ref, _start(crystal, task), of, task, work)
+                )
+            except OutOfMemory:
+                if len(refs) - number == 1:
+                    raise
+                return _halved(refs[number:], of, task, campaign_id)
+            if isinstance(found, Response):
+                return found
+            keys.append(found)
+    return len(refs) if task.purpose == "candidate" else keys[0]
+
+
+def _start(crystal: Structure, task: Task) -> Structure:
+    """Return what of a stored crystal a task takes."""
+    return crystal if task.displacement is None else displaced_cell(crystal, task.displacement)
 
 
 def _next(
@@ -189,12 +192,10 @@ def _halved(
 
 def _tell(ref: CrystalRef, of: Level, task: Task, record: Record, work: Work) -> None:
     """Write what a stage says of a candidate, and the structure it leaves it with."""
-    structure = getattr(record, "structure", None)
-    usable = isinstance(record, Relaxation) and record.usable
-    key = structure_key(structure) if usable else None
-    if key is not None:
+    structure = record.structure if isinstance(record, Relaxation) and record.usable else None
+    key = None if structure is None else structure_key(structure)
+    if structure is not None and key is not None:
         work.storage.put_structures({key: structure})
-    job = CURRENT_JOB.job
     row = StageRow(
         campaign_id=work.campaign_id or "",
         candidate_id=ref.id,
@@ -202,8 +203,8 @@ def _tell(ref: CrystalRef, of: Level, task: Task, record: Record, work: Work) ->
         stage=f"{task.kind}:{of.name}",
         record=record.model_dump(mode="json"),
         key=key,
-        goes_on=usable,
-        job=None if job is None else job.uuid,
+        goes_on=structure is not None,
+        formula=None if structure is None else structure.composition.reduced_formula,
     )
     work.storage.put_rows([row])
 

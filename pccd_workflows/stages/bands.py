@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def cells(campaign: "Campaign", rung: "Rung", storage: Storage) -> list[CrystalRef]:
     """Store the cells whose bands a rung asks for, spins as their runs start; return them."""
-    from pccd_workflows.engines.vasp_bands import magnetic_cell
+    from pccd_workflows.engines.vasp import magnetic_cell
 
     ordering = campaign.generate.conditions.magnetic_ordering
     kept = list(storage.rows(campaign.campaign_id, f"hull:{rung.level}", goes_on=True))
