@@ -25,14 +25,17 @@ from pccd_workflows.core.errors import (
     MissingDependencyError,
     PccdError,
 )
+from pccd_workflows.core.storage import Results
 from pccd_workflows.engines.engine import Task, Work, engine_of, forces, relax
 from pccd_workflows.engines.geometry import text_key
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.potential import EFFORT, relaxation_key, software
-from pccd_workflows.engines.records import Phonons
+from pccd_workflows.engines.records import Forces, Phonons, Relaxation
+from pccd_workflows.engines.shared import read_result
 from pccd_workflows.engines.supercells import (
     PhononSettings,
     displaced_cells,
+    displacements,
     supercell_matrix,
     with_displacements,
 )
@@ -66,12 +69,10 @@ def _at_rest(structure: Structure, level: str, work: Work) -> Structure:
     return found.structure
 
 
-def compute_phonons(
-    structure: Structure, level: str, settings: PhononSettings, work: Work
-) -> Phonons:
-    """Relax a crystal tightly and judge it by its phonons, in this process; nothing is done twice.
+def compute_phonons(structure: Structure, settings: PhononSettings, work: Work) -> Phonons:
+    """Return the phonon verdict of a crystal: stored already, or computed now in this process.
 
-    What cannot be computed of the crystal is a verdict ``error``.
+    What cannot be computed of the crystal is a verdict ``error``, which is not stored.
 
     Raises
     ------
@@ -80,7 +81,10 @@ def compute_phonons(
     MachineFault
         The machine failed, not the crystal.
     """
-    began = time.monotonic()
+    level, began = settings.level, time.monotonic()
+    key = phonon_key(structure, level, settings)
+    if (stored := stored_phonons(key, work.storage)) is not None:
+        return stored
     try:
         tight = tight_cell(structure, level, work)
         found = [forces(cell, level, work).forces for cell in displaced_cells(tight, settings)]
@@ -88,30 +92,67 @@ def compute_phonons(
         raise
     except PccdError as error:
         return Phonons(
-            level=level,
-            verdict="error",
-            reason=str(error),
-            tolerance=settings.tolerance_thz,
-            seconds=round(time.monotonic() - began, 3),
+            level=level, verdict="error", reason=str(error), tolerance=settings.tolerance_thz
         )
-    return phonon_record(
-        tight,
-        found,
-        level,
-        settings,
-        software_versions=software(get_level(level)),
-        seconds=round(time.monotonic() - began, 3),
-    )
+    record = phonon_record(tight, found, settings, software_versions=software(get_level(level)))
+    record = record.model_copy(update={"seconds": round(time.monotonic() - began, 3)})
+    work.storage.put_result(key, "phonons", record.model_dump(mode="json"))
+    return record
+
+
+def stored_phonons(key: str, results: Results) -> Phonons | None:
+    """Return the verdict stored under a `phonon_key`; None if there is none that can be read."""
+    return read_result(results, key, Phonons)
+
+
+def cell_to_displace(tight: Relaxation, settings: PhononSettings) -> tuple[Structure, int]:
+    """Return the cell whose atoms are displaced, moments as site property, and how often.
+
+    tight: the relaxation that brought it to rest.
+
+    Raises
+    ------
+    PccdError
+        The supercell would be too large, or there is no cell.
+    """
+    if tight.structure is None:
+        raise PccdError(f"No phonons: the relaxation is {tight.verdict}. {tight.reason or ''}")
+    cell = tight.structure.copy()
+    if moments := tight.settings.get("moments"):
+        cell.add_site_property("magmom", moments)
+    return cell, len(displacements(cell, settings))
+
+
+def judge_displacements(
+    tight: Relaxation, found: Sequence[Forces], settings: PhononSettings
+) -> Phonons:
+    """Judge a crystal by the forces in its displaced supercells.
+
+    Parameters
+    ----------
+    tight
+        The relaxation that brought it to rest.
+    found
+        Forces in each of the displaced cells, in their order.
+
+    Raises
+    ------
+    PccdError
+        There is no cell, or the number of forces does not fit.
+    """
+    cell, _ = cell_to_displace(tight, settings)
+    of_cells = [one.forces for one in found]
+    record = phonon_record(cell, of_cells, settings, software_versions=tight.software)
+    seconds = tight.seconds + sum(one.seconds for one in found)
+    return record.model_copy(update={"seconds": seconds})
 
 
 def phonon_record(
     tight: Structure,
     of_cells: Sequence[ArrayLike],
-    level: str,
     settings: PhononSettings,
     *,
     software_versions: Mapping[str, str],
-    seconds: float = 0.0,
 ) -> Phonons:
     """Judge a crystal by the forces in its displaced supercells.
 
@@ -120,11 +161,9 @@ def phonon_record(
     tight
         Primitive cell at rest.
     of_cells
-        Forces, one (n, 3) array for each of its `displacements`, in their order, eV/Å.
+        Forces, one (n, 3) array for each of its `displaced_cells`, in their order, eV/Å.
     software_versions
         Of what computed the forces.
-    seconds
-        Wall time of the whole calculation, s.
 
     Raises
     ------
@@ -137,15 +176,14 @@ def phonon_record(
         raise PccdError(f"There are forces for {len(of_cells)} of {len(cells)} displacements.")
     phonon.forces = np.array(of_cells)
     phonon.produce_force_constants()
+    plain = Structure(tight.lattice, [s.specie.symbol for s in tight], tight.frac_coords)
     return _judged(
         phonon,
-        _standard_path(tight),
-        level,
+        _standard_path(plain),
         settings,
-        supercell_matrix=supercell_matrix(tight, settings.min_length).tolist(),
+        supercell_matrix=supercell_matrix(plain, settings.min_length).tolist(),
         n_displacements=len(cells),
         software={**software_versions, "phonopy": version("phonopy")},
-        seconds=seconds,
     )
 
 
@@ -184,9 +222,7 @@ def _standard_path(primitive: Structure) -> BandPath:
     return BandPath(np.concatenate(lines), np.concatenate(distances), legs, labels)
 
 
-def _judged(
-    phonon: "Phonopy", path: BandPath, level: str, settings: PhononSettings, **facts: Any
-) -> Phonons:
+def _judged(phonon: "Phonopy", path: BandPath, settings: PhononSettings, **facts: Any) -> Phonons:
     """Judge a crystal by its force constants, with the acoustic sum rule imposed on them.
 
     Force constants from finite displacements break translation invariance a little: float32 noise
@@ -204,7 +240,7 @@ def _judged(
     if verdict.verdict == "stable" and residual is not None:
         verdict = _distrust(verdict, residual, tolerance)
     return Phonons(
-        level=level,
+        level=settings.level,
         verdict=verdict.verdict,
         reason=verdict.reason,
         min_frequency=verdict.min_frequency,

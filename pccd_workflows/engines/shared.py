@@ -1,5 +1,8 @@
 """What engines share: how results are stored, and tasks of a single run."""
 
+from typing import TypeVar
+
+from pydantic import BaseModel
 from pymatgen.core import Structure
 
 from pccd_workflows.core.records import Record
@@ -7,6 +10,8 @@ from pccd_workflows.core.storage import Results
 from pccd_workflows.engines.engine import Task
 from pccd_workflows.engines.levels import Level, TaskKind
 from pccd_workflows.engines.records import Bands, Forces, Relaxation, SinglePoint
+
+M = TypeVar("M", bound=BaseModel)
 
 RESULTS: dict[TaskKind, tuple[str, type[Record]]] = {
     "relax": ("relaxation", Relaxation),
@@ -19,14 +24,19 @@ RESULTS: dict[TaskKind, tuple[str, type[Record]]] = {
 
 
 def stored_record(results: Results, key: str, task: Task) -> Record | None:
-    """Return the result of a task that is stored under its key; None if there is none.
+    """Return the result of a task that is stored under its key; None if there is none."""
+    _, kind = RESULTS[task.kind]
+    return read_result(results, key, kind)
 
-    One that cannot be read, damaged or of an older version, is forgotten.
+
+def read_result(results: Results, key: str, kind: type[M]) -> M | None:
+    """Return what is stored under a key; None if there is nothing.
+
+    What cannot be read, damaged or of an older version, is forgotten.
     """
     stored = results.get_result(key)
     if stored is None:
         return None
-    _, kind = RESULTS[task.kind]
     try:
         return kind.model_validate(stored)
     except (ValueError, KeyError, TypeError, AttributeError):  # pydantic's, pymatgen's

@@ -23,6 +23,10 @@ class PhononSettings(Protocol):
     """How phonons are computed; a campaign's section has these fields."""
 
     @property
+    def level(self) -> str:
+        """Of theory."""
+
+    @property
     def min_length(self) -> float:
         """Supercell lengths at least, Å."""
 
@@ -141,8 +145,8 @@ def with_displacements(tight: Structure, min_length: float, distance: float) -> 
     from phonopy import Phonopy
     from pymatgen.io.phonopy import get_phonopy_structure
 
-    matrix = supercell_matrix(tight, min_length)
     plain = Structure(tight.lattice, [s.specie.symbol for s in tight], tight.frac_coords)
+    matrix = supercell_matrix(plain, min_length)
     # rows are vectors here, columns in phonopy
     phonon = Phonopy(get_phonopy_structure(plain), matrix.T, primitive_matrix=np.eye(3))
     phonon.generate_displacements(distance=distance)

@@ -9,7 +9,6 @@ from typing import Any
 from jobflow import CURRENT_JOB, Flow, Job, Response
 from pymatgen.core import Structure
 
-from pccd_workflows.campaign import index_of
 from pccd_workflows.core.errors import OutOfMemory
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import (
@@ -118,49 +117,35 @@ def compute(
     """
     changed = restart or {}
     start = Restart(bool(changed.get("from_contcar")), dict(changed.get("incar") or {}))
+    of, keys = level_for(level, task), []
     with job_storage() as storage:
-        return _compute(
-            refs, level, task, Work(storage, campaign_id, start), continuations, restart
-        )
+        work = Work(storage, campaign_id, start)
+        for number, (ref, crystal) in enumerate(
+            zip(refs, load_crystals(storage, refs), strict=True)
+        ):
+            try:
+                found = _next(ref, _start(crystal, task), of, task, work)
+            except WalltimeReached:
+                if continuations >= get_settings().vasp_continuations:
+                    raise
+                arguments = {"continuations": continuations + 1, "restart": restart}
+                again = compute(refs, level, task, campaign_id, **arguments)
+                return Response(
+                    replace=_next_job(again, ref, _start(crystal, task), of, task, work)
+                )
+            except OutOfMemory:
+                if len(refs) - number == 1:
+                    raise
+                return _halved(refs[number:], of, task, campaign_id)
+            if isinstance(found, Response):
+                return found
+            keys.append(found)
+    return len(refs) if task.purpose == "candidate" else keys[0]
 
 
-def _compute(
-    refs: list[CrystalRef],
-    level: str,
-    task: Task,
-    work: Work,
-    continuations: int,
-    restart: dict[str, Any] | None,
-) -> Response[Any] | str | int:
-    of = level_for(level, task)
-    output: str | int = len(refs)
-    for number, (ref, crystal) in enumerate(
-        zip(refs, load_crystals(work.storage, refs), strict=True)
-    ):
-        displacement = task.displacement
-        structure = crystal if displacement is None else displaced_cell(crystal, displacement)
-        try:
-            found = _next(ref, structure, of, task, work)
-        except WalltimeReached:
-            if continuations >= get_settings().vasp_continuations:
-                raise
-            again = compute(
-                refs,
-                level,
-                task,
-                work.campaign_id,
-                continuations=continuations + 1,
-                restart=restart,
-            )
-            return Response(replace=_next_job(again, ref, structure, of, task, work))
-        except OutOfMemory:
-            if len(refs) - number == 1:
-                raise
-            return _halved(refs[number:], of, task, work.campaign_id)
-        if isinstance(found, Response):
-            return found
-        output = found if task.purpose != "candidate" else output
-    return output
+def _start(crystal: Structure, task: Task) -> Structure:
+    """Return what of a stored crystal a task takes."""
+    return crystal if task.displacement is None else displaced_cell(crystal, task.displacement)
 
 
 def _next(
@@ -179,7 +164,7 @@ def _next(
             return Response(output=document, replace=following)
         record = engine.finished(of, structure, task, work.storage)
     if task.purpose == "candidate":
-        _tell(ref, structure, of, task, record, work)
+        _tell(ref, of, task, record, work)
     return engine.key(of, structure, task)
 
 
@@ -205,24 +190,21 @@ def _halved(
     return Response(replace=Flow(jobs, output=[job.output for job in jobs]))
 
 
-def _tell(
-    ref: CrystalRef, start: Structure, of: Level, task: Task, record: Record, work: Work
-) -> None:
+def _tell(ref: CrystalRef, of: Level, task: Task, record: Record, work: Work) -> None:
     """Write what a stage says of a candidate, and the structure it leaves it with."""
-    usable = isinstance(record, Relaxation) and record.usable
-    structure = record.structure if isinstance(record, Relaxation) else None
-    key = ref.key if structure is None else structure_key(structure)
-    if structure is not None:
+    structure = record.structure if isinstance(record, Relaxation) and record.usable else None
+    key = None if structure is None else structure_key(structure)
+    if structure is not None and key is not None:
         work.storage.put_structures({key: structure})
     row = StageRow(
         campaign_id=work.campaign_id or "",
         candidate_id=ref.id,
-        index=index_of(ref.id),
+        index=int(ref.id.rpartition("-")[2]),
         stage=f"{task.kind}:{of.name}",
         record=record.model_dump(mode="json"),
         key=key,
-        goes_on=usable,
-        formula=start.composition.reduced_formula,
+        goes_on=structure is not None,
+        formula=None if structure is None else structure.composition.reduced_formula,
     )
     work.storage.put_rows([row])
 

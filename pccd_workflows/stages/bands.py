@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def cells(campaign: "Campaign", rung: "Rung", storage: Storage) -> list[CrystalRef]:
     """Store the cells whose bands a rung asks for, spins as their runs start; return them."""
-    from pccd_workflows.engines.vasp.bands import magnetic_cell
+    from pccd_workflows.engines.vasp import magnetic_cell
 
     kept = list(storage.rows(campaign.campaign_id, f"hull:{rung.level}", goes_on=True))
     crystals = load_crystals(storage, [row.ref for row in kept])

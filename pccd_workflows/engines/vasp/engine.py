@@ -25,7 +25,7 @@ from pccd_workflows.engines.engine import (
     Work,
 )
 from pccd_workflows.engines.levels import Level, TaskKind
-from pccd_workflows.engines.shared import put_record, stored_record
+from pccd_workflows.engines.shared import put_record, read_result, stored_record
 from pccd_workflows.engines.vasp import results as found
 from pccd_workflows.engines.vasp.inputs import check_ready, run_key, task_key, with_moments
 from pccd_workflows.engines.vasp.results import VaspRun, diverged
@@ -128,14 +128,10 @@ class Vasp:
         key = self.key(level, structure, task)
         runs: list[VaspRun] = []
         for number in range(len(self.runs(level, task))):
-            stored = results.get_result(run_key(key, number))
-            if stored is None:
+            done = read_result(results, run_key(key, number), VaspRun)
+            if done is None:
                 break
-            try:
-                runs.append(VaspRun.model_validate(stored))
-            except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or older
-                results.drop_results([run_key(key, number)])
-                break
+            runs.append(done)
         return runs
 
 

@@ -12,6 +12,7 @@ from pymatgen.core import Structure
 
 from pccd_workflows.analysis.magnetism import MagneticOrdering, starting_moments
 from pccd_workflows.core.errors import InputError, MissingDependencyError
+from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.engines.engine import Task
 from pccd_workflows.engines.geometry import content_key, structure_content, text_key
 from pccd_workflows.engines.levels import Level
@@ -135,7 +136,8 @@ def check_command(command: str) -> None:
 def maker_of(level: Level, name: str) -> Any:
     """Return atomate2's maker of a run."""
     module, _, factory = level.calculator.partition(":")
-    whole = getattr(importlib.import_module(module), factory)()
+    with optional_imports(f"Level {level.name!r}"):
+        whole = getattr(importlib.import_module(module), factory)()
     first, second = whole.relax_maker.relax_maker1, whole.relax_maker.relax_maker2
     makers = dict(zip(level.runs["relax"], (first, second, whole.static_maker), strict=True))
     if name in makers:
