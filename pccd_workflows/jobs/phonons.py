@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobflow import Flow, Job, Response
-from pymatgen.core import Structure
 
 from pccd_workflows.analysis.kpaths import symmetric_cell
 from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import PccdError
 from pccd_workflows.core.storage import CrystalRef, Storage, load_crystals, store_crystals
-from pccd_workflows.engines.engine import Task, Work, engine_of
-from pccd_workflows.engines.phonons import compute_phonons, phonon_key, phonon_record
+from pccd_workflows.engines import phonons as engine
+from pccd_workflows.engines.engine import Displacement, Task, Work, engine_of
 from pccd_workflows.engines.records import Forces, Phonons, Relaxation
-from pccd_workflows.engines.supercells import displacements
 from pccd_workflows.jobs.common import CPU, GPU, assign, job_storage, named, plain_job
 from pccd_workflows.jobs.compute import compute_jobs
 from pccd_workflows.stages import phonons as stage
@@ -63,14 +61,12 @@ def candidate_phonons(
     """Compute one crystal's phonons, unless they are stored already; return the verdict."""
     with job_storage() as storage:
         (structure,) = load_crystals(storage, [ref])
-        key = phonon_key(structure, section.level, section, ordering)
-        if (record := stage.stored(key, storage)) is None:
-            if not engine_of(section.level).batched:
-                return Response(replace=_dft_phonons(campaign_id, ref, section, ordering))
-            work = Work(storage, campaign_id)
-            record = compute_phonons(structure, section.level, section, work)
-            if record.verdict != "error":
-                storage.put_result(key, "phonons", record.model_dump(mode="json"))
+        key = engine.phonon_key(structure, section.level, section, ordering)
+        if (record := engine.stored_phonons(key, storage)) is not None:
+            return _settled(storage, campaign_id, ref, section, record, ordering)
+        if not engine_of(section.level).batched:
+            return Response(replace=_dft_phonons(campaign_id, ref, section, ordering))
+        record = engine.compute_phonons(structure, section, Work(storage, campaign_id))
         return _settled(storage, campaign_id, ref, section, record, ordering)
 
 
@@ -112,17 +108,17 @@ def displace(
         if tight.verdict != "converged" or tight.structure is None:
             reason = f"No phonons: the relaxation is {tight.verdict}. {tight.reason or ''}"
             return _written(storage, campaign_id, ref, stage.failed(section, reason))
-        cell = _at_rest(tight)
         try:
-            moves = displacements(cell, section)
+            cell, count = engine.cell_to_displace(tight, section)
         except PccdError as error:
             return _written(storage, campaign_id, ref, stage.failed(section, str(error)))
         refs = store_crystals(storage, [(ref.id, cell)])
     jobs = []
-    for number, move in enumerate(moves, start=1):
-        task = Task("forces", "phonons", displacement=move)
+    for number in range(count):
+        moved = Displacement(number, section.min_length, section.displacement)
+        task = Task("forces", "phonons", displacement=moved)
         (forces,) = compute_jobs(refs, section.level, task, campaign_id=campaign_id)
-        jobs.append(named(forces, f"forces {number}/{len(moves)} {section.level} {ref.id}"))
+        jobs.append(named(forces, f"forces {number + 1}/{count} {section.level} {ref.id}"))
     keys = [forces.output for forces in jobs]
     verdict = named(
         judge_forces(campaign_id, ref, tight_key, keys, section, ordering),
@@ -147,27 +143,10 @@ def judge_forces(
         (structure,) = load_crystals(storage, [ref])
         tight = Relaxation.model_validate(storage.get_result(tight_key))
         forces = [Forces.model_validate(storage.get_result(key)) for key in force_keys]
-        record = phonon_record(
-            _at_rest(tight),
-            [one.forces for one in forces],
-            section.level,
-            section,
-            software_versions=tight.software,
-            seconds=tight.seconds + sum(one.seconds for one in forces),
-        )
-        key = phonon_key(structure, section.level, section, ordering)
+        record = engine.judge_displacements(tight, forces, section)
+        key = engine.phonon_key(structure, section.level, section, ordering)
         storage.put_result(key, "phonons", record.model_dump(mode="json"))
         return _settled(storage, campaign_id, ref, section, record, ordering)
-
-
-def _at_rest(tight: Relaxation) -> Structure:
-    """Return the cell at rest, its moments as site property ``magmom``."""
-    if tight.structure is None:
-        raise ValueError("the cell at rest has no structure")
-    cell = tight.structure.copy()
-    if moments := tight.settings.get("moments"):
-        cell.add_site_property("magmom", moments)
-    return cell
 
 
 def _settled(

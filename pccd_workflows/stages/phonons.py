@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pccd_workflows.core.sections import Section
 from pccd_workflows.core.storage import CrystalRef, StageRow, Storage
@@ -63,18 +63,6 @@ def store(storage: Storage, campaign_id: str, ref: CrystalRef, record: Phonons) 
     generated = next(r for r in storage.rows_of(campaign_id, [ref.id]) if r.stage == "generate")
     row = generated.following(f"phonons:{record.level}", record, goes_on=record.verdict == "stable")
     storage.put_rows([replace(row, key=ref.key)])
-
-
-def stored(key: str, storage: Storage) -> Phonons | None:
-    """Return a stored verdict; None if there is none that this version can read."""
-    document = storage.get_result(key)
-    if document is None:
-        return None
-    try:
-        return Phonons.model_validate(document)
-    except ValidationError:
-        storage.drop_results([key])
-        return None
 
 
 def failed(section: PhononsSection, reason: str) -> Phonons:
