@@ -1,6 +1,7 @@
 """What a user does with a campaign: check, submit, follow, resume. Repeatable after any kill."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pccd_workflows import stages
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.collect import Collector
+from pccd_workflows.collect import Collector, reached
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.engines.engine import engine_of
@@ -18,6 +19,7 @@ from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.registry import open_generator
 from pccd_workflows.jobs.common import CPU, GPU, OPTIONAL
 from pccd_workflows.pipeline import DiscoveryMaker
+from pccd_workflows.query import to_candidate
 from pccd_workflows.settings import Settings
 from pccd_workflows.stages.generate import source_versions
 from pccd_workflows.stages.relax import stage_before
@@ -280,12 +282,15 @@ def funnel(campaign: Campaign, settings: Settings) -> list[FunnelCount]:
         {"$unwind": "$reached"},
         {"$group": {"_id": "$reached", "number": {"$sum": 1}}},
     ]
-    rows = mongo.database(settings)["candidates"].aggregate(pipeline)
-    counts = {row["_id"]: row["number"] for row in rows}
+    candidates = mongo.database(settings)["candidates"]
+    counts = Counter({row["_id"]: row["number"] for row in candidates.aggregate(pipeline)})
+    older = {"campaign_id": campaign.campaign_id, "reached": {"$exists": False}}
+    for document in candidates.find(older, {"_id": 0}):
+        counts.update(reached(campaign, to_candidate(document).records))
     steps: list[FunnelCount] = []
     for step in stages.funnel(campaign):
         out_of = steps[-1].reached if steps else campaign.n_samples
-        steps.append(FunnelCount(step.label, counts.get(step.key, 0), out_of))
+        steps.append(FunnelCount(step.label, counts[step.key], out_of))
     return steps
 
 

@@ -15,13 +15,8 @@ from old_databases import (
 )
 
 from pccd_workflows.cli import main
-<<<<<<< HEAD
-from pccd_workflows.execution import launchpad, mongo
-from pccd_workflows.settings import Settings, get_settings
-=======
 from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.settings import Settings
->>>>>>> fixtures
 
 CAMPAIGN = "quickstart"
 SHIPPED_SET = "prototypes-Mg-Mn-O-chgnet-789388b570"
@@ -94,10 +89,48 @@ def test_a_finished_campaign_has_its_status(capsys, finished):
         phonon_stable,
     ]
     assert_same_ledger(ledger_of(finished), LEDGER, READ_AGAIN)
-    # the same again from nothing but the stored outputs of the jobs
+
+
+def test_a_migrated_campaign_is_folded_from_its_rows(capsys, finished):
+    said = json.loads(pccd(capsys, "db", "migrate", "--dry-run", "--json"))
+    (step,) = said["steps"]
+    assert (step["candidates"], step["unfinished"], said["backup"]) == (len(LEDGER), 0, None)
+    assert mongo.database(finished)["stage_records"].count_documents({}) == 0
+    said = json.loads(pccd(capsys, "db", "migrate", "--json"))
+    assert said["steps"] == [step]
+    assert (Path(said["backup"]) / "manifest.json").is_file()
+    assert "nothing to migrate" in pccd(capsys, "db", "migrate")
     mongo.database(finished)["candidates"].delete_many({})
-    pccd(capsys, "campaign", "status", CAMPAIGN)
+    status = json.loads(pccd(capsys, "campaign", "status", CAMPAIGN, "--json"))
+    assert status["jobs"] == {"COMPLETED": 23}
     assert_same_ledger(ledger_of(finished), LEDGER, READ_AGAIN)
+
+
+def test_a_campaign_under_living_workers_is_not_migrated(capsys, settings, monkeypatch):
+    load_database(HALF_RUN, settings)
+    launches = mongo.database(settings)["launches"]
+    alive = {"$set": {"fworker.name": launchpad.worker_name()}}
+    launches.update_many({"state": "RUNNING"}, alive)
+    with pytest.raises(SystemExit) as ended:
+        main(["db", "migrate"])
+    assert ended.value.code == 2
+    assert "relax chgnet 2/3" in capsys.readouterr().err
+    (campaign,) = mongo.database(settings)["campaigns"].find()
+    assert campaign["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("campaign", "resume", CAMPAIGN), ("worker",)], ids=lambda words: words[0]
+)
+def test_a_campaign_of_an_older_version_is_not_run_before(capsys, settings, arguments):
+    load_database(HALF_RUN, settings)
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments])
+    assert ended.value.code == 2
+    assert "pccd db migrate" in capsys.readouterr().err
+    (campaign,) = mongo.database(settings)["campaigns"].find()
+    states = launchpad.campaign_states(settings, campaign["_id"])
+    assert states == {"COMPLETED": 10, "RUNNING": 1, "READY": 1, "WAITING": 3}
 
 
 def test_finished_candidates_are_listed(capsys, finished):
@@ -164,16 +197,18 @@ def test_a_half_run_campaign_is_resumed(capsys, settings, tmp_path, monkeypatch)
     states = launchpad.campaign_states(settings, campaign["_id"])
     assert states == {"COMPLETED": 10, "RUNNING": 1, "READY": 1, "WAITING": 3}
 
-    out = pccd(capsys, "campaign", "resume", CAMPAIGN, "--workers", "1")
+    said = json.loads(pccd(capsys, "db", "migrate", "--json"))
+    assert [step["unfinished"] for step in said["steps"]] == [5]
+    pccd(capsys, "campaign", "resume", CAMPAIGN, "--workers", "1")
 
-    assert "1 lost and 0 failed jobs are ready again" in out
-    assert launchpad.campaign_states(settings, campaign["_id"]) == {"COMPLETED": 23}
+    assert set(launchpad.campaign_states(settings, campaign["_id"])) == {"COMPLETED"}
     assert_same_ledger(ledger_of(settings), expected_ledger(HALF_RUN), RELAXED_AGAIN)
     # three relaxations were stored and stay as they are; three more follow, two of the phonons
     for name, rows in before.items():
         now = by_id(database[name])
         assert {key: now[key] for key in rows} == rows
     kinds = Counter(row["kind"] for row in database["results"].find())
-    assert kinds == Counter(relaxation=8, phonons=1)
-    assert database["costs"].count_documents({}) == 8
+    assert (kinds["relaxation"], kinds["phonons"]) == (8, 1)
+    relaxed = {"run": "relax", "plan": "relax"}
+    assert database["costs"].count_documents(relaxed) == 6
     assert list(tmp_path.glob("*.html"))
