@@ -170,14 +170,10 @@ def estimate(
 
 def expected_crystal(campaign: Campaign) -> Crystal:
     """Return the crystal that a campaign's samples are on average, by what was asked for."""
-    request, conditions = campaign.generate, campaign.generate.conditions
+    conditions = campaign.asked[0].asked_conditions()
     if conditions.composition is not None:
         return describe(Composition(conditions.composition))
-    if request.draw is not None:
-        symbols = [*request.draw.elements, *request.draw.always]
-    else:
-        sets = request.element_sets or [request.elements or []]
-        symbols = [symbol for elements in sets for symbol in elements]
+    symbols = campaign.elements
     mean = sum(map(valence_electrons, symbols)) / len(symbols)
     atoms = conditions.n_sites or TYPICAL_ATOMS
     return Crystal(atoms, atoms * mean)
@@ -192,7 +188,7 @@ def estimate_campaign(campaign: Campaign, settings: "Settings | None") -> list[E
     from pccd_workflows.execution import costs
 
     database = _database(settings)
-    found, most = [], campaign.generate.samples
+    found, most = [], campaign.n_samples
     for rung in campaign.rungs:
         most = min(most, rung.budget.candidates or most)
         crystals: Sequence[Crystal] = [expected_crystal(campaign)] * most
@@ -252,8 +248,8 @@ def _references(campaign: Campaign, rung: Rung) -> int:
 
     if not recomputes(campaign, rung):
         return 0
-    request = campaign.generate
-    systems = 1 if request.elements is not None else len(request.element_sets or [0])
+    sets = [getattr(source, "element_sets", None) or [0] for source in campaign.asked]
+    systems = 1 if campaign.chemsys is not None else sum(map(len, sets))
     return rung.budget.references * systems
 
 

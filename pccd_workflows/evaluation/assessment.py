@@ -352,7 +352,7 @@ def _batch_requests(
     name: str, samples: int, conditions: Conditions | None
 ) -> tuple[list["SampleRequest"], int]:
     """Return what a campaign file of flows/ asks for, and its seed."""
-    from pccd_workflows.generators.pccd.cells import draw_elements
+    from pccd_workflows.generators.elements import draw_elements
 
     generate = load_campaign(resource("flows", f"{name}.yaml")).generate
     asked = [draw_elements(generate, i) for i in range(samples)]

@@ -34,8 +34,10 @@ def start_phonons(
         return 0
     with job_storage() as storage:
         refs = [row.ref for row in stage.choose(campaign, storage)]
-    ordering = campaign.generate.conditions.magnetic_ordering
-    starts = [_start(campaign.campaign_id, ref, section, ordering) for ref in refs]
+    starts = [
+        _start(campaign.campaign_id, ref, section, campaign.conditions(ref.id).magnetic_ordering)
+        for ref in refs
+    ]
     return Response(output=len(starts), addition=Flow(starts)) if starts else 0
 
 
