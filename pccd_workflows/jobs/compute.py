@@ -10,6 +10,7 @@ from typing import Any
 from jobflow import CURRENT_JOB, Flow, Job, Response
 from pymatgen.core import Structure
 
+from pccd_workflows.campaign import index_of
 from pccd_workflows.core.errors import OutOfMemory, PccdError
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import (
@@ -197,7 +198,7 @@ class _Step:
         row = StageRow(
             campaign_id=self.work.campaign_id or "",
             candidate_id=self.ref.id,
-            index=int(self.ref.id.rpartition("-")[2]),
+            index=index_of(self.ref.id),
             stage=f"{self.task.kind}:{self.level.name}",
             record=record.model_dump(mode="json"),
             key=key,
