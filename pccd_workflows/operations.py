@@ -12,7 +12,7 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.collect import Collector, reached
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
-from pccd_workflows.engines.engine import engine_of
+from pccd_workflows.engines.engine import Task, engine_of, level_for
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
@@ -71,6 +71,9 @@ def preflight(campaign: Campaign, settings: Settings) -> list[str]:
     for name in levels_of(campaign):
         level = get_level(name)
         engine_of(level).check(level, campaign.elements, settings)
+    for rung in campaign.rungs:
+        if rung.band_structure:  # of a level of one's own that could not be asked before
+            level_for(rung.level, Task("bands"))
     path = campaign.references.path
     if path is not None and not path.exists():
         raise InputError(f"references.path: there is no file or folder {path}.")

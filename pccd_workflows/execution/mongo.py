@@ -324,12 +324,18 @@ def check_schema_version(doc: Document, what: str) -> None:
 
 
 def get_result(db: Database[Document], key: str) -> Document | None:
-    """Return the result stored under the content address `key`, waiting out an outage."""
+    """Return the result stored under the content address `key`, waiting out an outage.
+
+    A damaged one is forgotten, so that it is computed again.
+    """
     doc = survive_outage(lambda: db.results.find_one({"_id": key}))
     if doc is None:
         return None
+    result = doc.get("result")
+    if not (isinstance(result, dict) and isinstance(doc.get("schema_version"), int)):
+        drop_results(db, [key])
+        return None
     check_schema_version(doc, f"Result {key}")
-    result: Document = doc["result"]
     return result
 
 

@@ -9,8 +9,10 @@ import pytest
 from jobflow import Flow, JobConfig, OnMissing
 
 from pccd_workflows.cli import main
+from pccd_workflows.core.storage import CrystalRef
+from pccd_workflows.engines.engine import Task
 from pccd_workflows.execution import launchpad, mongo, reruns
-from pccd_workflows.jobs import dft
+from pccd_workflows.jobs.compute import compute_jobs
 
 CAMPAIGN = "table-0123456789"
 
@@ -114,7 +116,7 @@ def test_incar_tags_reach_vasp_runs_only(capsys, settings):
     (failure,) = reruns.job_failures(settings)
     refused = reruns.rerun(settings, [failure], incar={"ALGO": "All"}).refused
     assert "no VASP run" in refused[failure.fw_id]
-    run = dft.dft_run("no crystal", "vasp/mp-gga", None)
+    (run,) = compute_jobs([CrystalRef("c-3", "no crystal")], "vasp/mp-gga", Task("relax"))
     run.update_metadata({"campaign_id": CAMPAIGN, "candidates": ["c-3"]})
     launchpad.submit(run, settings)
     launchpad.run_worker(settings)

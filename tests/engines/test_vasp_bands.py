@@ -7,24 +7,23 @@ from pathlib import Path
 import pytest
 from jobflow import Flow
 from pymatgen.core import Lattice, Structure
-from vasp_fixture import inject, use_standin
+from vasp_fixture import engine_jobs, inject, use_standin
 
 from pccd_workflows import operations
 from pccd_workflows.analysis.kpaths import path_name
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import CandidateDoc, Crystal, StageOutput
+from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.cli import main
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
-from pccd_workflows.engines import vasp
+from pccd_workflows.engines.engine import Task, engine_of
+from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Bands
-from pccd_workflows.engines.vasp_bands import RunBands, band_gap, magnetic_cell
+from pccd_workflows.engines.vasp.bands import RunBands, band_gap, magnetic_cell
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.generators.request import Generation
-from pccd_workflows.jobs.bands import start_bands
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.query import find_candidate
-from pccd_workflows.stages.rung import Rung
 
 GGA, R2SCAN = "vasp/mp-gga", "vasp/mp-r2scan"
 
@@ -53,19 +52,11 @@ def standin(settings, tmp_path, monkeypatch):
 
 def submit(settings, structure: Structure, level: str, ordering: str | None = None) -> str:
     """Submit what follows a rung that kept one crystal; return the campaign's id."""
-    rung = Rung(level=level, band_structure=True)
-    conditions = {"magnetic_ordering": ordering}
-    generate = {"elements": ["Mg", "Mn", "O"], "conditions": conditions}
-    data = {"name": "bands", "generate": generate, "rungs": [rung]}
-    campaign = Campaign.model_validate(data)
-    kept = StageOutput(
-        stage=f"hull:{level}", survivors=[Crystal(candidate_id="c-0", structure=structure)]
-    )
-    flow = Flow([start_bands(campaign, rung, kept)])
-    flow.update_metadata({"campaign_id": campaign.campaign_id})
-    mongo.ensure_indexes(mongo.database(settings))
+    cells = {"c-0": magnetic_cell(structure, ordering)}
+    flow = Flow(engine_jobs(settings, cells, level, Task("bands"), "bands-0"))
+    flow.update_metadata({"campaign_id": "bands-0"})
     launchpad.submit(flow, settings)
-    return campaign.campaign_id
+    return "bands-0"
 
 
 def record(settings) -> Bands:
@@ -266,7 +257,8 @@ def test_an_antiferromagnet_keeps_its_magnetic_cell():
     from pymatgen.symmetry.bandstructure import HighSymmKpath
 
     assert HighSymmKpath(antiferromagnetic).prim.matches(antiferromagnetic)
-    keys = {vasp.plan_key(c, GGA, "bands", None) for c in (cell, antiferromagnetic)}
+    cells = (cell, antiferromagnetic)
+    keys = {engine_of(GGA).key(get_level(GGA), c, Task("bands")) for c in cells}
     assert len(keys) == 2
 
 
