@@ -52,10 +52,10 @@ SUPERSEDED = {
     "generated_trajectories.zip": "generated_crystals.extxyz",
 }
 """MatterGen writes the same crystals twice, and each of them at every step."""
-_COMPRESSIONS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
-    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),  # type: ignore[return-value]
-    ".bz2": bz2.BZ2File,  # type: ignore[dict-item]
-    ".xz": lzma.LZMAFile,  # type: ignore[dict-item]
+_COMPRESSIONS: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
 }
 _WRAPPED = re.compile(r'\s*(\{\s*"entries"\s*:\s*)?\[')
 _SEPARATORS = re.compile(r"[\s,]*")

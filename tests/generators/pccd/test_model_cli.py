@@ -52,7 +52,7 @@ def test_sample_writes_cifs(capsys, tmp_path):
     [
         (("model", "info", "tinny"), "no trained model"),
         (("model", "sample", "--model", "tiny", "--elements", "Na,Xx"), "Xx"),
-        (("model", "sample", "--model", "tiny", "--elements", "Na,O"), "never seen O"),
+        (("model", "sample", "--model", "tiny", "--elements", "Na,O"), "was not trained on O"),
         (("model", "sample", "--model", "tiny", "--elements", "Na", "--sampler", "x"), "sampler"),
         (("model", "train", "none.yaml"), "no training file"),
         (("model", "evaluate", "tiny", "--data", "none.npz"), "no dataset"),
