@@ -248,7 +248,9 @@ def _of_archive(path: Path, where: str) -> Iterator[Entry]:
 
 
 def _is_member(name: str) -> bool:
-    return not any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
+    """Return whether a member is none of the files that systems hide in archives."""
+    parts = (part for part in Path(name).parts if part != "..")
+    return not any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 def _damaged(name: str, where: str, reason: str, error_class: str = "unreadable") -> Entry:

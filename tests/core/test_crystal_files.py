@@ -167,8 +167,8 @@ HALF = Structure(Lattice.cubic(3), [{"Mg": 0.5, "Mn": 0.5}], [[0] * 3])
         ("a.xyz", "Na 0 0 0\n", "does not begin with a number of atoms", "unreadable"),
         ("a.json", json.dumps({**SALT.as_dict(), "lattice": {"matrix": SALT.lattice.matrix.tolist(),
          "pbc": [True, True, False]}}), "not periodic in three", "not_periodic"),
-        ("a.json", '{"lattice": [[4,0,0],[0,4,0],[0,0,4]], "species": ["H"], "frac_coords": [[NaN,0,0]]}',
-         "not finite", "not_finite"),
+        ("a.json", json.dumps({"lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "species": ["H"],
+         "frac_coords": [[float("nan"), 0, 0]]}), "not finite", "not_finite"),
         ("a.csv", csv_of(["{'a': __import__('os')}"]), "", "unreadable"),
     ],
 )  # fmt: skip
