@@ -15,6 +15,9 @@ from pccd_workflows.matching.settings import MatcherSettings
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pccd_workflows.campaign import Campaign
 
 Crystals = Mapping[str, Structure]
@@ -192,10 +195,16 @@ def _in_imported_set(name: str, crystals: Crystals, compared: Compared) -> dict[
 
 def _in_training(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]:
     from pccd_workflows.generators.pccd.checkpoint import find_model
-    from pccd_workflows.generators.pccd.training_index import in_training, load_training_index
+    from pccd_workflows.generators.pccd.training_index import load_training_index
 
     model = compared.campaign.generate.model
-    index = load_training_index(find_model(model, get_settings()))
+    return match_training(crystals, load_training_index(find_model(model, get_settings())))
+
+
+def match_training(crystals: Crystals, index: "NDArray[np.int64] | None") -> dict[str, SetNovelty]:
+    """Look crystals up in a model's training index; None if it ships none."""
+    from pccd_workflows.generators.pccd.training_index import in_training
+
     method = "same reduced formula, space group and number of sites in the primitive cell"
     if index is None:
         unknown = SetNovelty(known=None, method=method, note="the model ships no training index")
