@@ -29,7 +29,7 @@ MAX_ENERGY = 1.0
 
 
 def batches_page(result: Mapping[str, Any]) -> str:
-    """Return a self-contained page of the seed's batches, as `evaluation.measure_batches` has them, in JSON."""
+    """Return a self-contained page of the seed's batches: the JSON of `measure_batches`."""
     table, parts = result["table_2"], []
     batches = [row["batch"] for row in table["rows"] if row["batch"] in result]
     for name in batches:
