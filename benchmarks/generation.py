@@ -27,7 +27,8 @@ from command import run
 from pccd_workflows.campaign import load_campaign
 from pccd_workflows.core.resources import resource
 from pccd_workflows.evaluation.crystals import decoded
-from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells, draw_elements
+from pccd_workflows.generators.elements import draw_elements
+from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
 from pccd_workflows.generators.pccd.checkpoint import ModelInfo, find_model, load_model
 from pccd_workflows.generators.pccd.config import load_train_config
 from pccd_workflows.generators.pccd.denoiser import build_denoiser

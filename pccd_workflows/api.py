@@ -174,9 +174,9 @@ def discover(  # noqa: PLR0913
     from pccd_workflows.settings import get_settings
 
     campaign = _campaign(what, samples, seed, level, energy_above_hull)
-    info = preflight(campaign, get_settings())
+    versions = preflight(campaign, get_settings())
     storage = MemoryStorage() if folder is None else FolderStorage(Path(folder))
-    flow = (maker or DiscoveryMaker()).make(campaign, info.weights_sha256)
+    flow = (maker or DiscoveryMaker()).make(campaign, versions)
     failures: list[str] = []
     with (
         tempfile.TemporaryDirectory(prefix="pccd-") as scratch,

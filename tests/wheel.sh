@@ -18,6 +18,11 @@ export PCCD_MONGOD_PORT
 
 "$python" -m build --outdir "$work/dist" "$clone" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
 wheel=$(echo "$work"/dist/*.whl)
+(cd "$clone" && git ls-files pccd_workflows db_config flows model) | "$python" -c '
+import re, sys, zipfile
+wanted = [n for n in sys.stdin.read().split() if not re.search(r"^model/.*/(figures/|metrics.json)", n)]
+inside = {re.sub("^pccd_workflows/resources/", "", n) for n in zipfile.ZipFile(sys.argv[1]).namelist()}
+assert wanted and set(wanted) <= inside, sorted(set(wanted) - inside)' "$wheel"
 "$python" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --no-compile --constraint "$clone/constraints.txt" "$wheel[workflow]"
 

@@ -117,9 +117,11 @@ def resume(
     `pccd job undo` takes the rerun of a failed job back as long as it has not started.
     """
     from pccd_workflows import operations
+    from pccd_workflows.migrate import check_migrated
 
     settings = _settings() if dry_run else _with_database(_settings())
     document = operations.campaign_document(operations.check_reference(name), settings)
+    check_migrated(settings, document["_id"])
     _raise_budgets(document, core_hours, settings, dry_run=dry_run)
     if dry_run:
         progress = operations.progress(document["_id"], settings)

@@ -68,7 +68,7 @@ def examine(settings: "Settings") -> list[Check]:
     """Return the outcome of every check."""
     checks: list[Callable[[Settings], Check]] = [
         *(check_python, check_threads, check_folder, check_database, check_fireworks),
-        *(check_model, check_chgnet, check_sevenn, check_mp_api, check_mp_key),
+        *(check_files, check_model, check_chgnet, check_sevenn, check_mp_api, check_mp_key),
         *(check_atomate2, check_vasp, check_potcars, check_gpaw, check_slurm),
     ]
     return [check(settings) for check in checks]
@@ -173,6 +173,18 @@ def _mongod(settings: "Settings") -> Path:
     from pccd_workflows.execution import mongod
 
     return mongod.find_mongod(settings)
+
+
+def check_files(settings: "Settings") -> Check:  # noqa: ARG001
+    """Where the shipped campaign files, models and cluster templates are."""
+    from pccd_workflows.core.resources import resource
+
+    try:
+        folders = [resource("db_config"), resource("flows"), resource("model")]
+    except PccdError as error:
+        return Check("shipped files", False, str(error), "install again", needed=True)
+    found = f"{', '.join(folder.name for folder in folders)} in {folders[0].parent}"
+    return Check("shipped files", True, found, needed=True)
 
 
 def check_model(settings: "Settings") -> Check:

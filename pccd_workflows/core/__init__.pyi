@@ -7,6 +7,12 @@ from .files import write_whole as write_whole
 from .intervals import bootstrapped as bootstrapped
 from .intervals import share as share
 from .optional import optional_imports as optional_imports
+from .reference_set import ReferenceEntry as ReferenceEntry
+from .reference_set import ReferenceSet as ReferenceSet
 from .resources import campaign_file as campaign_file
 from .resources import resource as resource
 from .resources import shipped_campaigns as shipped_campaigns
+from .storage import CrystalRef as CrystalRef
+from .storage import Storage as Storage
+from .storage import load_crystals as load_crystals
+from .storage import store_crystals as store_crystals

@@ -26,6 +26,7 @@ from pccd_workflows.evaluation.shares import (
     rows_of,
     shares_of,
 )
+from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.request import Conditions
 
@@ -140,8 +141,6 @@ def batch_requests(
     name: str, samples: int, conditions: Conditions | None = None
 ) -> tuple[list["SampleRequest"], int]:
     """Return what a campaign file of flows/ asks for, and its seed."""
-    from pccd_workflows.generators.pccd.cells import draw_elements
-
     generate = load_campaign(resource("flows", f"{name}.yaml")).generate
     asked = [draw_elements(generate, i) for i in range(samples)]
     return requests_for(asked, conditions or generate.conditions), generate.seed

@@ -218,7 +218,7 @@ def judge_novelty(crystals: Mapping[str, "Structure"], known: Yardstick) -> dict
         formulas = {crystal.composition.reduced_formula for crystal in crystals.values()}
         sets["references"] = match_known(crystals, KnownCrystals(known.references(formulas)))
     if known.index is not None:
-        sets["training"] = match_training(crystals, known.index)
+        sets["training"] = match_training(crystals, [known.index])
     return {
         name: Novelty(
             duplicate_of=duplicates.get(name),

@@ -1,10 +1,8 @@
 """A potential whose results lie on disk by their content: nothing is computed twice."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
 from pymatgen.core import Structure
 
 from pccd_workflows.core.storage import Storage
@@ -53,16 +51,9 @@ class StoredPotential:
 
     def phonons(self, structure: Structure) -> Phonons:
         """Return the phonon verdict of a crystal."""
-        from pccd_workflows.engines.phonons import compute_phonons, phonon_key
+        from pccd_workflows.engines.phonons import compute_phonons
 
-        section = PhononsSection(level=self.level)
-        key = phonon_key(structure, self.level, section)
-        if (stored := self.storage.get_result(key)) is not None:
-            with suppress(ValidationError):  # of an older version: computed again
-                return Phonons.model_validate(stored)
-        record = compute_phonons(structure, self.level, section, Work(self.storage))
-        self.storage.put_result(key, "phonons", record.model_dump(mode="json"))
-        return record
+        return compute_phonons(structure, PhononsSection(level=self.level), Work(self.storage))
 
 
 def stored_potential(level: str, settings: "Settings") -> StoredPotential:

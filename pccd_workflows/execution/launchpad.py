@@ -285,6 +285,29 @@ def release(opened: AtomicLaunchPad, launch_id: int, why: str) -> int | None:
     return opened.atomically(put_back)
 
 
+def running_jobs(settings: Settings) -> list[str]:
+    """Return the names of the jobs that living workers run."""
+    opened = launchpad(settings)
+    dead = set(find_dead(opened, None))
+    running = opened.fireworks.find({"state": "RUNNING"}, {"name": 1, "launches": 1})
+    return [row["name"] for row in running if not dead.intersection(row["launches"][-1:])]
+
+
+def delete_workflows(settings: Settings, campaign_id: str) -> None:
+    """Delete the workflows of a campaign, with their fireworks and launches."""
+    opened = launchpad(settings)
+    rows = opened.fireworks.find(of_campaign(campaign_id), {"fw_id": 1, "launches": 1})
+    fireworks = [(row["fw_id"], row["launches"]) for row in rows]
+    ids = [fw_id for fw_id, _ in fireworks]
+
+    def delete() -> None:
+        opened.workflows.delete_many({"nodes": {"$in": ids}})
+        opened.launches.delete_many({"fw_id": {"$in": ids}})
+        opened.fireworks.delete_many({"fw_id": {"$in": ids}})
+
+    opened.atomically(delete)
+
+
 def _worker_killer() -> Document:
     text = (
         f"WorkerDied: {MAX_DEATHS} workers died while they ran this job "

@@ -1,13 +1,9 @@
-from .files import read_crystals as read_crystals
-from .files import read_optimade as read_optimade
 from .materials_project import fetch_reference_set as fetch_reference_set
+from .options import References as References
 from .reference_files import load_reference_set as load_reference_set
 from .reference_files import read_reference_set as read_reference_set
 from .reference_files import shipped_reference_set as shipped_reference_set
 from .reference_files import write_reference_set as write_reference_set
-from .reference_set import ReferenceEntry as ReferenceEntry
-from .reference_set import References as References
-from .reference_set import ReferenceSet as ReferenceSet
 from .sets import import_known_set as import_known_set
 from .sets import list_known_sets as list_known_sets
 from .snapshots import MemorySnapshot as MemorySnapshot

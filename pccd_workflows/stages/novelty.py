@@ -197,19 +197,23 @@ def _in_training(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty
     from pccd_workflows.generators.pccd.checkpoint import find_model
     from pccd_workflows.generators.pccd.training_index import load_training_index
 
-    model = compared.campaign.generate.model
-    return match_training(crystals, load_training_index(find_model(model, get_settings())))
+    models, settings = compared.campaign.models, get_settings()
+    found = [load_training_index(find_model(model, settings)) for model in models]
+    note = "the model ships no training index" if found else "no source was trained"
+    return match_training(crystals, [index for index in found if index is not None], note=note)
 
 
-def match_training(crystals: Crystals, index: "NDArray[np.int64] | None") -> dict[str, SetNovelty]:
-    """Look crystals up in a model's training index; None if it ships none."""
+def match_training(
+    crystals: Crystals, indices: "Sequence[NDArray[np.int64]]", *, note: str | None = None
+) -> dict[str, SetNovelty]:
+    """Look crystals up in the training indices of models; without any, `note` says why."""
     from pccd_workflows.generators.pccd.training_index import in_training
 
     method = "same reduced formula, space group and number of sites in the primitive cell"
-    if index is None:
-        unknown = SetNovelty(known=None, method=method, note="the model ships no training index")
+    if not indices:
+        unknown = SetNovelty(known=None, method=method, note=note)
         return dict.fromkeys(crystals, unknown)
     return {
-        name: SetNovelty(known=in_training(crystal, index), method=method)
+        name: SetNovelty(known=any(in_training(crystal, i) for i in indices), method=method)
         for name, crystal in crystals.items()
     }

@@ -50,7 +50,8 @@ def test_the_whole_examination(bare, settings, monkeypatch):
     }
     needed = {name for name, row in checks.items() if row["needed"]}
     assert needed == {
-        *("Python", "data folder", "database", "FireWorks", "model", "potential chgnet")
+        *("Python", "data folder", "database", "FireWorks"),
+        *("shipped files", "model", "potential chgnet"),
     }
     assert told["ok"] == all(checks[name]["ok"] for name in needed)
     assert result.exit_code == (0 if told["ok"] else 1)

@@ -19,12 +19,10 @@ SOURCE = Path(pccd_workflows.__file__).parent
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """Folder of a package as a wheel holds it, with one model."""
-    core = tmp_path / "pccd_workflows" / "core"
-    core.mkdir(parents=True)
-    (core.parent / "__init__.py").touch()
-    for name in ("__init__", "errors", "resources"):
-        shutil.copy(SOURCE / "core" / f"{name}.py", core)
-    (core.parent / "resources" / "model" / "other").mkdir(parents=True)
+    package = tmp_path / "pccd_workflows"
+    shutil.copytree(SOURCE / "core", package / "core")
+    (package / "__init__.py").touch()
+    (package / "resources" / "model" / "other").mkdir(parents=True)
     return tmp_path
 
 

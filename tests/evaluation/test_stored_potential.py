@@ -11,7 +11,6 @@ from pymatgen.core import Lattice, Structure
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.levels import LEVELS, Level
 from pccd_workflows.engines.potential import relaxation_key
-from pccd_workflows.evaluation import stored_potential as module
 from pccd_workflows.evaluation.stored_potential import StoredPotential, stored_potential
 from pccd_workflows.execution.memory import FolderStorage
 from pccd_workflows.settings import Settings
@@ -112,7 +111,8 @@ def test_phonons_need_no_database_and_are_computed_once(tmp_path, monkeypatch):
     first = potential(tmp_path).phonons(copper)
     assert first.verdict == "stable"
     assert first.n_displacements == 1
-    monkeypatch.setattr(module, "Work", None)
+    for name in ("relax", "forces"):
+        monkeypatch.setattr(f"pccd_workflows.engines.potential.{name}", None)
     assert potential(tmp_path).phonons(copper) == first
 
 

@@ -1,5 +1,4 @@
 from .cells import SampleRequest as SampleRequest
-from .cells import draw_elements as draw_elements
 from .checkpoint import ModelInfo as ModelInfo
 from .checkpoint import find_model as find_model
 from .checkpoint import load_model as load_model
