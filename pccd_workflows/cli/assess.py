@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,15 @@ import typer
 
 from pccd_workflows.cli.sampler import takes_sampler
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.generators.pccd.sampler import Sampler
 
 if TYPE_CHECKING:
-    from pccd_workflows.evaluation.stability import Progress
+    from pccd_workflows.core.intervals import Estimate
+    from pccd_workflows.evaluation.batches import SeedTable
+    from pccd_workflows.evaluation.model_and_data import ModelAndData
+    from pccd_workflows.evaluation.rediscovery import Rediscovered
+    from pccd_workflows.known.phases import ToldPhases
 
 NAME = typer.Argument(..., help="A folder of model/, or a path")
 DATA = typer.Option(..., help="Known crystals (JSON lines): novelty and competing phases")
@@ -41,24 +46,19 @@ def batches(
 
     What is relaxed stays on disk: interrupted at any moment, the same command goes on.
     """
-    from pccd_workflows.evaluation.assessment import (
-        BATCHES,
-        batches_part,
-        known_for,
-        potential_judge,
-    )
+    from pccd_workflows.evaluation.batches import BATCHES, measure_batches
     from pccd_workflows.generators.request import Conditions
 
     chosen = [f"seed-batch-{part.strip()}" for part in only.split(",")]
     if unknown := sorted(set(chosen) - set(BATCHES)):
         raise InputError(f"--only: there is no {unknown[0]}; use 1,2,3.")
     asked = None if energy_above_hull is None else Conditions(energy_above_hull=energy_above_hull)
-    model, folder, settings = _loaded(name, data)
+    loaded = _loaded(name, data)
     with progress(quiet=as_json) as show:
-        judge = potential_judge(data, level, settings, progress=show) if relax else None
-        result = batches_part(
-            model,
-            known_for(folder, data, judge=judge),
+        judge = loaded.judge(level, show) if relax else None
+        result = measure_batches(
+            loaded.model,
+            loaded.yardstick(judge),
             samples=samples,
             sampler=sampler,
             batches=chosen,
@@ -68,12 +68,12 @@ def batches(
         from pccd_workflows.core.files import write_whole
         from pccd_workflows.report.generation import batches_page
 
-        write_whole(report, batches_page(result))
-    header = {"model": model.info.name, "weights_sha256": model.info.weights_sha256}
+        write_whole(report, batches_page(result.as_json()))
     if as_json:
-        typer.echo(json.dumps({**header, "samples": samples, **result}, indent=2))
+        content = {**loaded.header, "samples": samples, **result.as_json()}
+        typer.echo(json.dumps(content, indent=2))
         return
-    _print_table_2(result["table_2"])
+    _print_seed_table(result.table_2)
 
 
 @takes_sampler
@@ -91,9 +91,8 @@ def rediscover(
     as_json: bool = AS_JSON,
 ) -> None:
     """Ask for the elements of named crystals: how often their formulas come, and how good."""
-    from pccd_workflows.evaluation.assessment import disk_results, known_for, potential_judge
     from pccd_workflows.evaluation.published import NAMED_CRYSTALS
-    from pccd_workflows.evaluation.rediscovery import Draw, checked_formula, phonon_verdict
+    from pccd_workflows.evaluation.rediscovery import Sampling, checked_formula
     from pccd_workflows.evaluation.rediscovery import rediscover as measure
 
     if phonons and not relax:
@@ -101,20 +100,21 @@ def rediscover(
     wanted = [f.strip() for f in formulas.split(",") if f.strip()] or list(NAMED_CRYSTALS)
     for formula in wanted:
         checked_formula(formula)
-    model, folder, settings = _loaded(name, data)
-    results = disk_results(settings)
+    loaded = _loaded(name, data)
     with progress(quiet=as_json) as show:
-        judge = potential_judge(data, level, settings, progress=show) if relax else None
-        known = known_for(folder, data, judge=judge)
-        verdict = (lambda s: phonon_verdict(s, level, results)) if phonons else None
+        judge = loaded.judge(level, show) if relax else None
         found = measure(
-            model, known, draw=Draw(samples, seed, sampler), formulas=wanted, phonons=verdict
+            loaded.model,
+            loaded.yardstick(judge),
+            sampling=Sampling(samples, seed, sampler),
+            formulas=wanted,
+            phonons=judge.potential.phonons if judge is not None and phonons else None,
         )
     if as_json:
-        header = {"model": model.info.name, "weights_sha256": model.info.weights_sha256}
-        protocol = judge.card() if judge is not None else None
-        content = {**header, "samples": samples, "seed": seed, "protocol": protocol}
-        typer.echo(json.dumps({**content, "formulas": found}, indent=2))
+        protocol = judge.protocol().as_json() if judge is not None else None
+        content = {**loaded.header, "samples": samples, "seed": seed, "protocol": protocol}
+        content["formulas"] = {formula: row.as_json() for formula, row in found.items()}
+        typer.echo(json.dumps(content, indent=2))
         return
     _print_rediscovered(found)
 
@@ -131,46 +131,39 @@ def compare_levels(
     as_json: bool = AS_JSON,
 ) -> None:
     """Say how often two potentials disagree on which crystals are stable."""
-    from pccd_workflows.evaluation.assessment import compare_levels as measure
-    from pccd_workflows.evaluation.assessment import potential_judge
+    from pccd_workflows.evaluation.level_comparison import compare_levels as measure
 
     names = [level.strip() for level in levels.split(",")]
-    if len(set(names)) != 2:
+    if len(names) != 2 or len(set(names)) != 2:
         raise InputError(f"--levels {levels!r} must name two potentials.")
-    model, _, settings = _loaded(name, data)
+    loaded = _loaded(name, data)
     with progress(quiet=as_json) as show:
-        judges = [potential_judge(data, level, settings, progress=show) for level in names]
+        judges = (loaded.judge(names[0], show), loaded.judge(names[1], show))
         result = measure(
-            model, judges, batch=f"seed-batch-{batch}", samples=samples, sampler=sampler
+            loaded.model, judges, batch=f"seed-batch-{batch}", samples=samples, sampler=sampler
         )
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        typer.echo(json.dumps(result.as_json(), indent=2))
         return
-    typer.echo(f"{result['judged_by_both']} of {samples} samples judged by both {levels}")
-    for threshold, rate in result["rate"].items():
+    found = result.disagreement
+    typer.echo(f"{found.judged_by_both} of {samples} samples judged by both {levels}")
+    for threshold, rate in found.rate.items():
         typer.echo(f"  {threshold:11} disagree: {_shown(rate)}")
     typer.echo(
-        f"  energy above hull differs by {1000 * result['mean_absolute_difference']:.0f} meV/atom "
-        f"on average ({1000 * result['mean_difference']:+.0f} signed)"
+        f"  energy above hull differs by {EV_TO_MEV * found.mean_absolute_difference:.0f} meV/atom "
+        f"on average ({EV_TO_MEV * found.mean_difference:+.0f} signed)"
     )
 
 
-def _loaded(name: str, data: Path) -> tuple[Any, Path, Any]:
-    """Return model, its folder and the settings, after a look at the data."""
-    from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
-    from pccd_workflows.generators.pccd.records import read_records
-    from pccd_workflows.settings import get_settings
+def _loaded(name: str, data: Path) -> "ModelAndData":
+    from pccd_workflows.evaluation.model_and_data import load_model_and_data
 
     warnings.simplefilter("ignore")  # pymatgen warns of noble gases and of isolated atoms
-    if next(read_records(data), None) is None:
-        raise InputError(f"{data} holds no crystal.")
-    settings = get_settings()
-    folder = find_model(name, settings)
-    return load_model(folder, settings.device), folder, settings
+    return load_model_and_data(name, data)
 
 
 @contextmanager
-def progress(*, quiet: bool) -> "Iterator[Progress]":
+def progress(*, quiet: bool) -> "Iterator[ToldPhases]":
     """Yield what shows on a terminal how far each kind of work is."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -189,8 +182,8 @@ def progress(*, quiet: bool) -> "Iterator[Progress]":
         yield show
 
 
-def _shown(share: dict[str, Any] | None) -> str:
-    if not share or share["value"] is None:
+def _shown(share: "Estimate | None") -> str:
+    if not share or share["value"] is None or share["interval"] is None:
         return "-"
     low, high = share["interval"]
     return f"{share['value']:.1%} ({low:.0%}-{high:.0%}) of {share['n']}"
@@ -200,44 +193,45 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _print_table_2(table: dict[str, Any]) -> None:
+LIMITS = (("stable_250", "250 meV/atom"), ("stable_80", "80 meV/atom"))
+
+
+def _print_seed_table(table: "SeedTable") -> None:
     from rich.console import Console
     from rich.table import Table
 
     shown = Table("batch", "below", "seed, of screened", "ours, of screened", "of raw", box=None)
-    for row in table["rows"]:
-        for key, label in (("stable_250", "250 meV/atom"), ("stable_80", "80 meV/atom")):
-            cell = row[key]
+    for row in table.rows:
+        for cell, (_, label) in zip((row.stable_250, row.stable_80), LIMITS, strict=True):
             shown.add_row(
-                row["batch"],
+                row.batch,
                 label,
-                _percent(cell["seed_of_screened"]),
-                _shown(cell["ours_of_screened"]),
-                _shown(cell["ours_of_raw"]),
+                _percent(cell.seed_of_screened),
+                _shown(cell.ours_of_screened),
+                _shown(cell.ours_of_raw),
             )
-    for peer, values in table["peers"].items():
-        for key, label in (("stable_250", "250 meV/atom"), ("stable_80", "80 meV/atom")):
+    for peer, values in table.peers.items():
+        for key, label in LIMITS:
             if values[key] is not None:
                 shown.add_row(peer, label, _percent(values[key]), "", "")
     console = Console()
     console.print(shown)
-    console.print(table["caveat"], style="dim")
+    console.print(table.caveat, style="dim")
 
 
-def _print_rediscovered(found: dict[str, Any]) -> None:
+def _print_rediscovered(found: "Mapping[str, Rediscovered]") -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("formula", "appeared", "above hull, meV/atom", "space group", "known", "phonons")
     for formula, row in found.items():
-        best = row["best"] or {}
-        above = best.get("energy_above_hull")
+        best = row.best
         table.add_row(
             formula,
-            _shown(row["appeared"]),
-            "-" if above is None else f"{1000 * above:.0f}",
-            best.get("space_group", "-"),
-            best.get("reference") or "-",
-            (row["phonons"] or {}).get("verdict", "-"),
+            _shown(row.appeared),
+            "-" if best is None else f"{EV_TO_MEV * best.energy_above_hull:.0f}",
+            "-" if best is None else best.space_group,
+            (best.reference if best is not None else None) or "-",
+            "-" if row.phonons is None else row.phonons.verdict,
         )
     Console().print(table)

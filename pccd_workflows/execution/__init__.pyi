@@ -1,6 +1,5 @@
 from .backup import back_up as back_up
 from .backup import restore as restore
-from .disk_results import DiskResults as DiskResults
 from .inspection import inspect_database as inspect_database
 from .launchpad import run_worker as run_worker
 from .launchpad import submit as submit

@@ -16,6 +16,7 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.intervals import Share
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.report.card import Badge, make_card, novelty_badge
@@ -24,7 +25,6 @@ from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make
 from pccd_workflows.report.protocol import protocol_facts, show_time
 from pccd_workflows.report.stages import asked_gap, gap_text, millis, rescore_notes
 from pccd_workflows.report.statistics import (
-    Share,
     Summary,
     level_label,
     phonon_verdict,

@@ -9,6 +9,7 @@ from typing import Any
 
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.core.intervals import Share, wilson_share
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.stages.hull import Stability
 
@@ -16,47 +17,12 @@ METASTABLE = 0.08
 """eV/atom above the hull: "relatively stable" in Table 2 of the PCCD paper."""
 REACHABLE = 0.25
 """eV/atom above the hull: the wide threshold of the same table."""
-Z_95 = 1.959963984540054
-"""Two-sided 95 % point of the normal distribution."""
 MAX_EXAMPLES = 25
 """Lost crystals named in a report, per step and reason; all of them are counted."""
 MAX_BEST = 100
 """Crystals in a report's table."""
 MAX_EMBEDDED = 5000
 """Judged crystals whose essentials a report carries as data."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """A part of a whole with its 95 % Wilson interval; all None for an empty whole."""
-
-    count: int
-    total: int
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-def wilson_share(count: int, total: int, z: float = Z_95) -> Share:
-    """Return count/total with its Wilson score interval, which holds near 0 and 1 as well.
-
-    Raises
-    ------
-    ValueError
-        `count` is not between 0 and `total`.
-    """
-    if not 0 <= count <= total:
-        raise ValueError(f"{count=} must be between 0 and {total=}")
-    if total == 0:
-        return Share(0, 0, None, None, None)
-    p = count / total
-    scale = 1 + z**2 / total
-    centre = (p + z**2 / (2 * total)) / scale
-    half = z / scale * math.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
-    # At the ends the interval touches them exactly; rounding must not leave 1e-17.
-    low = 0.0 if count == 0 else max(0.0, centre - half)
-    high = 1.0 if count == total else min(1.0, centre + half)
-    return Share(count, total, p, low, high)
 
 
 @dataclass(frozen=True)

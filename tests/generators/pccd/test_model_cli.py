@@ -113,11 +113,11 @@ MEASURED = {"value", "interval", "n"}
 def test_evaluate(capsys, dataset_file, tiny_folder, tmp_path, monkeypatch):
     from pccd_workflows.cli import evaluation
     from pccd_workflows.engines import potential
-    from pccd_workflows.execution import disk_results
+    from pccd_workflows.evaluation.stored_potential import StoredPotential
 
     monkeypatch.setattr(evaluation, "MAX_SIMILARITY", 1)
     monkeypatch.setattr(potential, "calculator_of", lambda _: None)
-    monkeypatch.setattr(disk_results, "single_point", lambda structure, _: -structure.volume)
+    monkeypatch.setattr(StoredPotential, "energy_per_atom", lambda _, structure: -structure.volume)
     page = tmp_path / "report"
     options = ("--data", str(dataset_file), "--samples", "4", "--steps", "10", "--attempts", "2")
     options += ("--report", str(page), "--json")
