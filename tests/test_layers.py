@@ -15,7 +15,7 @@ LAYERS = [
     {"evaluation"},
     {"jobs"},
     {"pipeline"},
-    {"collect", "report", "explorer", "export", "query", "operations", "rescore", "cost"},
+    {"collect", "columns", "report", "explorer", "export", "query", "operations", "rescore", "cost"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

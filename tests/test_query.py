@@ -29,6 +29,10 @@ from pccd_workflows.query import CandidateFilter
         ("max_ehull", float("nan")),
         ("max_ehull", 80.0),
         ("status", "alive"),
+        ("phonons", "maybe"),
+        ("phonons", {"$ne": None}),
+        ("stage", "dance"),
+        ("stage", "dance:chgnet"),
         ("status", {"$gt": ""}),
         ("stage", "hull:$where"),
         ("reason_class", "$regex"),
@@ -107,7 +111,7 @@ def indices(collection, **values):
         ({"elements": ("O", "Mn")}, [0, 2]),
         ({"max_ehull": 0.05}, [1, 0]),
         ({"novel": False}, [1]),
-        ({"stable_phonons": True}, [2]),
+        ({"phonons": "stable"}, [2]),
         ({"status": "passed"}, [1, 0]),
         ({"stage": "hull:chgnet"}, [1, 0]),
         ({"reason_class": "too_close"}, [3]),
@@ -131,7 +135,7 @@ def test_summaries_leave_the_heavy_parts_out(candidates):
 def test_a_unique_beginning_of_an_id_is_enough(candidates):
     whole = factory.campaign().candidate_id(2)
     assert query.find_candidate(candidates, whole).candidate_id == whole
-    with pytest.raises(InputError, match="several ids"):
+    with pytest.raises(InputError, match="may mean"):
         query.find_candidate(candidates, whole[:-1])
     candidates.delete_many({"_id": {"$ne": whole}})
     assert query.find_candidate(candidates, "mg-mn").candidate_id == whole

@@ -21,12 +21,24 @@ def share(successes: int, trials: int) -> dict[str, object]:
     """
     if trials == 0:
         return {"value": None, "interval": None, "n": 0}
+    low, high = wilson_interval(successes, trials)
+    interval = [round(low, 4), round(high, 4)]
+    return {"value": successes / trials, "interval": interval, "n": trials}
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of a share; it holds near 0 and 1 as well.
+
+    Source: E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927), doi:10.1080/01621459.1927.10502953.
+    """
     p = successes / trials
     scale = 1 + Z_95**2 / trials
     centre = (p + Z_95**2 / (2 * trials)) / scale
     half = Z_95 * math.sqrt(p * (1 - p) / trials + Z_95**2 / (4 * trials**2)) / scale
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return {"value": p, "interval": [round(low, 4), round(high, 4)], "n": trials}
+    # at the ends the interval touches them exactly; rounding must not leave 1e-17
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == trials else min(1.0, centre + half)
+    return low, high
 
 
 def bootstrapped(

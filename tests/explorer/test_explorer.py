@@ -62,7 +62,7 @@ def ids(database, query=""):
         ("formula=OMg&status=&campaign=", [1, 2]),
         ("max_ehull=0.01", [1]),
         ("novel=new", [0]),
-        ("stable_phonons=stable", [0]),
+        ("phonons=stable", [0]),
         ("reason_class=too_close", [2]),
         ("campaign=mg-mn-o&status=passed", [1, 0]),
         ("campaign=nothing", []),
