@@ -157,7 +157,8 @@ def _heading(stage: Stage, column: Column) -> Heading:
         tone = stage.describe(record, records).tone if column.badge else None
         return Cell(text, value, tone)
 
-    return Heading(column.key, column.label, column.unit, cell)
+    unit = "" if column.text is not None else column.unit  # texts hold theirs
+    return Heading(column.key, column.label, unit, cell, numeric=bool(unit))
 
 
 def show_value(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Tables of candidates that fit the terminal: short ids, columns that give way, nothing cut."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,8 @@ from pccd_workflows.stages.stage import Records
 TONES = {"good": "green", "bad": "red", "open": "yellow"}
 GIVES_WAY_LAST = ("nsites", "spacegroup")
 """Common columns that a narrow terminal goes without, after those of stages."""
+NARROW = 9
+"""Characters of a line of a heading; longer words stay whole."""
 LEAST_STATUS = 14
 """Characters of the last column, which wraps."""
 
@@ -29,12 +32,15 @@ def print_candidates(rows: Sequence[tuple[Row, Records]], campaigns: Sequence[st
     printed = Table(
         box=None, pad_edge=False, collapse_padding=True, header_style="bold", padding=(0, 1)
     )
-    printed.add_column("Id", no_wrap=True, vertical="bottom")
+    printed.add_column("Id", no_wrap=True)
     for number in kept:
         heading = table.headings[number]
-        last = heading is STATUS
-        justify = "right" if heading.numeric else "left"
-        printed.add_column(_title(heading), justify=justify, no_wrap=not last, overflow="fold")
+        printed.add_column(
+            _title(heading),
+            justify="right" if heading.numeric else "left",
+            no_wrap=heading is not STATUS,
+            overflow="fold",
+        )
     for name, cells in zip(names, table.rows, strict=True):
         printed.add_row(Text(name), *(_text(cells[number]) for number in kept))
     console.print(printed)
@@ -76,7 +82,8 @@ def _giving_way(headings: Sequence[Heading], rows: Sequence[Sequence[Cell]]) -> 
 
 
 def _title(heading: Heading) -> str:
-    return f"{heading.label}\n{heading.unit}" if heading.unit else heading.label
+    """Return label and unit on lines about as narrow as the cells below."""
+    return "\n".join([*wrap(heading.label, NARROW), *filter(None, [heading.unit])])
 
 
 def _text(cell: Cell) -> Text:
