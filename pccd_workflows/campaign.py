@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import (
+    ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     ValidationError,
     field_validator,
     model_validator,
@@ -15,21 +19,55 @@ from pydantic import (
 
 from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.sections import NAME_PATTERN, Section
+from pccd_workflows.core.resources import campaign_file, shipped_campaigns
+from pccd_workflows.core.sections import FOLDER, NAME_PATTERN, Section
 from pccd_workflows.core.validation import explain
-from pccd_workflows.generators.request import Generate
+from pccd_workflows.generators.registry import read_sources, write_sources
+from pccd_workflows.generators.request import (
+    MAX_SAMPLES,
+    Conditions,
+    Generate,
+    SourceOptions,
+)
 from pccd_workflows.known.novelty import NoveltySection
 from pccd_workflows.known.options import References
 from pccd_workflows.stages.phonons import PhononsSection
 from pccd_workflows.stages.rung import Rung
 
 
+@dataclass(frozen=True)
+class NumberedSource:
+    """A source of a campaign and the samples it is responsible for.
+
+    Attributes
+    ----------
+    number
+        Place in the campaign file, from 0.
+    options
+        What it is asked for.
+    start, stop
+        Its samples in the campaign are `start` to `stop` - 1; in the source they begin with 0.
+    """
+
+    number: int
+    options: SourceOptions
+    start: int
+    stop: int
+
+    def __contains__(self, index: int) -> bool:
+        return self.start <= index < self.stop
+
+
 class Campaign(Section):
     """One campaign file."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
     name: str = Field(description="Letters a-z, digits, '.', '_' and '-'")
     description: str = ""
-    generate: Generate
+    asked: Annotated[
+        tuple[SourceOptions, ...], PlainValidator(read_sources), PlainSerializer(write_sources)
+    ] = Field(alias="generate", description="One source of crystals, or a list of them")
     screen: Screen = Screen()
     novelty: NoveltySection = NoveltySection()
     references: References = References()
@@ -58,6 +96,84 @@ class Campaign(Section):
             raise ValueError(f"rungs: a level is used twice in {levels}")
         return self
 
+    @model_validator(mode="after")
+    def _sources_make_sense(self) -> Self:
+        if self.n_samples > MAX_SAMPLES:
+            raise ValueError(f"generate: {self.n_samples} samples are more than {MAX_SAMPLES}")
+        twins = [s for i, s in enumerate(self.asked) if s in self.asked[:i]]
+        if twins:
+            raise ValueError(
+                f"generate: two sources {twins[0].source!r} are the same and would make every "
+                "crystal twice; give one of them another seed"
+            )
+        return self
+
+    @property
+    def generate(self) -> Generate:
+        """What the model is asked for, in a campaign whose only source it is.
+
+        Raises
+        ------
+        InputError
+            There are other sources: use `sources`, `n_samples`, `elements`, `conditions`.
+        """
+        first = self.asked[0]
+        if len(self.asked) == 1 and isinstance(first, Generate):
+            return first
+        names = ", ".join(source.source for source in self.asked)
+        raise InputError(f"Campaign {self.name} has other sources than one model ({names}).")
+
+    @property
+    def sources(self) -> list[NumberedSource]:
+        """The sources in the order of the file, each with its contiguous range of samples."""
+        found: list[NumberedSource] = []
+        start = 0
+        for number, options in enumerate(self.asked):
+            found.append(NumberedSource(number, options, start, start + options.samples))
+            start += options.samples
+        return found
+
+    @property
+    def n_samples(self) -> int:
+        """Raw samples of all sources."""
+        return sum(source.samples for source in self.asked)
+
+    @property
+    def elements(self) -> list[str]:
+        """Every element that a crystal may hold, alphabetically."""
+        return sorted({symbol for s in self.asked for symbol in s.possible_elements()})
+
+    @property
+    def chemsys(self) -> str | None:
+        """The one chemical system that holds every crystal; None if there are several."""
+        system = "-".join(self.elements)
+        return system if system in [source.chemsys() for source in self.asked] else None
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the project's own models among the sources, each once."""
+        return list(dict.fromkeys(s.model for s in self.asked if isinstance(s, Generate)))
+
+    @property
+    def shards(self) -> list[tuple[int, int]]:
+        """First and last-but-one sample of each job; no job has two sources."""
+        return [
+            (start, min(start + source.options.shard, source.stop))
+            for source in self.sources
+            for start in range(source.start, source.stop, source.options.shard)
+        ]
+
+    def source_of(self, index: int) -> NumberedSource:
+        """Return the source of sample `index`; IndexError if there is no such sample."""
+        for source in self.sources:
+            if index in source:
+                return source
+        raise IndexError(f"Campaign {self.name} has no sample {index}")
+
+    def conditions(self, candidate_id: str) -> Conditions:
+        """Return what the source of a candidate was asked for."""
+        return self.source_of(index_of(candidate_id)).options.asked_conditions()
+
     def resolved(self) -> dict[str, Any]:
         """Return the campaign with every default filled in, as plain JSON values."""
         return self.model_dump(mode="json", by_alias=True, exclude={"stored_id"})
@@ -81,21 +197,30 @@ class Campaign(Section):
         return f"{self.campaign_id}-{index:06d}"
 
 
+def index_of(candidate_id: str) -> int:
+    """Return the number of the sample that `Campaign.candidate_id` made an id of."""
+    return int(candidate_id.rpartition("-")[2])
+
+
 def load_campaign(path: str | Path) -> Campaign:
     """Read and check a campaign file.
 
-    A relative ``references.path`` is taken from the campaign file's folder.
+    A name without a folder that is no file here is that of one that comes with the project.
+    Relative paths of references and sources are taken from the campaign file's folder.
 
     Raises
     ------
     InputError
         One sentence with the file, the key, what is wrong and, where it helps, the options.
     """
-    path = Path(path)
+    path = campaign_file(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"There is no campaign file {path}.") from None
+        raise InputError(
+            f"There is no campaign file {path}; with the project come "
+            f"{', '.join(shipped_campaigns())}."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Campaign file {path} cannot be read: {error}.") from None
     except yaml.YAMLError as error:
@@ -111,6 +236,6 @@ def load_campaign(path: str | Path) -> Campaign:
     if isinstance(references, dict) and isinstance(references.get("path"), str):
         references["path"] = str((path.parent / references["path"]).resolve())
     try:
-        return Campaign.model_validate(data)
+        return Campaign.model_validate(data, context={FOLDER: path.parent})
     except ValidationError as error:
         raise InputError(f"Campaign file {path}: {explain(error, Campaign)}") from None

@@ -19,7 +19,6 @@ from pccd_workflows.candidate import CandidateDoc, stage_fields
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import Document, Storage
 from pccd_workflows.engines.records import Bands, Relaxation
-from pccd_workflows.generators.request import Generation
 from pccd_workflows.known.novelty import Novelty
 from pccd_workflows.stages import phonons
 from pccd_workflows.stages.hull import Stability
@@ -42,6 +41,8 @@ class Trail:
 
     Attributes
     ----------
+    index
+        Number of its sample in the campaign.
     records
         By stage name.
     jobs
@@ -52,6 +53,7 @@ class Trail:
         Why a lost job holds it back; None if none does.
     """
 
+    index: int = 0
     records: dict[str, Record] = field(default_factory=dict)
     jobs: dict[str, str] = field(default_factory=dict)
     generated: Structure | None = None
@@ -62,8 +64,7 @@ def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> C
     """Fold one candidate's records into its document; None while its generation is not stored."""
     order = stages.names(campaign)
     records = {name: trail.records[name] for name in order if name in trail.records}
-    generation = records.get("generate")
-    if not isinstance(generation, Generation):
+    if "generate" not in records:
         return None
     relaxed = [r.structure for r in _of(records, Relaxation) if r.structure is not None]
     structure = relaxed[-1] if relaxed else trail.generated
@@ -76,7 +77,7 @@ def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> C
         candidate_id=candidate_id,
         campaign_id=campaign.campaign_id,
         campaign=campaign.name,
-        index=generation.index,
+        index=trail.index,
         status=outcome.status,
         stage=list(records)[-1],
         reason_class=outcome.reason_class,
@@ -177,6 +178,7 @@ def _trails(campaign: Campaign, storage: Storage, ids: list[str]) -> dict[str, T
     keys: dict[str, str] = {}
     for row in storage.rows_of(campaign.campaign_id, ids):
         trail = trails[row.candidate_id]
+        trail.index = row.index
         trail.records[row.stage] = row.read(stages.stage_of(row.stage).record)
         if row.job is not None:
             trail.jobs[row.stage] = row.job

@@ -1,6 +1,7 @@
 """What a user does with a campaign: check, submit, follow, resume. Repeatable after any kill."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,22 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from pccd_workflows import stages
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.collect import Collector
+from pccd_workflows.collect import Collector, reached
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.engines.engine import engine_of
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.generators.registry import open_generator
 from pccd_workflows.jobs.common import CPU, GPU, OPTIONAL
 from pccd_workflows.pipeline import DiscoveryMaker
+from pccd_workflows.query import to_candidate
 from pccd_workflows.settings import Settings
+from pccd_workflows.stages.generate import source_versions
 from pccd_workflows.stages.relax import stage_before
 
 if TYPE_CHECKING:
     from pymongo.client_session import ClientSession
 
-    from pccd_workflows.generators.pccd.checkpoint import ModelInfo
 
 Document = dict[str, Any]
 
@@ -50,30 +53,31 @@ class Progress:
         return self.states.get("COMPLETED", 0)
 
 
-def preflight(campaign: Campaign, settings: Settings) -> "ModelInfo":
+def preflight(campaign: Campaign, settings: Settings) -> list[str]:
     """Check everything a campaign needs on this machine before anything is stored.
+
+    Returns
+    -------
+    list of str
+        Versions of the campaign's sources, in order.
 
     Raises
     ------
     InputError, MissingDependencyError
-        One sentence: the model, an element, a level or a file is missing or does not fit.
+        One sentence: a source, an element, a level or a file is missing or does not fit.
     """
-    from pccd_workflows.generators.pccd.checkpoint import check_weights, find_model, read_model_info
-
-    folder = find_model(campaign.generate.model, settings)
-    info = read_model_info(folder)
-    check_weights(folder, info)
-    _check_elements(campaign, info)
+    for options in campaign.asked:
+        open_generator(options).check()
     for name in levels_of(campaign):
         level = get_level(name)
-        engine_of(level).check(level, sorted(_elements(campaign)), settings)
+        engine_of(level).check(level, campaign.elements, settings)
     path = campaign.references.path
     if path is not None and not path.exists():
         raise InputError(f"references.path: there is no file or folder {path}.")
     if path is not None:
         _check_reference_file(campaign, path)
     check_known_materials(campaign, settings)
-    return info
+    return source_versions(campaign)
 
 
 def check_known_materials(campaign: Campaign, settings: Settings) -> None:
@@ -102,36 +106,11 @@ def _check_reference_file(campaign: Campaign, path: Path) -> None:
     """Refuse a file whose energies are not those of every DFT rung: nothing computes them here."""
     from pccd_workflows.known.reference_files import load_reference_set
 
-    chemsys = "-".join(sorted(_elements(campaign)))
+    chemsys = "-".join(campaign.elements)
     for rung in campaign.rungs:
         level = get_level(rung.level)
         if not engine_of(level).batched:
             load_reference_set(path, chemsys, level.name, level.convention)
-
-
-def _elements(campaign: Campaign) -> set[str]:
-    """Return every element that a campaign's crystals may hold."""
-    request = campaign.generate
-    if request.draw is not None:
-        return {*request.draw.elements, *request.draw.always}
-    sets = request.element_sets or [request.elements or []]
-    return {symbol for elements in sets for symbol in elements}
-
-
-def _check_elements(campaign: Campaign, info: "ModelInfo") -> None:
-    request = campaign.generate
-    symbols = _elements(campaign)
-    if request.draw is not None:
-        largest = request.draw.n_elements[1]
-    else:
-        largest = max(len(s) for s in request.element_sets or [request.elements or []])
-    if largest > info.max_elements:
-        raise InputError(
-            f"generate: model {info.name!r} handles at most {info.max_elements} elements in one "
-            f"crystal, not {largest}."
-        )
-    if foreign := sorted(symbols - set(info.elements)):
-        raise InputError(f"generate: model {info.name!r} was not trained on {', '.join(foreign)}.")
 
 
 def submit(campaign: Campaign, settings: Settings) -> Document:
@@ -144,7 +123,7 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
     InputError
         The campaign does not fit this machine (see `preflight`).
     """
-    info = preflight(campaign, settings)
+    versions = preflight(campaign, settings)
     database = mongo.database(settings)
     mongo.ensure_indexes(database)
     campaigns = database["campaigns"]
@@ -153,8 +132,7 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
         "name": campaign.name,
         "hash": campaign.hash,
         "campaign": campaign.resolved(),
-        "weights_sha256": info.weights_sha256,
-        "model": info.name,
+        "versions": versions,
         "submitted_at": datetime.now(UTC),
         "state": "submitting",
         "fw_ids": [],
@@ -162,13 +140,16 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
     campaigns.update_one({"_id": campaign.campaign_id}, {"$setOnInsert": document}, upsert=True)
     stored = campaign_document(campaign.campaign_id, settings)
     if stored["state"] == "submitting":
-        _submit_workflow(stored_campaign(stored), stored, settings)
+        submit_workflow(stored, settings)
         stored = campaign_document(campaign.campaign_id, settings)
     return stored
 
 
-def _submit_workflow(campaign: Campaign, document: Document, settings: Settings) -> None:
-    """Add the workflow, in one step with the note that it was: of several processes one does."""
+def submit_workflow(document: Document, settings: Settings) -> None:
+    """Add the workflow, in one step with the note that it was: of several processes one does.
+
+    document: of the campaign, in state ``submitting``.
+    """
     campaigns = mongo.database(settings)["campaigns"]
 
     def claim(session: "ClientSession | None") -> bool:
@@ -176,8 +157,15 @@ def _submit_workflow(campaign: Campaign, document: Document, settings: Settings)
         done = {"$set": {"state": "submitted"}}
         return campaigns.find_one_and_update(query, done, session=session) is not None
 
-    flow = DiscoveryMaker().make(campaign, document["weights_sha256"])
+    campaign = stored_campaign(document)
+    flow = DiscoveryMaker().make(campaign, _versions(document))
     launchpad.submit(flow, settings, claim=claim)
+
+
+def _versions(document: Document) -> list[str]:
+    """Return the versions of a stored campaign's sources; version 1 had one model."""
+    versions: list[str] = document.get("versions") or [document["weights_sha256"]]
+    return versions
 
 
 def stages_by_category(campaign: Campaign) -> dict[str, list[str]]:
@@ -294,12 +282,15 @@ def funnel(campaign: Campaign, settings: Settings) -> list[FunnelCount]:
         {"$unwind": "$reached"},
         {"$group": {"_id": "$reached", "number": {"$sum": 1}}},
     ]
-    rows = mongo.database(settings)["candidates"].aggregate(pipeline)
-    counts = {row["_id"]: row["number"] for row in rows}
+    candidates = mongo.database(settings)["candidates"]
+    counts = Counter({row["_id"]: row["number"] for row in candidates.aggregate(pipeline)})
+    older = {"campaign_id": campaign.campaign_id, "reached": {"$exists": False}}
+    for document in candidates.find(older, {"_id": 0}):
+        counts.update(reached(campaign, to_candidate(document).records))
     steps: list[FunnelCount] = []
     for step in stages.funnel(campaign):
-        out_of = steps[-1].reached if steps else campaign.generate.samples
-        steps.append(FunnelCount(step.label, counts.get(step.key, 0), out_of))
+        out_of = steps[-1].reached if steps else campaign.n_samples
+        steps.append(FunnelCount(step.label, counts[step.key], out_of))
     return steps
 
 
@@ -320,7 +311,7 @@ def seconds_left(campaign: Campaign, settings: Settings, workers: int) -> float 
     database = mongo.database(settings)
     records = database["stage_records"]
     generated = records.count_documents({**_stage(campaign, "generate")})
-    todo, stage = campaign.generate.samples - generated, "generate"
+    todo, stage = campaign.n_samples - generated, "generate"
     for rung in campaign.rungs:
         if todo > 0:
             break

@@ -21,18 +21,16 @@ class GenerateMaker(Maker):
 
     name: str = "generate"
 
-    def make(self, campaign: Campaign, weights_sha256: str) -> list[Job]:
+    def make(self, campaign: Campaign, versions: Sequence[str]) -> list[Job]:
         """Return a job for each batch; a lost one holds back none of the others.
 
-        weights_sha256: of the generative model, so that a rerun samples the same crystals.
+        versions: of the campaign's sources, so that a rerun makes the same crystals.
         """
-        request = campaign.generate
-        starts = range(0, request.samples, request.shard)
+        shards = campaign.shards
         jobs = []
-        for number, start in enumerate(starts, start=1):
-            stop = min(start + request.shard, request.samples)
-            job = assign(generate(campaign, start, stop, weights_sha256), GPU)
-            jobs.append(named(job, f"{self.name} {number}/{len(starts)}"))
+        for number, (start, stop) in enumerate(shards, start=1):
+            job = assign(generate(campaign, start, stop, list(versions)), GPU)
+            jobs.append(named(job, f"{self.name} {number}/{len(shards)}"))
         return jobs
 
 
@@ -118,13 +116,14 @@ class DiscoveryMaker(Maker):
     phonons_maker: Maker = field(default_factory=PhononsMaker)
     name: str = "discovery"
 
-    def make(self, campaign: Campaign, weights_sha256: str) -> Flow:
+    def make(self, campaign: Campaign, versions: Sequence[str] = ()) -> Flow:
         """Return the flow; every job's metadata names the campaign.
 
-        weights_sha256: of the generative model, so that a rerun samples the same crystals.
+        versions: of the campaign's sources (`stages.generate.source_versions`), so that a rerun
+        makes the same crystals; not checked if left out.
         """
         first, *later = campaign.rungs
-        generated = self.generate_maker.make(campaign, weights_sha256)
+        generated = self.generate_maker.make(campaign, versions)
         references = self.references_maker.make(campaign, first, generated)
         unique = self.deduplicate_maker.make(campaign, references, generated)
         judged, *beside = self._rung(first).make(campaign, first, references, unique)

@@ -8,8 +8,8 @@ import yaml
 
 from pccd_workflows.campaign import Campaign, load_campaign
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.resources import resource
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 MINIMAL = {
     "name": "mg-mn-o",
     "generate": {"elements": ["Mg", "Mn", "O"]},
@@ -34,9 +34,7 @@ def write(tmp_path: Path, data) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "path", sorted((REPOSITORY / "flows").glob("*.yaml")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", sorted(resource("flows").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_campaign_is_valid_and_named_as_its_file(path):
     assert load_campaign(path).name == path.stem
 

@@ -12,7 +12,7 @@ import typer
 from pccd_workflows.core.errors import InputError
 
 if TYPE_CHECKING:
-    from pccd_workflows.known.files import Row
+    from pccd_workflows.core.crystal_files import Row
     from pccd_workflows.known.sets import KnownSet
 
 app = typer.Typer(
@@ -46,8 +46,8 @@ def import_set(
     """Store crystals as a named set; an import that was cut off is completed."""
     from rich.console import Console
 
+    from pccd_workflows.core.crystal_files import Unreadable
     from pccd_workflows.execution.mongo import database
-    from pccd_workflows.known.files import Unreadable
     from pccd_workflows.known.sets import import_known_set
     from pccd_workflows.settings import get_settings
 
@@ -101,7 +101,8 @@ def remove(
 
 def _rows(source: str, query: str, field: str) -> "tuple[Iterable[Row], str]":
     """Return the records of a source and its name, without credentials or folders."""
-    from pccd_workflows.known.files import read_collection, read_crystals, read_optimade
+    from pccd_workflows.core.crystal_files import read_crystals
+    from pccd_workflows.known.providers import read_collection, read_optimade
 
     if source.startswith(("http://", "https://")):
         url = urlsplit(source)

@@ -103,7 +103,8 @@ def sample(
             },
         }
     )
-    from pccd_workflows.generators.pccd.cells import SampleRequest, draw_elements
+    from pccd_workflows.generators.elements import draw_elements
+    from pccd_workflows.generators.pccd.cells import SampleRequest
     from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
     from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
     from pccd_workflows.generators.pccd.sample import sample_clouds

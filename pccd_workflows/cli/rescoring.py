@@ -69,13 +69,12 @@ def find_snapshot(
 
     if path.name.endswith((".json", ".json.gz")):
         return read_reference_set(path)
-    if campaign.generate.elements is None:
+    if campaign.chemsys is None:
         raise InputError(
             "A file of phases is read for one chemical system, and this campaign has several: "
             "build reference sets from it first."
         )
-    chemsys = "-".join(sorted(campaign.generate.elements))
-    return load_reference_set(path, chemsys, level, get_level(level).convention)
+    return load_reference_set(path, campaign.chemsys, level, get_level(level).convention)
 
 
 def as_dictionary(rescored: Rescored) -> dict[str, Any]:

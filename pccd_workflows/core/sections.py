@@ -2,9 +2,10 @@
 
 import difflib
 import re
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from pymatgen.core import Element
 
 NAME_PATTERN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
@@ -28,6 +29,20 @@ ElementSymbol = Annotated[str, AfterValidator(_element)]
 
 
 ElementSet = Annotated[list[ElementSymbol], AfterValidator(_distinct), Field(min_length=1)]
+
+
+FOLDER = "folder"
+"""Key of the validation context under which the campaign file's folder stands."""
+
+
+def from_folder(path: Path, info: ValidationInfo) -> Path:
+    """Return a path as seen from the campaign file's folder, where one is being read."""
+    folder = (info.context or {}).get(FOLDER)
+    return path if folder is None else (folder / path.expanduser()).resolve()
+
+
+CampaignPath = Annotated[Path, AfterValidator(from_folder)]
+"""A path in a campaign file; a relative one is taken from the file's folder."""
 
 
 class Section(BaseModel):

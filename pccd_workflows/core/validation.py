@@ -4,6 +4,7 @@ import difflib
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -13,7 +14,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     location = ".".join(str(part) for part in first["loc"])
     more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
-        options = _keys_at(model, first["loc"][:-1])
+        known: dict[str, Any] = first.get("ctx") or {}
+        options = known.get("options") or _keys_at(model, first["loc"][:-1])
         close = difflib.get_close_matches(str(first["loc"][-1]), options, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"use one of {options}."
         return f"unknown key {location!r}; {hint}{more}"
@@ -23,6 +25,29 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     value = repr(first["input"])
     obvious = isinstance(first["input"], dict | list) or value in message
     return f"{location or 'the file'}: {message}{'' if obvious else f' (got {value})'}.{more}"
+
+
+def with_options(error: ValidationError, model: type[BaseModel]) -> ValidationError:
+    """Return an error whose unknown keys carry the keys that `model` allows.
+
+    For sections whose type the enclosing model does not tell: `explain` takes the keys from the
+    error.
+    """
+    details = []
+    for problem in error.errors(include_url=False):
+        kind: Any = problem["type"]
+        if kind == "extra_forbidden":
+            options = _keys_at(model, problem["loc"][:-1])
+            kind = PydanticCustomError("extra_forbidden", "Unknown key", {"options": options})
+        details.append(
+            InitErrorDetails(
+                type=kind,
+                loc=problem["loc"],
+                input=problem["input"],
+                ctx=problem.get("ctx", {}),
+            )
+        )
+    return ValidationError.from_exception_data(error.title, details)
 
 
 def _keys_at(model: Any, location: tuple[str | int, ...]) -> list[str]:

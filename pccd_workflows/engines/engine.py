@@ -7,23 +7,30 @@ An engine is one file (or folder) beside this one and a row in `ENGINES`; a leve
 import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from pymatgen.core import Structure
 
 from pccd_workflows.analysis.magnetism import MagneticOrdering
+from pccd_workflows.core.cores import allocated_cores
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import Document, Results, Storage
 from pccd_workflows.engines.levels import Level, TaskKind, get_level
+from pccd_workflows.engines.records import Forces, Relaxation, SinglePoint
 
 if TYPE_CHECKING:
     from pccd_workflows.settings import Settings
+
+R = TypeVar("R", bound=Record)
 
 Purpose = Literal["candidate", "reference", "phonons"]
 """``candidate``: stopped by a spent budget, its result is the candidate's record in a stage.
 ``reference``: a competing phase; ``phonons``: a step on the way to a verdict. Both go on whatever
 was spent: without them, verdicts would be wrong."""
+OPTIONAL: tuple[TaskKind, ...] = ("bands",)
+"""Kinds of tasks whose loss holds no candidate back."""
 Category = Literal["gpu", "cpu"]
 """Which workers an engine needs."""
 
@@ -86,6 +93,11 @@ class Task:
         """What the table of costs calls it."""
         return "reference" if self.purpose == "reference" else self.kind
 
+    @property
+    def optional(self) -> bool:
+        """Whether a candidate goes on without it."""
+        return self.kind in OPTIONAL
+
     def as_dict(self) -> Document:
         """Return the task as jobflow stores it."""
         return {"@module": type(self).__module__, "@class": type(self).__name__, **asdict(self)}
@@ -140,7 +152,20 @@ class Work:
             ``run`` (its name), ``cores`` (those of the queue if left out), ``gpus``, ``outcome``
             (``done``, ``failed``, ``killed``) and what the level's model of costs needs.
         """
-        raise NotImplementedError
+        cores = facts.get("cores") or allocated_cores()
+        row = {
+            "outcome": "done",
+            **facts,
+            "campaign_id": self.campaign_id,
+            "level": level.name,
+            "plan": task.label,
+            "seconds": seconds,
+            "cores": cores,
+            "core_hours": seconds * cores / 3600,
+            "gpu_hours": seconds * facts.get("gpus", 0) / 3600,
+            "at": datetime.now(UTC),
+        }
+        self.storage.note_cost(row)
 
 
 class WalltimeReached(PccdError):  # noqa: N818
@@ -221,4 +246,43 @@ def compute(structure: Structure, level: str, task: Task, work: Work) -> Record:
     MachineFault, PccdError
         As `Engine.run_next`.
     """
-    raise NotImplementedError
+    of = level_for(level, task)
+    engine = engine_of(of)
+    while (record := engine.finished(of, structure, task, work.storage)) is None:
+        engine.run_next(of, structure, task, work)
+    return record
+
+
+def level_for(name: str, task: Task) -> Level:
+    """Return the level that is to compute a task.
+
+    Raises
+    ------
+    InputError
+        It is unknown or does not compute such tasks.
+    """
+    level = get_level(name)
+    if not level.computes(task.kind):
+        raise InputError(f"Level {name!r} does not compute {task.kind}; it does {[*level.runs]}.")
+    return level
+
+
+def relax(structure: Structure, level: str, work: Work, task: Task) -> Relaxation:
+    """Return a crystal at rest; as `compute`, for tasks ``relax`` and ``tight``."""
+    return _of_kind(Relaxation, compute(structure, level, task, work))
+
+
+def static(structure: Structure, level: str, work: Work) -> SinglePoint:
+    """Return the energy of a crystal as it is; as `compute`."""
+    return _of_kind(SinglePoint, compute(structure, level, Task("static"), work))
+
+
+def forces(structure: Structure, level: str, work: Work) -> Forces:
+    """Return the forces in a crystal as it is; as `compute`."""
+    return _of_kind(Forces, compute(structure, level, Task("forces", "phonons"), work))
+
+
+def _of_kind(kind: type[R], record: Record) -> R:
+    if not isinstance(record, kind):
+        raise TypeError(f"{type(record).__name__} is not a {kind.__name__}")
+    return record

@@ -9,14 +9,17 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from fireworks.core.firework import FWAction
-from fireworks.fw_config import RUN_EXPIRATION_SECS
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
+from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
 from pccd_workflows.execution.mongo import database, explained, mongodb_uri
 from pccd_workflows.settings import Settings
+
+with optional_imports("A campaign on MongoDB"):
+    from fireworks.core.firework import FWAction
+    from fireworks.fw_config import RUN_EXPIRATION_SECS
 
 if TYPE_CHECKING:
     from jobflow import Flow
@@ -280,6 +283,29 @@ def release(opened: AtomicLaunchPad, launch_id: int, why: str) -> int | None:
         return int(firework["fw_id"])
 
     return opened.atomically(put_back)
+
+
+def running_jobs(settings: Settings) -> list[str]:
+    """Return the names of the jobs that living workers run."""
+    opened = launchpad(settings)
+    dead = set(find_dead(opened, None))
+    running = opened.fireworks.find({"state": "RUNNING"}, {"name": 1, "launches": 1})
+    return [row["name"] for row in running if not dead.intersection(row["launches"][-1:])]
+
+
+def delete_workflows(settings: Settings, campaign_id: str) -> None:
+    """Delete the workflows of a campaign, with their fireworks and launches."""
+    opened = launchpad(settings)
+    rows = opened.fireworks.find(of_campaign(campaign_id), {"fw_id": 1, "launches": 1})
+    fireworks = [(row["fw_id"], row["launches"]) for row in rows]
+    ids = [fw_id for fw_id, _ in fireworks]
+
+    def delete() -> None:
+        opened.workflows.delete_many({"nodes": {"$in": ids}})
+        opened.launches.delete_many({"fw_id": {"$in": ids}})
+        opened.fireworks.delete_many({"fw_id": {"$in": ids}})
+
+    opened.atomically(delete)
 
 
 def _worker_killer() -> Document:

@@ -1,4 +1,4 @@
-"""What a generative model is asked for, and how a crystal was made."""
+"""What sources of crystals are asked for, and how a crystal was made."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -87,24 +87,53 @@ class Conditions(Section):
         return self
 
 
-class Generate(Section):
-    """What the generative model is asked for."""
+class SourceOptions(Section):
+    """What every source of crystals is told; each adds its own options.
 
-    model: str = Field("pccd-default", description="A folder of model/, or a path to one")
+    Sources of others derive theirs from this class. A field `elements` (a list of symbols) or
+    `conditions` is understood without further ado.
+    """
+
+    source: str = Field(
+        "pccd",
+        description="pccd, files, substitution, an installed one, or module:attribute",
+        # left out where it is the model: older files keep their hash
+        exclude_if=lambda name: name == "pccd",
+    )
+    samples: int = Field(256, ge=1, le=MAX_SAMPLES, description="Raw samples, before any filter")
+    shard: int = Field(128, ge=1, le=10_000, description="Samples per job")
+
+    def possible_elements(self) -> set[str]:
+        """Return every element that its crystals may hold."""
+        return set(getattr(self, "elements", None) or [])
+
+    def most_elements(self) -> int:
+        """Return the most elements that one crystal is asked to hold."""
+        return len(self.possible_elements())
+
+    def chemsys(self) -> str | None:
+        """Return the one chemical system that is asked for; None if there are several."""
+        return None
+
+    def asked_conditions(self) -> Conditions:
+        """Return what its crystals should be like."""
+        given = getattr(self, "conditions", None)
+        return given if isinstance(given, Conditions) else Conditions()
+
+
+class AskedElements(SourceOptions):
+    """Options of a source that is asked for crystals of certain elements."""
+
     elements: ElementSet | None = Field(None, description="One set of elements for all samples")
     element_sets: Annotated[list[ElementSet], Field(min_length=1)] | None = Field(
         None, description="Several sets, used in turn"
     )
     draw: Draw | None = Field(None, description="A random set for each sample")
-    conditions: Conditions = Conditions()
-    samples: int = Field(256, ge=1, le=MAX_SAMPLES, description="Raw samples, before any filter")
-    shard: int = Field(128, ge=1, le=10_000, description="Samples per job")
     seed: int = Field(0, ge=0, lt=2**63, description="Fixes every sample")
-    sampler: Sampler = Sampler()
 
     @model_validator(mode="after")
     def _one_choice_of_elements(self) -> Self:
-        given = [k for k in ("elements", "element_sets", "draw") if getattr(self, k) is not None]
+        given = [k for k in CHOICES_OF_ELEMENTS if getattr(self, k) is not None]
         if len(given) != 1:
             raise ValueError(
                 "give exactly one of elements, element_sets and draw, "
@@ -112,18 +141,52 @@ class Generate(Section):
             )
         return self
 
+    def possible_elements(self) -> set[str]:
+        """Return every element that its crystals may hold."""
+        if self.draw is not None:
+            return {*self.draw.elements, *self.draw.always}
+        return {symbol for symbols in self._sets() for symbol in symbols}
+
+    def most_elements(self) -> int:
+        """Return the most elements that one crystal is asked to hold."""
+        return self.draw.n_elements[1] if self.draw is not None else max(map(len, self._sets()))
+
+    def chemsys(self) -> str | None:
+        """Return the one chemical system that is asked for; None if there are several."""
+        return None if self.elements is None else "-".join(sorted(self.elements))
+
+    def _sets(self) -> list[list[str]]:
+        return self.element_sets or [self.elements or []]
+
+
+CHOICES_OF_ELEMENTS = ("elements", "element_sets", "draw")
+
+
+class Generate(AskedElements):
+    """What the generative model of this project is asked for."""
+
+    model: str = Field("pccd-default", description="A folder of model/, or a path to one")
+    conditions: Conditions = Conditions()
+    sampler: Sampler = Sampler()
+
 
 class Generation(Record):
-    """How a crystal was sampled: enough to sample it again, alone."""
+    """How a crystal was made: enough to make it again, alone."""
 
-    model: str = Field(description="Name of the generative model")
-    weights_sha256: str
-    seed: int = Field(description="Seed of the campaign; with `index` it fixes the sample")
-    index: int = Field(ge=0, description="Number of the sample in its campaign")
-    elements: list[str] = Field(description="Element symbols asked for")
+    source: str = Field("pccd", description="Source of the crystal, as the campaign file names it")
+    model: str = Field(description="Name of the generative model, or of the file or folder")
+    weights_sha256: str = Field(description="Of the model's weights, or of the files' content")
+    seed: int = Field(0, description="Of the source; with `index` it fixes the sample")
+    index: int = Field(ge=0, description="Number of the sample in its source")
+    elements: list[str] = Field(
+        description="Element symbols asked for; those of the crystal where nothing was asked"
+    )
+    origin: str | None = Field(
+        None, description="Entry of a file, or the known crystal whose structure it took"
+    )
     conditions: dict[str, Any] = Field(default_factory=dict)
     sampler: dict[str, Any] = Field(default_factory=dict)
-    error_class: str | None = Field(None, description="Class of the DecodeError, if any")
+    error_class: str | None = Field(None, description="Why there is no crystal, as a class")
     reason: str | None = None
     seconds: float = Field(
         0.0, ge=0, description="Wall time of this sample's share of its batch, s"

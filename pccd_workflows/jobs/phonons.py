@@ -9,6 +9,8 @@ from typing import Any
 
 from jobflow import Flow, Job, Response
 
+from pccd_workflows.analysis.kpaths import symmetric_cell
+from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import PccdError
 from pccd_workflows.core.storage import CrystalRef, Storage, load_crystals, store_crystals
@@ -32,12 +34,16 @@ def start_phonons(
         return 0
     with job_storage() as storage:
         refs = [row.ref for row in stage.choose(campaign, storage)]
-    ordering = campaign.generate.conditions.magnetic_ordering
-    starts = [_start(campaign.campaign_id, ref, section, ordering) for ref in refs]
+    starts = [
+        _start(campaign.campaign_id, ref, section, campaign.conditions(ref.id).magnetic_ordering)
+        for ref in refs
+    ]
     return Response(output=len(starts), addition=Flow(starts)) if starts else 0
 
 
-def _start(campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: str | None) -> Job:
+def _start(
+    campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: MagneticOrdering | None
+) -> Job:
     """Return the first job of a crystal's phonons."""
     first = candidate_phonons(campaign_id, ref, section, ordering)
     first.update_metadata({"candidates": [ref.id]})
@@ -47,7 +53,10 @@ def _start(campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering:
 
 @plain_job
 def candidate_phonons(
-    campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: str | None = None
+    campaign_id: str,
+    ref: CrystalRef,
+    section: PhononsSection,
+    ordering: MagneticOrdering | None = None,
 ) -> Response[str] | str:
     """Compute one crystal's phonons, unless they are stored already; return the verdict."""
     with job_storage() as storage:
@@ -65,12 +74,12 @@ def candidate_phonons(
 
 
 def _dft_phonons(
-    campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: str | None
+    campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: MagneticOrdering | None
 ) -> Flow:
     """Return the flow that brings a crystal to rest with DFT, then displaces its atoms."""
     with job_storage() as storage:
         (structure,) = load_crystals(storage, [ref])
-        whole = store_crystals(storage, [(ref.id, engine.symmetric_cell(structure))])
+        whole = store_crystals(storage, [(ref.id, symmetric_cell(structure))])
     task = Task("tight", "phonons", ordering=ordering)
     (tight,) = compute_jobs(whole, section.level, task, campaign_id=campaign_id)
     displaced = named(
@@ -88,7 +97,7 @@ def displace(
     ref: CrystalRef,
     tight_key: str,
     section: PhononsSection,
-    ordering: str | None,
+    ordering: MagneticOrdering | None,
 ) -> Response[str] | str:
     """Start a job for the forces of each displaced supercell, and the one that judges them.
 
@@ -127,7 +136,7 @@ def judge_forces(
     tight_key: str,
     force_keys: Sequence[str],
     section: PhononsSection,
-    ordering: str | None,
+    ordering: MagneticOrdering | None,
 ) -> Response[str] | str:
     """Judge a crystal by the forces of all its displaced supercells and store the verdict."""
     with job_storage() as storage:
@@ -146,7 +155,7 @@ def _settled(
     ref: CrystalRef,
     section: PhononsSection,
     record: Phonons,
-    ordering: str | None,
+    ordering: MagneticOrdering | None,
 ) -> Response[str] | str:
     """Write the verdict; where it is ambiguous, start the calculation that settles it."""
     verdict = _written(storage, campaign_id, ref, record)

@@ -7,6 +7,7 @@ from typing import Any
 
 from jobflow import Flow, Job, Maker, Response
 
+from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.storage import CrystalRef, load_crystals
 from pccd_workflows.engines.engine import Task
@@ -53,9 +54,17 @@ def start_rung(
 
 
 def _engine_jobs(campaign: Campaign, rung: Rung, refs: list[CrystalRef]) -> list[Job]:
-    ordering = campaign.generate.conditions.magnetic_ordering
-    task = Task("relax", fmax=rung.fmax, steps=rung.steps, ordering=ordering)
-    return compute_jobs(refs, rung.level, task, campaign_id=campaign.campaign_id, batch=rung.batch)
+    """Return the jobs of the level's engine; crystals asked for different orders are apart."""
+    by_order: dict[MagneticOrdering | None, list[CrystalRef]] = {}
+    for ref in refs:
+        by_order.setdefault(campaign.conditions(ref.id).magnetic_ordering, []).append(ref)
+    jobs = []
+    for ordering, members in by_order.items():
+        task = Task("relax", fmax=rung.fmax, steps=rung.steps, ordering=ordering)
+        jobs += compute_jobs(
+            members, rung.level, task, campaign_id=campaign.campaign_id, batch=rung.batch
+        )
+    return jobs
 
 
 def _maker_jobs(campaign: Campaign, rung: Rung, ref: CrystalRef, made: Job | Flow) -> list[Any]:

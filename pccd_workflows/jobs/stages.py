@@ -17,16 +17,16 @@ from pccd_workflows.stages.rung import Rung
 
 
 @plain_job
-def generate(campaign: Campaign, start: int, stop: int, weights_sha256: str) -> int:
+def generate(campaign: Campaign, start: int, stop: int, versions: list[str]) -> int:
     """Sample crystals `start` to `stop` - 1 of a campaign and screen them; return how many pass.
 
     Raises
     ------
     StaleResultError
-        The model's weights are not those the campaign was submitted with.
+        A source is not what it was when the campaign was submitted.
     """
     with job_storage() as storage:
-        generate_stage.run(campaign, start, stop, storage, weights_sha256=weights_sha256)
+        generate_stage.run(campaign, start, stop, storage, versions=versions)
         return screen_stage.run(campaign, start, stop, storage)
 
 

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,15 @@ import orjson
 from pydantic import ValidationError
 from pymatgen.core import Element, Lattice, Structure
 
+from pccd_workflows.core.crystal_files import json_lines
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.plain_structures import Unreadable, attempt, from_cif, plain_structure
 from pccd_workflows.core.records import SCHEMA_VERSION, EnergyConvention
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.resources import resource
 from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.settings import REPOSITORY
 
-SHIPPED = REPOSITORY / "flows" / "references"
-"""Folder of the sets that come with the project."""
 SET_SUFFIX = ".json.gz"
 ENERGIES = "energies.json"
 """Optional file in a folder of CIFs: total energy of each file's cell, eV, by file name."""
@@ -103,23 +102,15 @@ def _digest(path: Path) -> str:
 
 def _line_entries(path: Path, level: str) -> Iterator[ReferenceEntry]:
     """Yield an entry per non-empty line of a JSON lines file."""
-    try:
-        data = path.read_bytes()
-        lines = (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()
-    except (OSError, EOFError) as error:
-        raise InputError(f"Reference file {path} cannot be read: {error}.") from None
-    if not any(line.strip() for line in lines):
+    empty = True
+    for number, row in json_lines(path):
+        empty = False
+        yield _line_entry(row, f"{path}, line {number}", level)
+    if empty:
         raise InputError(f"Reference file {path} is empty.")
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _line_entry(line, f"{path}, line {number}", level)
 
 
-def _line_entry(line: bytes, where: str, level: str) -> ReferenceEntry:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON ({error.msg}).") from None
+def _line_entry(row: Any, where: str, level: str) -> ReferenceEntry:
     if not isinstance(row, dict) or "id" not in row:
         raise InputError(f"{where}: a phase needs an 'id'.")
     if row.get("level", level) != level:
@@ -137,7 +128,7 @@ def _line_entry(line: bytes, where: str, level: str) -> ReferenceEntry:
 def _row_structure(row: dict[str, Any], where: str) -> Structure:
     try:
         if "structure" in row:
-            return Structure.from_dict(row["structure"])
+            return plain_structure(row["structure"])
         return Structure(Lattice(row["lattice"]), row["species"], row["frac_coords"])
     except KeyError as error:
         raise InputError(
@@ -196,16 +187,12 @@ def _relaxed_entry(path: Path, structure: Structure, relax: Relax) -> ReferenceE
 
 
 def _cif_structure(path: Path) -> Structure:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            structure = Structure.from_file(path)
-    except (ValueError, KeyError, AssertionError, UnicodeDecodeError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path} is not a crystal that can be read ({reason}).") from None
-    if not structure.is_ordered:
+    found = attempt(lambda: from_cif(path.read_text(encoding="utf-8", errors="replace")))
+    if isinstance(found, Unreadable) and found.error_class == "partial_occupancy":
         raise InputError(f"{path} has partially occupied sites; give an ordered model.")
-    return structure
+    if isinstance(found, Unreadable):
+        raise InputError(f"{path} is not a crystal that can be read ({found.reason}).")
+    return found
 
 
 def _given_energies(folder: Path) -> dict[str, float]:
@@ -270,15 +257,19 @@ def _restricted(reference_set: ReferenceSet, chemsys: str) -> ReferenceSet:
     return ReferenceSet.model_validate({**dict(reference_set), **changed})
 
 
+def _shipped() -> Path:
+    return resource("flows", "references")
+
+
 def shipped_paths() -> list[Path]:
     """Return the files of the sets that come with the project."""
-    return sorted(SHIPPED.glob(f"*{SET_SUFFIX}"))
+    return sorted(_shipped().glob(f"*{SET_SUFFIX}"))
 
 
 def shipped_path(chemsys: str, level: str) -> Path:
     """Return where the shipped set of a chemical system is, or would be."""
     name = "-".join(sorted(chemsys.split("-"))).lower()
-    return SHIPPED / f"{name}.{level.replace('/', '.')}{SET_SUFFIX}"
+    return _shipped() / f"{name}.{level.replace('/', '.')}{SET_SUFFIX}"
 
 
 def shipped_reference_set(chemsys: str, level: str) -> ReferenceSet | None:

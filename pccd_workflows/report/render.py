@@ -155,7 +155,7 @@ def report_view(
 def _tiles(summary: Summary, campaign: Campaign) -> list[View]:
     raw = summary.count("generated")
     tiles = [
-        _tile(raw, "raw samples", f"of {campaign.generate.samples} asked for"),
+        _tile(raw, "raw samples", f"of {campaign.n_samples} asked for"),
         _tile(summary.count("screened"), "passed the screen", _of_raw(summary, "screened")),
         _tile(summary.count("unique"), "unique crystals", f"{summary.n_new} of them new"),
     ]
@@ -177,7 +177,7 @@ def _tile(value: int, label: str, note: str) -> View:
 
 
 def _notes(summary: Summary, campaign: Campaign) -> list[str]:
-    raw, asked = summary.count("generated"), campaign.generate.samples
+    raw, asked = summary.count("generated"), campaign.n_samples
     waiting = sum(
         loss.count for step in summary.steps for loss in step.lost if loss.status == "pending"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.core.storage import CrystalRef, Storage, load_crystals, store_crystals
 from pccd_workflows.engines.records import Bands
 from pccd_workflows.stages.stage import (
@@ -23,18 +24,22 @@ if TYPE_CHECKING:
 
 def cells(campaign: "Campaign", rung: "Rung", storage: Storage) -> list[CrystalRef]:
     """Store the cells whose bands a rung asks for, spins as their runs start; return them."""
-    from pccd_workflows.engines.vasp_bands import magnetic_cell
+    from pccd_workflows.engines.vasp import magnetic_cell
 
-    ordering = campaign.generate.conditions.magnetic_ordering
     kept = list(storage.rows(campaign.campaign_id, f"hull:{rung.level}", goes_on=True))
     crystals = load_crystals(storage, [row.ref for row in kept])
     return store_crystals(
         storage,
         [
-            (row.candidate_id, magnetic_cell(crystal, ordering))
+            (row.candidate_id, magnetic_cell(crystal, ordering_of(campaign, row.candidate_id)))
             for row, crystal in zip(kept, crystals, strict=True)
         ],
     )
+
+
+def ordering_of(campaign: "Campaign", candidate_id: str) -> MagneticOrdering | None:
+    """Return the magnetic order that a candidate was asked to have."""
+    return campaign.conditions(candidate_id).magnetic_ordering
 
 
 def gap_text(record: Bands) -> str:

@@ -1,8 +1,16 @@
-"""Generate: sample crystals; what is sampled is stored at once and never sampled again."""
+"""Generate: crystals from the sources of a campaign; what is made is never made again."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from pymatgen.core import Structure
+
+from pccd_workflows.core.errors import StaleResultError
+from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.storage import StageRow, Storage, structure_key
+from pccd_workflows.generators.protocol import Generated
+from pccd_workflows.generators.registry import open_generator
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.stages.stage import (
     Column,
@@ -15,88 +23,133 @@ from pccd_workflows.stages.stage import (
 )
 
 if TYPE_CHECKING:
-    from pccd_workflows.campaign import Campaign
+    from pccd_workflows.campaign import Campaign, NumberedSource
 
-
+NAME = "generate"
 BATCH = 32
-"""Crystals sampled together: what a kill costs at most."""
+"""Crystals that are stored together, as many as the model samples together: what a kill costs."""
+
+T = TypeVar("T")
+
+
+def source_versions(campaign: "Campaign") -> list[str]:
+    """Return the version of each source now, in order: hashes of weights and of files."""
+    return [open_generator(options).info().version for options in campaign.asked]
 
 
 def run(
-    campaign: "Campaign", start: int, stop: int, storage: Storage, *, weights_sha256: str
+    campaign: "Campaign",
+    start: int,
+    stop: int,
+    storage: Storage,
+    *,
+    versions: Sequence[str] = (),
 ) -> int:
-    """Sample what is missing of crystals `start` to `stop` - 1; return how many there are.
+    """Make what is missing of samples `start` to `stop` - 1 and store it batch by batch.
+
+    Parameters
+    ----------
+    campaign, storage
+        What is made, and where it goes.
+    start, stop
+        Numbers of the samples in the campaign; they may belong to several sources.
+    versions
+        Of the sources when the campaign was submitted (see `source_versions`), in order; not
+        checked if left out.
+
+    Returns
+    -------
+    int
+        The samples that were made; those stored before do not count.
 
     Raises
     ------
     StaleResultError
-        The model's weights are not those the campaign was submitted with.
+        A source is not what it was when the campaign was submitted.
+    InputError
+        A source cannot do what is asked.
     """
-    done = {
-        row.index for row in storage.rows(campaign.campaign_id, "generate", indices=(start, stop))
-    }
-    missing = [index for index in range(start, stop) if index not in done]
-    for first in range(0, len(missing), BATCH):
-        batch = missing[first : first + BATCH]
-        rows = []
-        for index, structure, record in _samples(campaign, batch, weights_sha256):
-            key = None if structure is None else structure_key(structure)
-            if structure is not None and key is not None:
-                storage.put_structures({key: structure})
-            rows.append(
-                StageRow(
-                    campaign.campaign_id,
-                    campaign.candidate_id(index),
-                    index,
-                    "generate",
-                    record.model_dump(mode="json"),
-                    key=key,
-                    goes_on=structure is not None,
-                    rank=float(index),
-                    formula=None if structure is None else structure.composition.reduced_formula,
-                )
-            )
-        storage.put_rows(rows)
-    return stop - start
+    rows = storage.rows(campaign.campaign_id, NAME, indices=(start, stop))
+    done = {row.index for row in rows}
+    made = 0
+    for source in campaign.sources:
+        first, end = max(start, source.start), min(stop, source.stop)
+        missing = [index for index in range(first, end) if index not in done]
+        if not missing:
+            continue
+        for batch in _batches(_made(campaign, source, missing, versions), BATCH):
+            _store(campaign, source, batch, storage)
+            made += len(batch)
+    return made
 
 
-def _samples(campaign, indices, weights_sha256):
-    import time
-
-    from pccd_workflows.generators.pccd.cells import SampleRequest, draw_elements
-    from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
-    from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
-    from pccd_workflows.generators.pccd.sample import sample_clouds
-    from pccd_workflows.settings import get_settings
-
-    settings = get_settings()
-    request = campaign.generate
-    model = load_model(find_model(request.model, settings), settings.device)
-    began = time.perf_counter()
-    requests = [SampleRequest(i, draw_elements(request, i), request.conditions) for i in indices]
-    clouds = sample_clouds(model, requests, seed=request.seed, sampler=request.sampler)
-    seconds = (time.perf_counter() - began) / len(indices)
-    for sample, cloud in zip(requests, clouds, strict=True):
-        try:
-            structure, error_class, reason = decode(cloud), None, None
-        except DecodeError as error:
-            structure, error_class, reason = None, error.error_class, str(error)
-        yield (
-            sample.index,
-            structure,
-            Generation(
-                model=model.info.name,
-                weights_sha256=weights_sha256,
-                seed=request.seed,
-                index=sample.index,
-                elements=list(sample.elements),
-                conditions=request.conditions.model_dump(exclude_none=True),
-                sampler=request.sampler.model_dump(),
-                error_class=error_class,
-                reason=reason,
-                seconds=seconds,
-            ),
+def _made(
+    campaign: "Campaign", source: "NumberedSource", missing: Sequence[int], versions: Sequence[str]
+) -> Iterator[Generated]:
+    generator = open_generator(source.options)
+    if versions and generator.info().version != versions[source.number]:
+        name = getattr(source.options, "model", source.options.source)
+        raise StaleResultError(
+            f"Source {name!r} has changed since campaign {campaign.campaign_id} was submitted; "
+            "restore its weights or files, or submit the campaign under another name."
         )
+    return generator.generate([index - source.start for index in missing])
+
+
+def _store(
+    campaign: "Campaign",
+    source: "NumberedSource",
+    batch: Sequence[Generated],
+    storage: Storage,
+) -> None:
+    """Store structures before the rows that name them: a kill in between loses rows, no key."""
+    keys = {g.index: structure_key(g.structure) for g in batch if g.structure is not None}
+    storage.put_structures({keys[g.index]: g.structure for g in batch if g.structure is not None})
+    storage.put_rows([_row(campaign, source.start + g.index, g, keys.get(g.index)) for g in batch])
+
+
+def _row(campaign: "Campaign", index: int, made: Generated, key: str | None) -> StageRow:
+    structure = made.structure
+    return StageRow(
+        campaign_id=campaign.campaign_id,
+        candidate_id=campaign.candidate_id(index),
+        index=index,
+        stage=NAME,
+        record=made.generation.model_dump(mode="json"),
+        key=key,
+        goes_on=key is not None,
+        rank=float(index),
+        formula=None if structure is None else structure.composition.reduced_formula,
+    )
+
+
+def row_of_sample(document: dict[str, Any]) -> tuple[StageRow, Structure | None]:
+    """Return what a document of the collection ``samples`` of earlier versions says now.
+
+    Such a document has _id (candidate_id), campaign_id, index, generation (a `Generation`) and
+    structure (a pymatgen dictionary or None); the structure is to be stored under the row's key.
+    """
+    structure = plain_structure(document["structure"]) if document["structure"] else None
+    generation = Generation.model_validate(document["generation"])
+    key = None if structure is None else structure_key(structure)
+    row = StageRow(
+        campaign_id=document["campaign_id"],
+        candidate_id=document["_id"],
+        index=document["index"],
+        stage=NAME,
+        record=generation.model_dump(mode="json"),
+        key=key,
+        goes_on=key is not None,
+        rank=float(document["index"]),
+        formula=None if structure is None else structure.composition.reduced_formula,
+    )
+    return row, structure
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def _outcome(record: Generation, _campaign: "Campaign") -> Outcome | None:
@@ -108,13 +161,15 @@ def _outcome(record: Generation, _campaign: "Campaign") -> Outcome | None:
 def _describe(record: Generation, _records: Records) -> Description:
     conditions = [f"{key}={value}" for key, value in record.conditions.items() if value is not None]
     found = facts(
-        f"model {record.model}, weights {record.weights_sha256[:12]}",
+        f"source {record.source}" if record.source != "pccd" else "",
+        f"model {record.model}, version {record.weights_sha256[:12]}",
         f"seed {record.seed}, sample {record.index}, elements {'-'.join(record.elements)}",
+        f"from {record.origin}" if record.origin else "",
         ", ".join(conditions),
         record.reason or "",
     )
     failed = record.error_class is not None
-    verdict = f"not decoded: {record.error_class}" if failed else "decoded"
+    verdict = f"no crystal: {record.error_class}" if failed else "a crystal"
     return Description(verdict, "bad" if failed else "good", found)
 
 
@@ -130,7 +185,7 @@ def _steps(_campaign: "Campaign", _level: str) -> tuple[FunnelStep, ...]:
 
 
 STAGE = Stage(
-    kind="generate",
+    kind=NAME,
     record=Generation,
     levels=lambda _campaign: ("",),
     outcome=_outcome,

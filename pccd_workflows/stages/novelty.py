@@ -191,16 +191,19 @@ def _in_imported_set(name: str, crystals: Crystals, compared: Compared) -> dict[
 
 
 def _in_training(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]:
+    """Compare with the training crystals of the campaign's models."""
     from pccd_workflows.generators.pccd.checkpoint import find_model
     from pccd_workflows.generators.pccd.training_index import in_training, load_training_index
 
-    model = compared.campaign.generate.model
-    index = load_training_index(find_model(model, get_settings()))
     method = "same reduced formula, space group and number of sites in the primitive cell"
-    if index is None:
-        unknown = SetNovelty(known=None, method=method, note="the model ships no training index")
+    settings = get_settings()
+    found = [load_training_index(find_model(m, settings)) for m in compared.campaign.models]
+    indices = [index for index in found if index is not None]
+    if not indices:
+        note = "the model ships no training index" if found else "no source was trained"
+        unknown = SetNovelty(known=None, method=method, note=note)
         return dict.fromkeys(crystals, unknown)
     return {
-        name: SetNovelty(known=in_training(crystal, index), method=method)
+        name: SetNovelty(known=any(in_training(crystal, i) for i in indices), method=method)
         for name, crystal in crystals.items()
     }

@@ -8,7 +8,7 @@ from pymatgen.core import Structure
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.storage import Storage
-from pccd_workflows.core.systems import chemical_system, maximal_systems
+from pccd_workflows.core.systems import maximal_systems
 from pccd_workflows.engines.engine import Task, Work, compute, engine_of
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
@@ -29,8 +29,8 @@ def systems_of(campaign: "Campaign", rung: Rung, storage: Storage) -> list[str]:
     A campaign with one set of elements has one system; otherwise the crystals' own systems that
     are no part of another.
     """
-    if campaign.generate.elements is not None:
-        return [chemical_system(campaign.generate.elements)]
+    if campaign.chemsys is not None:
+        return [campaign.chemsys]
     before = stage_before(campaign, rung)
     # duplicates and known crystals are found with the competing phases at hand
     stage = "screen" if before == "deduplicate" else before

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mp_server import caesium_chloride, rock_salt, serve
+from pccd_workflows.jobs.novelty import _known_sets
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
@@ -19,18 +20,13 @@ from pymatgen.io.optimade import OptimadeStructureAdapter
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import Crystal
+from pccd_workflows.core import crystal_files
+from pccd_workflows.core.crystal_files import Unreadable, read_crystals
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.execution import mongo
-from pccd_workflows.jobs.novelty import _known_sets
-from pccd_workflows.known import files as known_files
-from pccd_workflows.known.files import (
-    Unreadable,
-    read_collection,
-    read_crystals,
-    read_optimade,
-)
 from pccd_workflows.known.http import HttpError, Patience
 from pccd_workflows.known.index import find_index
+from pccd_workflows.known.providers import read_collection, read_optimade
 from pccd_workflows.known.sets import (
     check_known_sets,
     find_known_set,
@@ -131,7 +127,7 @@ WRITERS = {
 @pytest.mark.parametrize("chunk", [1 << 20, 97], ids=["one chunk", "many chunks"])
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_kind_of_file_gives_the_same_crystals(tmp_path, name, chunk, monkeypatch):
-    monkeypatch.setattr(known_files, "CHUNK", chunk)
+    monkeypatch.setattr(crystal_files, "CHUNK", chunk)
     WRITERS[name](tmp_path / name)
     found = dict(read_crystals(tmp_path / name))
     assert set(found) == set(CRYSTALS)
@@ -156,7 +152,7 @@ def test_a_folder_holds_a_database_that_comes_in_parts(tmp_path):
 
 
 def test_a_large_file_is_read_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(known_files, "CHUNK", 5_000)
+    monkeypatch.setattr(crystal_files, "CHUNK", 5_000)
     row = json.dumps({"structure": CRYSTALS["a-1"].as_dict()})
     path = tmp_path / "entries.json"
     path.write_text('{"entries": [' + ", ".join([row] * 50) + ', {"structure": {')

@@ -1,6 +1,5 @@
 """What is decided before a cloud is drawn: elements, composition, space group, structure type."""
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.generators.elements import stream
 from pccd_workflows.generators.pccd.analogues import Analogues, blend
 from pccd_workflows.generators.pccd.composition import CompositionModel, electropositive_first
 from pccd_workflows.generators.pccd.conditions import UNKNOWN, ConditionBatch
@@ -20,12 +20,11 @@ from pccd_workflows.generators.pccd.dataset import CRYSTAL_SYSTEMS, ORDERINGS, c
 from pccd_workflows.generators.pccd.model import Model
 from pccd_workflows.generators.pccd.pointcloud.elements import (
     atomic_number,
-    canonical_elements,
     symbol,
 )
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.symmetry import SpaceGroupModel
-from pccd_workflows.generators.request import Conditions, Generate
+from pccd_workflows.generators.request import Conditions
 
 REMEMBERED = 256
 """Answers kept of each question about cells."""
@@ -52,30 +51,6 @@ class SampleRequest:
     index: int
     elements: tuple[str, ...]
     conditions: Conditions
-
-
-def stream(seed: int, index: int, purpose: str) -> int:
-    """Return a 63-bit number that fixes one kind of randomness of one sample, on any machine."""
-    digest = hashlib.sha256(f"{seed}/{index}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def draw_elements(generate: Generate, index: int) -> tuple[str, ...]:
-    """Return the elements of sample `index`: given, in turn, or drawn."""
-    if generate.elements is not None:
-        return canonical_elements(generate.elements)
-    if generate.element_sets is not None:
-        return canonical_elements(generate.element_sets[index % len(generate.element_sets)])
-    draw = generate.draw
-    if draw is None:  # the campaign model does not let this happen
-        raise InputError("generate needs elements, element_sets or draw.")
-    rng = np.random.default_rng(stream(generate.seed, index, "elements"))
-    low, high = draw.n_elements
-    others = [e for e in draw.elements if e not in draw.always]
-    always = sorted(set(draw.always))
-    n = int(rng.integers(max(low, len(always), 1), min(high, len(always) + len(others)) + 1))
-    drawn = rng.choice(len(others), size=n - len(always), replace=False)
-    return canonical_elements([*always, *(others[i] for i in drawn)])
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,16 @@ pymatgen Structure or its dictionary, any cell), and where known id, spacegroup,
 (eV), energy_above_hull (eV/atom) and magnetic_ordering (NM, FM, AFM, FiM).
 """
 
-import gzip
-import io
-import json
-import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from pymatgen.core import Structure
+
+from pccd_workflows.core.crystal_files import json_lines
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.plain_structures import Unreadable, attempt, from_cif
 
 Record = dict[str, Any]
 Position = Callable[[int], None]
@@ -38,47 +39,25 @@ def read_records(source: Path, position: Position | None = None) -> Iterator[Rec
     if source.is_dir():
         yield from _read_cifs(source, position)
         return
-    try:
-        with source.open("rb") as raw, _text(raw, source) as lines:
-            for number, line in enumerate(lines, start=1):
-                if position is not None and number % 500 == 0:
-                    position(raw.tell())
-                if line.strip():
-                    yield _parsed(line, f"{source} line {number}")
-    except FileNotFoundError:
-        raise InputError(f"There is no file or folder {source}.") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{source} cannot be read: {error}.") from None
+    for number, record in json_lines(source, position):
+        if not isinstance(record, dict):
+            raise InputError(f"{source} line {number} is not a JSON object.")
+        yield record
 
 
-def _parsed(line: str, where: str) -> Record:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        raise InputError(f"{where} is not JSON.") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{where} is not a JSON object.")
-    return record
-
-
-def _text(raw: IO[bytes], path: Path) -> IO[str]:
-    stream: Any = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
-    return io.TextIOWrapper(stream, encoding="utf-8")
+def _cif(path: Path) -> Structure:
+    return from_cif(path.read_text(encoding="utf-8", errors="replace"))
 
 
 def _read_cifs(folder: Path, position: Position | None) -> Iterator[Record]:
-    from pymatgen.core import Structure
-
     paths = sorted(folder.glob("*.cif"))
     if not paths:
         raise InputError(f"Folder {folder} holds no .cif file.")
     for number, path in enumerate(paths, start=1):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                structure = Structure.from_file(path)
-        except Exception as error:  # pymatgen raises anything on a broken CIF
-            raise InputError(f"{path} is not a readable CIF: {error}.") from None
+        # disorder is the caller's to judge and to count
+        found = attempt(partial(_cif, path), judge=lambda structure: structure)
+        if isinstance(found, Unreadable):
+            raise InputError(f"{path} is not a readable CIF: {found.reason}.")
         if position is not None:
             position(number)
-        yield {"id": path.stem, "structure": structure}
+        yield {"id": path.stem, "structure": found}

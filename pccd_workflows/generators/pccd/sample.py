@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.generators.elements import stream
 from pccd_workflows.generators.pccd.cells import (
     Cell,
     SampleRequest,
     condition_batch,
     draw_cells,
-    stream,
 )
 from pccd_workflows.generators.pccd.conditions import ConditionBatch
 from pccd_workflows.generators.pccd.model import Model

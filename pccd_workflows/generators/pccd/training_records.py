@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.core.plain_structures import value_at
 from pccd_workflows.known.mp_client import NO_KEY, PAGE, Client, has_api_key
 
 if TYPE_CHECKING:
@@ -109,9 +110,7 @@ def collection_records(
     """
     wanted: Sequence[str] = [structure, *PROPERTIES, "ordering"]
     for document in collection.find({}, wanted).sort("_id", 1):
-        value: Any = document
-        for part in structure.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = value_at(document, structure)
         found = {name: document.get(name) for name in PROPERTIES}
         found["magnetic_ordering"] = found["magnetic_ordering"] or document.get("ordering")
         yield {**found, "id": str(document["_id"]), "structure": value or {}}

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.analogues import Analogues
-from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells, draw_elements
+from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
 from pccd_workflows.generators.pccd.checkpoint import load_model
 from pccd_workflows.generators.pccd.composition import electropositive_first
 from pccd_workflows.generators.pccd.pointcloud.decode import decode

@@ -1,0 +1,176 @@
+"""The project's own model as a source of crystals: loaded, asked, decoded, in one place."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pymatgen.core import Structure
+
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.generators.elements import draw_elements
+from pccd_workflows.generators.pccd.checkpoint import (
+    ModelInfo,
+    check_weights,
+    find_model,
+    load_model,
+    read_model_info,
+)
+from pccd_workflows.generators.pccd.sampler import Sampler
+from pccd_workflows.generators.protocol import Generated, GeneratorInfo
+from pccd_workflows.generators.request import Generate, Generation
+from pccd_workflows.settings import get_settings
+
+if TYPE_CHECKING:
+    from pccd_workflows.generators.pccd.cells import SampleRequest
+    from pccd_workflows.generators.pccd.model import Model
+
+BATCH = 32
+"""Crystals sampled together: what a kill costs at most."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the model made of one request.
+
+    Attributes
+    ----------
+    request
+        Number, elements and conditions.
+    structure
+        None where the cloud is no crystal.
+    error_class, reason
+        Of the DecodeError.
+    seconds
+        Wall time of this sample's share of its batch, s.
+    """
+
+    request: "SampleRequest"
+    structure: Structure | None
+    error_class: str | None
+    reason: str | None
+    seconds: float
+
+
+def draw_crystals(
+    model: "Model",
+    requests: Sequence["SampleRequest"],
+    *,
+    seed: int,
+    sampler: Sampler,
+    batch: int = BATCH,
+) -> Iterator[Drawn]:
+    """Yield what a model makes of requests, in their order, as soon as each batch is done.
+
+    Raises
+    ------
+    InputError
+        The model cannot do what a request asks for.
+    """
+    from pccd_workflows.generators.pccd.sample import sample_clouds
+
+    for first in range(0, len(requests), batch):
+        chosen = requests[first : first + batch]
+        began = time.perf_counter()
+        decoded = [_decode(c) for c in sample_clouds(model, chosen, seed=seed, sampler=sampler)]
+        seconds = (time.perf_counter() - began) / len(chosen)
+        for request, found in zip(chosen, decoded, strict=True):
+            yield Drawn(request, *found, seconds)
+
+
+def _decode(cloud: object) -> tuple[Structure | None, str | None, str | None]:
+    from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
+
+    try:
+        return decode(cloud), None, None  # type: ignore[arg-type]
+    except DecodeError as error:
+        return None, error.error_class, str(error)
+
+
+class PccdGenerator:
+    """The model in a folder of model/.
+
+    Parameters
+    ----------
+    options
+        What it is asked for.
+    """
+
+    options_type: ClassVar[type[Generate]] = Generate
+
+    def __init__(self, options: Generate) -> None:
+        self.options = options
+
+    @cached_property
+    def _folder(self) -> Path:
+        return find_model(self.options.model, get_settings())
+
+    @cached_property
+    def _model_info(self) -> ModelInfo:
+        return read_model_info(self._folder)
+
+    @cached_property
+    def _model(self) -> "Model":
+        return load_model(self._folder, get_settings().device)
+
+    def info(self) -> GeneratorInfo:
+        """Return what model.json says."""
+        found = self._model_info
+        return GeneratorInfo(
+            name=found.name,
+            version=found.weights_sha256,
+            elements=tuple(found.elements),
+            max_elements=found.max_elements,
+            conditions=tuple(found.conditions),
+        )
+
+    def check(self) -> None:
+        """See that the weights are whole and that the model knows elements and conditions."""
+        info, options = self._model_info, self.options
+        check_weights(self._folder, info)
+        if options.most_elements() > info.max_elements:
+            raise InputError(
+                f"generate: model {info.name!r} handles at most {info.max_elements} elements in "
+                f"one crystal, not {options.most_elements()}."
+            )
+        if foreign := sorted(options.possible_elements() - set(info.elements)):
+            raise InputError(
+                f"generate: model {info.name!r} was not trained on {', '.join(foreign)}."
+            )
+        asked = options.conditions.model_dump(exclude_none=True)
+        if untrained := sorted(set(asked) - set(info.conditions)):
+            raise InputError(
+                f"generate: model {info.name!r} was not trained on {', '.join(untrained)}; it "
+                f"knows {', '.join(info.conditions) or 'no condition'}."
+            )
+
+    def generate(self, indices: Sequence[int]) -> Iterator[Generated]:
+        """Yield samples, batch by batch."""
+        from pccd_workflows.generators.pccd.cells import SampleRequest
+
+        options = self.options
+        requests = [
+            SampleRequest(index, draw_elements(options, index), options.conditions)
+            for index in indices
+        ]
+        for drawn in draw_crystals(
+            self._model, requests, seed=options.seed, sampler=options.sampler
+        ):
+            yield Generated(drawn.request.index, drawn.structure, self._generation(drawn))
+
+    def _generation(self, drawn: Drawn) -> Generation:
+        options = self.options
+        return Generation(
+            model=self._model_info.name,
+            weights_sha256=self._model_info.weights_sha256,
+            seed=options.seed,
+            index=drawn.request.index,
+            elements=list(drawn.request.elements),
+            conditions=options.conditions.model_dump(exclude_none=True),
+            sampler=options.sampler.model_dump(),
+            error_class=drawn.error_class,
+            reason=drawn.reason,
+            seconds=drawn.seconds,
+        )

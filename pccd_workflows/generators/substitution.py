@@ -1,0 +1,270 @@
+"""Known crystals with other elements on their sites: the oldest way to predict crystals.
+
+Elements that stand for each other in many known compounds are exchanged (after Hautier et al. 2011,
+DOI 10.1021/ic102031h); as a source of a campaign, and as the control of structure prediction: a
+model that is not better than this has learned nothing else.
+"""
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import permutations
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pymatgen.core import Structure
+
+from pccd_workflows.core.crystal_files import content_sha256, entries
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.plain_structures import Unreadable
+from pccd_workflows.core.sections import CampaignPath
+from pccd_workflows.generators.elements import draw_elements, stream
+from pccd_workflows.generators.pccd.chemistry import atomic_radii, element_features
+from pccd_workflows.generators.pccd.composition import electropositive_first
+from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number, symbol
+from pccd_workflows.generators.protocol import Generated, GeneratorInfo
+from pccd_workflows.generators.request import AskedElements, Generation
+
+SOFTNESS = 0.25
+"""A crystal farther by this than the nearest one is taken 1/e times as often."""
+MAX_ELEMENTS = 6
+"""All ways to exchange n elements are tried: 720 of 6."""
+
+
+@dataclass(frozen=True)
+class KnownCrystal:
+    """A crystal to take the structure from.
+
+    Attributes
+    ----------
+    id
+        Where it comes from.
+    lattice
+        float array (3, 3), Å.
+    numbers
+        Atomic number of each site.
+    frac_coords
+        float array (n_sites, 3).
+    """
+
+    id: str
+    lattice: NDArray[np.float64]
+    numbers: tuple[int, ...]
+    frac_coords: NDArray[np.float64]
+
+
+class SubstitutionOptions(AskedElements):
+    """Known crystals with the elements that are asked for."""
+
+    crystals: CampaignPath = Field(
+        description="File or folder of known crystals, as the source `files` takes them"
+    )
+    sha256: str = Field("", description="Of the known crystals; checked if given")
+
+
+class SubstitutionGenerator:
+    """Known crystals of as many elements, the most alike ones most often.
+
+    Parameters
+    ----------
+    options
+        Elements, and the known crystals.
+    """
+
+    options_type: ClassVar[type[SubstitutionOptions]] = SubstitutionOptions
+
+    def __init__(self, options: SubstitutionOptions) -> None:
+        self.options = options
+
+    @cached_property
+    def _version(self) -> str:
+        return content_sha256(self.options.crystals)
+
+    @cached_property
+    def _known(self) -> list[KnownCrystal]:
+        return _read_known(self.options.crystals, self._version)
+
+    def info(self) -> GeneratorInfo:
+        """Return name and hash of the known crystals."""
+        return GeneratorInfo(
+            name=self.options.crystals.name, version=self._version, max_elements=MAX_ELEMENTS
+        )
+
+    def check(self) -> None:
+        """See that there are crystals of as many elements as are asked for."""
+        options = self.options
+        if options.sha256 not in ("", self._version):
+            raise InputError(f"generate: {options.crystals} has other content than sha256 says.")
+        if options.most_elements() > MAX_ELEMENTS:
+            raise InputError(f"generate: substitution takes up to {MAX_ELEMENTS} elements.")
+        if not self._known:
+            raise InputError(f"generate: {options.crystals} holds no crystal that can be read.")
+
+    def generate(self, indices: Sequence[int]) -> Iterator[Generated]:
+        """Yield samples, one at a time."""
+        for index in indices:
+            began = time.perf_counter()
+            elements = draw_elements(self.options, index)
+            found = self._sample(elements, index)
+            structure, origin = (None, None) if found is None else found
+            reason = None
+            if structure is None:
+                reason = f"no known crystal of {len(elements)} other elements"
+            yield Generated(
+                index,
+                structure,
+                Generation(
+                    source=self.options.source,
+                    model=self.options.crystals.name,
+                    weights_sha256=self._version,
+                    seed=self.options.seed,
+                    index=index,
+                    elements=list(elements),
+                    origin=origin,
+                    error_class=None if reason is None else "no_analogue",
+                    reason=reason,
+                    seconds=time.perf_counter() - began,
+                ),
+            )
+
+    def _sample(self, elements: tuple[str, ...], index: int) -> tuple[Structure, str] | None:
+        numbers = tuple(atomic_number(name) for name in elements)
+        rows, assignments, weights = self._choices(numbers)
+        if not rows:
+            return None
+        rng = np.random.default_rng(stream(self.options.seed, index, "substitution"))
+        place = int(rng.choice(len(rows), p=weights))
+        crystal = self._known[rows[place]]
+        return exchange(crystal, assignments[place]), crystal.id
+
+    @cached_property
+    def _remembered(self) -> dict[tuple[int, ...], Any]:
+        return {}
+
+    def _choices(
+        self, asked: tuple[int, ...]
+    ) -> tuple[list[int], list[dict[int, int]], NDArray[np.float64]]:
+        """Return rows of known crystals, how their elements are exchanged, and their weights."""
+        if asked not in self._remembered:
+            distance = element_distance()
+            rows, assignments, far = [], [], []
+            for own, members in self._by_elements.items():
+                if len(own) != len(asked) or set(own) == set(asked):
+                    continue
+                ways = list(permutations(asked))
+                costs = [sum(distance[a, b] for a, b in zip(own, w, strict=True)) for w in ways]
+                best = int(np.argmin(costs))
+                rows += members
+                assignments += [dict(zip(own, ways[best], strict=True))] * len(members)
+                far += [costs[best]] * len(members)
+            weights = np.exp((min(far, default=0) - np.array(far, dtype=float)) / SOFTNESS)
+            self._remembered[asked] = (rows, assignments, weights / max(weights.sum(), 1e-300))
+        found: tuple[list[int], list[dict[int, int]], NDArray[np.float64]] = self._remembered[asked]
+        return found
+
+    @cached_property
+    def _by_elements(self) -> dict[tuple[int, ...], list[int]]:
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for row, crystal in enumerate(self._known):
+            groups[tuple(sorted(set(crystal.numbers)))].append(row)
+        return groups
+
+
+def exchange(crystal: KnownCrystal, exchanged: Mapping[int, int]) -> Structure:
+    """Return a crystal with other elements, its cell scaled to them.
+
+    The volume changes as the sum of the cubes of the atomic radii does; relaxing does the rest.
+    """
+    numbers = [exchanged[z] for z in crystal.numbers]
+    radii = atomic_radii().astype(float)
+    old, new = (float((radii[list(n)] ** 3).sum()) for n in (crystal.numbers, numbers))
+    return Structure(crystal.lattice * math.cbrt(new / old), numbers, crystal.frac_coords)
+
+
+@lru_cache(maxsize=1)
+def element_distance() -> NDArray[np.float64]:
+    """Return how unlike two elements are, (Z, Z) by atomic number; 0 of an element to itself.
+
+    Distance of their tabulated features (electronegativity, radius, group, block, oxidation
+    states), 2 on average as the distances are that a model learns.
+    """
+    features = element_features().astype(float)
+    distance = np.linalg.norm(features[:, None] - features[None], axis=-1)
+    known = distance[1:, 1:]
+    scaled: NDArray[np.float64] = distance * 2 / known[known > 0].mean()
+    return scaled
+
+
+@lru_cache(maxsize=2)
+def _read_known(path: Path, sha256: str) -> list[KnownCrystal]:  # noqa: ARG001
+    found = []
+    for entry in entries(path, tolerant=True):
+        crystal = entry.read()
+        if isinstance(crystal, Unreadable):
+            continue
+        numbers = tuple(int(site.specie.Z) for site in crystal)
+        if max(numbers) < len(element_distance()):
+            found.append(
+                KnownCrystal(entry.name, crystal.lattice.matrix, numbers, crystal.frac_coords)
+            )
+    return found
+
+
+# --- the control of structure prediction ---------------------------------------------------------
+
+
+def substitute(
+    compositions: Sequence[Mapping[str, int]],
+    known: Sequence[Mapping[str, Any]],
+    distance: NDArray[np.floating[Any]],
+) -> list[Structure | None]:
+    """Predict the structure of each composition by the most alike known crystal.
+
+    Parameters
+    ----------
+    compositions
+        Number of atoms of each element.
+    known
+        `species`, `lattice` and `frac_coords` of the crystals to take structures from.
+    distance
+        float array (Z, Z): how unlike two elements are, by atomic number.
+
+    Returns
+    -------
+    list
+        None where no known crystal has the same numbers of atoms.
+    """
+    groups: dict[tuple[int, ...], list[tuple[tuple[int, ...], int]]] = defaultdict(list)
+    for row, crystal in enumerate(known):
+        elements, counts = _by_count(Counter(crystal["species"]))
+        groups[counts].append((elements, row))
+    made: list[Structure | None] = []
+    for composition in compositions:
+        elements, counts = _by_count(composition)
+        candidates = groups.get(counts, [])
+        if not candidates:
+            made.append(None)
+            continue
+        others = np.array([names for names, _ in candidates])
+        nearest = int(distance[np.array(elements), others].astype(float).sum(1).argmin())
+        crystal = known[candidates[nearest][1]]
+        exchanged = {
+            symbol(int(old)): symbol(new)
+            for old, new in zip(others[nearest], elements, strict=True)
+        }
+        species = [exchanged[name] for name in crystal["species"]]
+        made.append(Structure(crystal["lattice"], species, crystal["frac_coords"]))
+    return made
+
+
+def _by_count(composition: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return atomic numbers by number of atoms, then electropositive first, and the numbers."""
+    counted = {atomic_number(name): int(n) for name, n in composition.items()}
+    elements = sorted(electropositive_first(list(counted)), key=counted.__getitem__)
+    return tuple(elements), tuple(counted[z] for z in elements)
