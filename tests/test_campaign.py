@@ -152,7 +152,7 @@ HASHES = {
 
 @pytest.mark.parametrize("name", HASHES)
 def test_an_unchanged_file_keeps_its_hash(name):
-    assert load_campaign(REPOSITORY / "flows" / f"{name}.yaml").hash == HASHES[name]
+    assert load_campaign(resource("flows", f"{name}.yaml")).hash == HASHES[name]
 
 
 def test_other_unchanged_campaigns_keep_their_hash_too():

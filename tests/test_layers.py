@@ -10,12 +10,17 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "pccd_workflows"
 LAYERS = [
     {"core"},
-    {"settings", "campaign", "candidate", "failures", "known", "matching", "analysis", "engines"}
-    | {"generators", "execution", "stages"},
-    {"evaluation"},
+    {"settings"},
+    {"execution", "analysis", "matching"},
+    {"engines", "known", "generators"},
+    {"stages"},
+    {"campaign", "candidate", "columns"},
     {"jobs"},
     {"pipeline"},
-    {"collect", "report", "explorer", "export", "query", "operations", "rescore", "cost"},
+    {"collect", "query", "evaluation", "cost"},
+    {"operations", "rescore", "export"},
+    {"migrate", "api"},
+    {"report", "explorer"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
