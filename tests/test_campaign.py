@@ -9,6 +9,7 @@ import yaml
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows import stages
 from pccd_workflows.campaign import Campaign, load_campaign
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.resources import resource
@@ -62,7 +63,7 @@ def test_a_band_structure_is_part_of_the_hash_only_where_it_is_asked_for():
         assert Campaign.model_validate(whole.resolved()) == whole
         hashes.append(whole.hash)
     assert hashes[0] == hashes[1] != hashes[2]
-    assert whole.stages[3:] == ["relax:vasp/mp-gga", "hull:vasp/mp-gga", "bands:vasp/mp-gga"]
+    assert stages.names(whole)[3:] == ["relax:vasp/mp-gga", "hull:vasp/mp-gga", "bands:vasp/mp-gga"]
 
 
 def test_candidate_ids_name_campaign_hash_and_index():

@@ -18,6 +18,7 @@ from pccd_workflows.engines.engine import Task
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import costs, launchpad, mongo
 from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.jobs.compute import overspent
 from pccd_workflows.stages.rung import Rung
 
@@ -172,7 +173,7 @@ def test_a_spent_budget_skips_the_rest_and_goes_on_when_raised(settings, tmp_pat
     flow = Flow(engine_jobs(found, crystals, LEVEL, Task("relax"), whole.campaign_id))
     flow.update_metadata({"campaign_id": whole.campaign_id})
     launchpad.submit(flow, found)
-    launchpad.run_worker(found)
+    run_worker(found)
     # one run was started, none after it
     assert database["costs"].count_documents({}) == 1
     assert database["results"].count_documents({"kind": "relaxation"}) == 0
@@ -181,7 +182,7 @@ def test_a_spent_budget_skips_the_rest_and_goes_on_when_raised(settings, tmp_pat
     reason = overspent(MongoStorage(database), whole.campaign_id, LEVEL)
     assert reason.startswith("The rung's budget of 1e-06 core-hours is spent")
     assert costs.raise_budget(found, whole.campaign_id, LEVEL, 10.0) == 1
-    launchpad.run_worker(found)
+    run_worker(found)
     assert database["costs"].count_documents({}) == 3
     (relaxation,) = database["results"].find({"kind": "relaxation"})
     assert relaxation["result"]["verdict"] == "converged"
@@ -208,7 +209,7 @@ def test_a_spent_budget_skips_band_structures(settings, tmp_path, monkeypatch):
     flow = Flow(engine_jobs(found, {"c-0": cell}, LEVEL, Task("bands"), whole.campaign_id))
     flow.update_metadata({"campaign_id": whole.campaign_id})
     launchpad.submit(flow, found)
-    launchpad.run_worker(found)
+    run_worker(found)
     assert launchpad.campaign_states(found, whole.campaign_id) == {"COMPLETED": 1}
     (bands,) = MongoStorage(database).rows(whole.campaign_id, f"bands:{LEVEL}")
     reason = bands.record["reason"]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pymongo.client_session import ClientSession
     from pymongo.database import Database
 
+    Claim = Callable[[Database[dict[str, Any]], ClientSession | None], bool]
+
 Document = dict[str, Any]
 
 PING_SECONDS = 60
@@ -318,10 +320,3 @@ def _worker_killer() -> Document:
         "(killed, out of memory, or a crash below Python)."
     )
     return {"_message": text, "_exception": {"_stacktrace": text, "_details": None}}
-
-
-def run_worker(settings: Settings, **options: Any) -> Any:
-    """Run ready jobs in this process; see `worker.run_worker`."""
-    from pccd_workflows.execution import worker
-
-    return worker.run_worker(settings, **options)

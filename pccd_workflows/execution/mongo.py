@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pymongo import ASCENDING, MongoClient, ReplaceOne
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import (
     AutoReconnect,
@@ -29,9 +30,6 @@ from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.execution import mongod
 from pccd_workflows.settings import Settings
-
-if TYPE_CHECKING:
-    from jobflow import JobStore
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -362,6 +360,13 @@ def drop_results(db: Database[Document], keys: Sequence[str]) -> None:
     survive_outage(lambda: db.results.delete_many({"_id": {"$in": list(keys)}}))
 
 
+def replace_documents(collection: Collection[Document], documents: Sequence[Document]) -> None:
+    """Store documents under their ``_id``, in place of those that are there."""
+    writes = [ReplaceOne({"_id": row["_id"]}, row, upsert=True) for row in documents]
+    if writes:
+        survive_outage(lambda: collection.bulk_write(writes, ordered=False))
+
+
 def find_reference_set(
     db: Database[Document], source: str, chemsys: str, level: str
 ) -> ReferenceSet | None:
@@ -424,20 +429,3 @@ def put_reference_set(db: Database[Document], reference_set: ReferenceSet) -> st
 
     survive_outage(store)
     return reference_id
-
-
-# --- jobflow's store -------------------------------------------------------------------------
-
-
-def job_store(settings: Settings) -> "JobStore":
-    """Return jobflow's store of job outputs, with GridFS for what jobs mark as ``data``.
-
-    It waits out outages, keeps the password out of its name and refuses to be serialized.
-    """
-    from pccd_workflows.execution.stores import make_job_store
-
-    return make_job_store(
-        database=settings.database,
-        uri=mongodb_uri(settings),
-        mongoclient_kwargs=client_options(settings),
-    )

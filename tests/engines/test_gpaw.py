@@ -14,6 +14,7 @@ from pccd_workflows.engines import gpaw
 from pccd_workflows.engines.engine import Task
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo
+from pccd_workflows.execution.worker import run_worker
 
 LEVEL = "gpaw/pbe"
 needs_gpaw = pytest.mark.skipif(
@@ -61,7 +62,7 @@ def test_a_job_stores_its_record_and_cost_and_never_computes_twice(settings, coa
         flow = Flow(engine_jobs(settings, crystals, LEVEL, Task("relax"), "gpaw-test"))
         flow.update_metadata({"campaign_id": "gpaw-test"})
         launchpad.submit(flow, settings)
-        launchpad.run_worker(settings, category="cpu")
+        run_worker(settings, category="cpu")
     database = mongo.database(settings)
     assert launchpad.campaign_states(settings, "gpaw-test") == {"COMPLETED": 2}
     (stored,) = database["results"].find({"kind": "relaxation"})

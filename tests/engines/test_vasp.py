@@ -27,6 +27,7 @@ from pccd_workflows.engines.vasp.inputs import check_ready, deviations
 from pccd_workflows.engines.vasp.run import Attempt, VaspFailed, last_geometry, run
 from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.jobs.phonons import candidate_phonons
 from pccd_workflows.known.reference_files import write_reference_set
 from pccd_workflows.stages.phonons import PhononsSection
@@ -102,7 +103,7 @@ def test_a_crystal_is_relaxed_at_the_levels_settings(standin, tmp_path):
 
     start = two_units()
     whole = submit(standin, [start], "AFM")
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id, category="cpu")
+    run_worker(standin, campaign_id=whole.campaign_id, category="cpu")
     assert launchpad.campaign_states(standin, whole.campaign_id) == {"COMPLETED": 4}
     (relaxation,) = results(standin, "relaxation")
     assert relaxation["verdict"] == "converged"
@@ -126,13 +127,13 @@ def test_a_crystal_is_relaxed_at_the_levels_settings(standin, tmp_path):
     folders = len(list((tmp_path / "data").rglob("vasprun.xml.gz")))
     assert folders == 3
     submit(standin, [start], "AFM")
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    run_worker(standin, campaign_id=whole.campaign_id)
     assert len(list((tmp_path / "data").rglob("vasprun.xml.gz"))) == folders
 
 
 def test_r2scan_is_a_level_of_its_own(standin):
     whole = submit(standin, [rock_salt("Mg")], level=R2SCAN)
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    run_worker(standin, campaign_id=whole.campaign_id)
     (relaxation,) = results(standin, "relaxation")
     assert (relaxation["verdict"], relaxation["level"]) == ("converged", R2SCAN)
     assert relaxation["convention"] == "as_computed"
@@ -181,7 +182,7 @@ def test_a_failing_crystal_holds_back_no_other(standin, tmp_path):
         {"folder": "relax-1.*c-1", "fault": "collapse"},
     )
     whole = submit(standin, [rock_salt(a=a) for a in (4.1, 4.2)])
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id, category="cpu")
+    run_worker(standin, campaign_id=whole.campaign_id, category="cpu")
     (lost,) = launchpad.failures(standin, whole.campaign_id)
     assert lost["metadata"]["candidates"] == ["c-0"]
     assert "ValidationError" in lost["error"]
@@ -205,7 +206,7 @@ def test_vasp_is_stopped_at_the_walltime_and_goes_on(settings, tmp_path, monkeyp
     inject(tmp_path, {"folder": "relax-1", "fault": "walltime", "times": 2})
     found = get_settings()
     whole = submit(found, [rock_salt()])
-    launchpad.run_worker(found, campaign_id=whole.campaign_id)
+    run_worker(found, campaign_id=whole.campaign_id)
     (failure,) = launchpad.failures(found, whole.campaign_id)
     assert "WalltimeReached" in failure["error"]
     assert launchpad.campaign_states(found, whole.campaign_id) == {"COMPLETED": 1, "FIZZLED": 1}
@@ -213,7 +214,7 @@ def test_vasp_is_stopped_at_the_walltime_and_goes_on(settings, tmp_path, monkeyp
     monkeypatch.delenv("PCCD_VASP_WALLTIME")
     get_settings.cache_clear()
     operations.restart(whole.campaign_id, found, 5)
-    launchpad.run_worker(get_settings(), campaign_id=whole.campaign_id)
+    run_worker(get_settings(), campaign_id=whole.campaign_id)
     (relaxation,) = results(found, "relaxation")
     assert relaxation["verdict"] == "converged"
     assert [r["continued"] for r in relaxation["settings"]["runs"]] == [True, False, False]
@@ -244,7 +245,7 @@ def test_no_vasp_is_left_behind_when_a_worker_is_stopped(settings, tmp_path, mon
     # the next attempt says what this one cost
     use_standin(monkeypatch, tmp_path)
     inject(tmp_path)
-    launchpad.run_worker(settings, campaign_id=whole.campaign_id)
+    run_worker(settings, campaign_id=whole.campaign_id)
     ledger = list(mongo.database(settings)["costs"].find().sort("at", 1))
     assert [row["outcome"] for row in ledger] == ["killed", "done", "done", "done"]
     assert ledger[0]["run"] == "relax 1"
@@ -264,14 +265,14 @@ def test_a_lost_displacement_is_computed_again_alone(standin, tmp_path):
     flow = Flow([candidate_phonons("phonons", ref, section)])
     flow.update_metadata({"campaign_id": "phonons"})
     launchpad.submit(flow, standin)
-    launchpad.run_worker(standin)
+    run_worker(standin)
     (lost,) = launchpad.failures(standin, "phonons")
     assert lost["name"].startswith("forces 2/2")
     assert results(standin, "phonons") == []
     done = mongo.database(standin)["costs"].count_documents({"outcome": "done"})
     assert done == 2  # at rest, and the other displacement
     operations.restart("phonons", standin, 5)
-    launchpad.run_worker(standin)
+    run_worker(standin)
     assert mongo.database(standin)["costs"].count_documents({"outcome": "done"}) == done + 1
     (record,) = results(standin, "phonons")
     (tight,) = results(standin, "relaxation")
