@@ -12,6 +12,7 @@ from pccd_workflows.core.files import write_whole
 from pccd_workflows.generators.pccd.config import (
     Architecture,
     Schedule,
+    Setting,
     SmallNetwork,
 )
 from pccd_workflows.settings import Settings
@@ -40,6 +41,7 @@ class ModelInfo(BaseModel):
     symmetry: SmallNetwork | None = Field(
         None, description="Network that draws the space group; null if the cloud decides it"
     )
+    setting: Setting = Field("reduced", description="Of the cells it was trained on")
     max_elements: int = Field(ge=1, description="Most elements of a crystal")
     max_sites: int = Field(ge=1, description="Most atoms of a cell")
     elements: list[str] = Field(description="Elements it has seen")
@@ -166,10 +168,16 @@ def save_model(folder: Path, model: "Model") -> ModelInfo:
     import torch
     from safetensors.torch import save
 
-    from pccd_workflows.generators.pccd.model import ANALOGUES
+    from pccd_workflows.generators.pccd.model import ANALOGUES, TEMPLATES
 
     tensors = {
-        name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().cpu()
+        name: (
+            t.to(torch.float16)
+            if t.is_floating_point() and not name.startswith(f"{TEMPLATES}.")
+            else t
+        )
+        .contiguous()
+        .cpu()
         for name, t in model.state().items()
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +185,7 @@ def save_model(folder: Path, model: "Model") -> ModelInfo:
     weights = [
         t
         for name, t in tensors.items()
-        if t.is_floating_point() and not name.startswith(f"{ANALOGUES}.")
+        if t.is_floating_point() and not name.startswith((f"{ANALOGUES}.", f"{TEMPLATES}."))
     ]
     info = model.info.model_copy(
         update={

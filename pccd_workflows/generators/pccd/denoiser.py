@@ -242,11 +242,11 @@ class PointTransformer(Denoiser):
         """Return clean clouds (B, 3, 128, C) with zero mean and unit variance."""
         device = self.owner.device
         conditions = conditions_of(crystals).to(device)
-        sites = (torch.from_numpy(crystals.frac_coords).to(device) - COORD_MEAN) / COORD_STD
-        angles = (torch.from_numpy(crystals.angles).to(device) - ANGLE_MEAN) / ANGLE_STD
-        lengths = torch.from_numpy(crystals.lengths).to(device).log()
-        lattice = torch.cat([angles, (lengths - LENGTH_MEAN) / LENGTH_STD], -1)
-        return self.spread(sites, lattice, conditions)
+        sites = sites_of(torch.from_numpy(crystals.frac_coords).to(device))
+        lengths, angles = (
+            torch.from_numpy(x).to(device) for x in (crystals.lengths, crystals.angles)
+        )
+        return self.spread(sites, lattice_rows(lengths, angles), conditions)
 
     def decode(self, cloud: Tensor) -> Tensor:
         """Return clouds (B, 3, 128, C) in the units of a PointCloud."""
@@ -261,7 +261,14 @@ class PointTransformer(Denoiser):
     def separate(self, clean: Tensor, conditions: ConditionBatch, closest: float) -> Tensor:
         """Push overlapping atoms apart; see the base class."""
         sites, lattice = self.pool(clean, conditions)
-        frac = sites * COORD_STD + COORD_MEAN
+        sites = self.push_apart(sites, lattice, conditions, closest)
+        return self.spread(sites, lattice, conditions)
+
+    def push_apart(
+        self, sites: Tensor, lattice: Tensor, conditions: ConditionBatch, closest: float
+    ) -> Tensor:
+        """Return site means (B, N, 3) pushed apart where they overlap; see `separate`."""
+        frac = frac_of(sites)
         vectors = lattice_vectors(lattice)
         present = conditions.numbers > 0
         radii = self.covalent_radii[conditions.numbers]
@@ -276,7 +283,7 @@ class PointTransformer(Denoiser):
             overlap = (target[..., None] - distance).clamp(min=0)
             push = (overlap * apart / distance).sum(2) / 2
             frac = frac + push @ inverse
-        return self.spread((frac - COORD_MEAN) / COORD_STD, lattice, conditions)
+        return sites_of(frac)
 
     def pool(self, cloud: Tensor, conditions: ConditionBatch) -> tuple[Tensor, Tensor]:
         """Return the means over copies: sites (B, N, 3) and lattice (B, 6)."""
@@ -492,6 +499,29 @@ def scalar_features(value: Tensor, small: float, typical: float) -> Tensor:
     filled = value.nan_to_num(0.0).clamp(min=0.0)
     return torch.stack(
         [known.to(value.dtype), torch.log1p(filled / typical) * known, (filled < small) & known], -1
+    )
+
+
+def frac_of(sites: Tensor) -> Tensor:
+    """Return fractional coordinates of sites in the network's units."""
+    return sites * COORD_STD + COORD_MEAN
+
+
+def sites_of(frac: Tensor) -> Tensor:
+    """Return sites in the network's units of fractional coordinates."""
+    return (frac - COORD_MEAN) / COORD_STD
+
+
+def cell_of(lattice: Tensor) -> tuple[Tensor, Tensor]:
+    """Return lengths and angles (B, 3), Å and degrees, of lattices (B, 6) in network's units."""
+    angles = lattice[:, :3] * ANGLE_STD + ANGLE_MEAN
+    return torch.exp(lattice[:, 3:] * LENGTH_STD + LENGTH_MEAN), angles
+
+
+def lattice_rows(lengths: Tensor, angles: Tensor) -> Tensor:
+    """Return lattices (B, 6) in the network's units of lengths and angles, Å and degrees."""
+    return torch.cat(
+        [(angles - ANGLE_MEAN) / ANGLE_STD, (lengths.log() - LENGTH_MEAN) / LENGTH_STD], -1
     )
 
 

@@ -27,6 +27,7 @@ from pccd_workflows.generators.pccd.model import Model
 from pccd_workflows.generators.pccd.pointcloud.elements import symbol
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.symmetry import train_space_group_model
+from pccd_workflows.generators.pccd.templates import find_templates
 from pccd_workflows.generators.pccd.training_index import write_training_index
 
 CHECKPOINT = "checkpoint.pt"
@@ -368,6 +369,7 @@ def write_model(
         schedule=config.schedule,
         composition=config.composition,
         symmetry=config.symmetry,
+        setting=config.setting,
         max_elements=config.architecture.max_elements,
         max_sites=config.architecture.max_sites,
         elements=[symbol(int(z)) for z in numbers if z > 0],
@@ -386,7 +388,9 @@ def write_model(
         },
     )
     log_snr = cosine_log_snr(config.schedule.steps, config.schedule.shift).float()
-    model = Model(info, denoiser, composition, symmetry, analogues, log_snr, torch.device("cpu"))
+    templates = find_templates(crystals, config.setting) if analogues is not None else None
+    cpu = torch.device("cpu")
+    model = Model(info, denoiser, composition, symmetry, analogues, log_snr, cpu, templates)
     out.mkdir(parents=True, exist_ok=True)
     write_training_index(out, crystals.key)
     return save_model(out, model)

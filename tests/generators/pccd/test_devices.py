@@ -14,8 +14,8 @@ from pccd_workflows.generators.pccd.cells import Cell, SampleRequest, condition_
 from pccd_workflows.generators.pccd.config import Architecture
 from pccd_workflows.generators.pccd.denoiser import build_denoiser
 from pccd_workflows.generators.pccd.process import noise_from_clean
-from pccd_workflows.generators.pccd.sample import ddim, ddpm, dpm_solver
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
+from pccd_workflows.generators.pccd.solvers import ddim, ddpm, dpm_solver
 
 ELSEWHERE = torch.device("meta")
 NETWORKS = (
