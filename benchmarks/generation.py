@@ -29,10 +29,11 @@ from pccd_workflows.core.resources import resource
 from pccd_workflows.evaluation.crystals import decoded
 from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
-from pccd_workflows.generators.pccd.checkpoint import ModelInfo, find_model, load_model
+from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
 from pccd_workflows.generators.pccd.config import load_train_config
-from pccd_workflows.generators.pccd.denoiser import build_denoiser
 from pccd_workflows.generators.pccd.model import Model, pick_device
+from pccd_workflows.generators.pccd.model_info import ModelInfo
+from pccd_workflows.generators.pccd.networks import build_denoiser
 from pccd_workflows.generators.pccd.sample import sample_clouds
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr

@@ -13,9 +13,9 @@ from pccd_workflows.core.errors import InputError
 if TYPE_CHECKING:
     from pccd_workflows.core.intervals import Estimate
     from pccd_workflows.evaluation.reconstruction import Reconstruction
-    from pccd_workflows.generators.pccd.checkpoint import ModelInfo
     from pccd_workflows.generators.pccd.dataset import CrystalArrays
     from pccd_workflows.generators.pccd.model import Model
+    from pccd_workflows.generators.pccd.model_info import ModelInfo
     from pccd_workflows.generators.pccd.sampler import Sampler
     from pccd_workflows.settings import Settings
 
@@ -25,9 +25,15 @@ DEFAULT_PARTS = (
     "inversion",
     "csp",
     "substitution",
+    "copy",
+    "overlap",
     "similarity",
     "generation",
+    "symmetry",
+    "conditions",
 )
+IMPLIED = {"copy": ("csp", "overlap"), "generation": ("symmetry",)}
+"""Parts that are shown with others."""
 MAX_SIMILARITY = 64
 """Pairs that are compared by all six metrics: neighbours and potentials take a second a pair."""
 
@@ -145,6 +151,33 @@ class Evaluation:
         known = [row for row in known_file(self.request.data).rows if row["split"] == "train"]
         return measure_substitution(self.measure("csp").targets, known, analogues.distance)
 
+    def _copy(self) -> Any:
+        """Measure the control of the network: the analogue of the type aimed at, copied."""
+        from pccd_workflows.evaluation.prediction import copy_structures
+
+        cooled = {"temperature": self.request.csp_temperature}
+        sampler = self.request.sampler.model_copy(update=cooled)
+        return copy_structures(self.model, self.crystals, **{**self._common(), "sampler": sampler})
+
+    def _overlap(self) -> dict[str, Any]:
+        from pccd_workflows.evaluation.prediction import overlap
+
+        found = self.measure("csp").rmse[0]
+        result = {"copy": overlap(found, self.measure("copy").rmse[0])}
+        if "substitution" in self.parts:
+            result["substitution"] = overlap(found, self.parts["substitution"].rmse)
+        return result
+
+    def _symmetry(self) -> dict[str, Any]:
+        from pccd_workflows.evaluation.symmetry import evaluate_symmetry
+
+        return evaluate_symmetry(self.model, self.crystals, **self._common())
+
+    def _conditions(self) -> dict[str, Any]:
+        from pccd_workflows.evaluation.symmetry import evaluate_conditions
+
+        return evaluate_conditions(self.model, self.crystals, **self._common())
+
     def _similarity(self) -> Any:
         from pccd_workflows.evaluation.similarity import compare_pairs
         from pccd_workflows.evaluation.stored_potential import stored_potential
@@ -210,14 +243,19 @@ def chosen_parts(only: str | None, info: "ModelInfo", data: Path) -> list[str]:
     if only is None:
         left_out = set()
         if "composition" not in info.conditions:
-            left_out |= {"csp", "substitution"}
+            left_out |= {"csp", "substitution", "copy", "overlap"}
+        if info.symmetry is None:
+            left_out |= {"copy", "overlap", "symmetry", "conditions"}
         if info.symmetry is None or data.suffix == ".npz":
             left_out.add("substitution")
         return [name for name in DEFAULT_PARTS if name not in left_out]
     names = [part.strip() for part in only.split(",") if part.strip()]
     if unknown := [name for name in names if name not in DEFAULT_PARTS]:
         raise InputError(f"--only: unknown part {unknown[0]!r}; use {', '.join(DEFAULT_PARTS)}.")
-    return names
+    shown = dict.fromkeys(names)
+    for name in names:
+        shown |= dict.fromkeys(IMPLIED.get(name, ()))
+    return list(shown)
 
 
 def lines(content: dict[str, Any], indent: int = 0) -> list[str]:

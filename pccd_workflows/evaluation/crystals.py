@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     from pccd_workflows.generators.pccd.cells import SampleRequest
-    from pccd_workflows.generators.pccd.checkpoint import ModelInfo
+    from pccd_workflows.generators.pccd.model_info import ModelInfo
 
 LITERATURE_MATCHER = {"stol": 0.5, "ltol": 0.3, "angle_tol": 10.0}
 """Tolerances of the match rates of CDVAE, DiffCSP, FlowMM and all that compare with them."""

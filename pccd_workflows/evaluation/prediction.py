@@ -16,7 +16,6 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     composition_requests,
-    decoded,
     draw_rows,
     match_all,
     structure_of,
@@ -25,6 +24,7 @@ from pccd_workflows.generators.pccd.dataset import CrystalArrays
 from pccd_workflows.generators.pccd.sampler import Sampler
 
 if TYPE_CHECKING:
+    from pccd_workflows.generators.pccd.cells import Cell
     from pccd_workflows.generators.pccd.model import Model
 
 MIN_DISTANCE = 0.5
@@ -58,6 +58,7 @@ class Prediction:
         result: dict[str, Any] = {
             "match_rate": share(int(found[0].sum()), n),
             "rmse": bootstrapped(first),
+            "median_rmse": bootstrapped(first, np.median),
             "valid_match_rate": share(int((found[0] & apart).sum()), n),
             "by_sites": {
                 name: share(int(found[0][chosen].sum()), int(chosen.sum()))
@@ -96,27 +97,69 @@ def predict_structures(
     crystals : CrystalArrays
         `samples` of them are drawn.
     attempts : int
-        Samples per crystal; attempt k draws with seed + k.
+        Samples per crystal; at temperature 0 they aim at as many different structure types, the
+        likeliest first, else attempt k draws with seed + k.
 
     Raises
     ------
     InputError
         If the model cannot be asked for a composition.
     """
-    from pccd_workflows.generators.pccd.sample import sample_clouds
+    options = {"samples": samples, "seed": seed, "sampler": sampler}
+    return _predict(model, crystals, attempts, refined=True, **options)
+
+
+def copy_structures(
+    model: "Model", crystals: CrystalArrays, *, samples: int, seed: int, sampler: Sampler
+) -> Prediction:
+    """Copy the nearest training crystal of the type that the model aims at, without a network."""
+    copied = sampler.model_copy(update={"start": 0.0, "symmetric": True})
+    options = {"samples": samples, "seed": seed, "sampler": copied}
+    return _predict(model, crystals, 1, refined=False, **options)
+
+
+def _predict(
+    model: "Model", crystals: CrystalArrays, attempts: int, *, refined: bool, **options: Any
+) -> Prediction:
+    from pccd_workflows.generators.pccd.cells import likeliest_cells
+    from pccd_workflows.generators.pccd.sample import sample_crystals
 
     if "composition" not in model.info.conditions:
         raise InputError(
             f"Model {model.info.name} cannot be asked for a composition: it has no part csp."
         )
-    chosen = draw_rows(crystals, samples, seed)
+    seed, sampler = options["seed"], options["sampler"]
+    chosen = draw_rows(crystals, options["samples"], seed)
     targets = [structure_of(chosen, row) for row in range(len(chosen))]
     requests = composition_requests(chosen, model.info)
-    made = [
-        decoded(sample_clouds(model, requests, seed=seed + attempt, sampler=sampler))[0]
-        for attempt in range(attempts)
-    ]
-    return Prediction(targets, made, np.array([match_all(m, targets) for m in made]))
+    cells: list[list[Cell]] | None = None
+    if sampler.temperature == 0:
+        cells = likeliest_cells(model, requests, attempts, sampler)
+    made = []
+    for attempt in range(attempts):
+        drawn = sample_crystals(
+            model,
+            requests,
+            seed=seed + attempt,
+            sampler=sampler,
+            cells=None if cells is None else cells[attempt],
+            refined=refined,
+        )
+        made.append([sampled.structure for sampled in drawn])
+    rmse = np.array([match_all(m, targets) for m in made])
+    return Prediction(targets, made, rmse)
+
+
+def overlap(model: NDArray[np.float64], control: NDArray[np.float64]) -> dict[str, Any]:
+    """Return which crystals two predictions find, from their RMSEs (n,), NaN where not found."""
+    of_model, of_control = np.isfinite(model), np.isfinite(control)
+    kinds = {
+        "both": of_model & of_control,
+        "model_only": of_model & ~of_control,
+        "control_only": ~of_model & of_control,
+        "neither": ~of_model & ~of_control,
+    }
+    return {name: share(int(found.sum()), len(model)) for name, found in kinds.items()}
 
 
 def _is_apart(structure: Structure) -> bool:

@@ -143,6 +143,28 @@ class Analogues:
         rows, votes = self._votes_of_cell(elements, counts, asked, recall=recall)
         return _tally(self.structure_type[rows], votes, int(self.structure_type.max()) + 1)
 
+    def group_of_type(self, structure_type: int) -> int:
+        """Return the space group of a structure type."""
+        return int(self._type_groups[structure_type])
+
+    def of_type(
+        self,
+        structure_type: int,
+        elements: Sequence[int],
+        counts: Sequence[int],
+        asked: Conditions,
+        *,
+        recall: bool = False,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the crystals (k,) of a structure type that vote on a cell, and their votes.
+
+        The nearest of them has the vote 1, unless none fits what is asked.
+        """
+        rows, _ = self._votes_of_cell(elements, counts, Conditions(), recall=recall)
+        rows = rows[self.structure_type[rows] == structure_type]
+        order = np.argsort(counts, kind="stable")
+        return rows, self._vote(rows, self._by_count[0], [elements[i] for i in order], asked)
+
     def _votes_of_cell(
         self, elements: Sequence[int], counts: Sequence[int], asked: Conditions, *, recall: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -196,6 +218,13 @@ class Analogues:
         """Crystal system of each crystal."""
         systems = [0, *(crystal_system(group) for group in range(1, N_SPACE_GROUPS + 1))]
         return np.array(systems)[self.space_group]
+
+    @cached_property
+    def _type_groups(self) -> NDArray[np.int64]:
+        """Space group of each structure type."""
+        groups = np.zeros(int(self.structure_type.max()) + 1, dtype=np.int64)
+        groups[self.structure_type] = self.space_group
+        return groups
 
     @cached_property
     def _systems(self) -> tuple[dict[tuple[int, ...], int], NDArray[np.int64]]:

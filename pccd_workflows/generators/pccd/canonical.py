@@ -34,12 +34,21 @@ class CanonicalCell:
         Å
     angles : float array (3,)
         Degrees
+    axes : float array (3, 3)
+        Integers: the axes in rows, in units of those of the cell that was given.
+    order : int array (n,)
+        Place of each site in the cell that was given.
+    anchor : int
+        Place, in this cell, of the site that is the origin.
     """
 
     numbers: NDArray[np.int64]
     frac_coords: NDArray[np.float64]
     lengths: NDArray[np.float64]
     angles: NDArray[np.float64]
+    axes: NDArray[np.float64]
+    order: NDArray[np.int64]
+    anchor: int
 
 
 @lru_cache(maxsize=1)
@@ -121,4 +130,13 @@ def canonical_cell(
     lengths = np.linalg.norm(new_lattice, axis=1)
     cosines = new_lattice @ new_lattice.T / np.outer(lengths, lengths)
     angles = np.degrees(np.arccos(np.clip([cosines[1, 2], cosines[0, 2], cosines[0, 1]], -1, 1)))
-    return CanonicalCell(numbers[order], frac, lengths, angles)
+    origin = np.flatnonzero(numbers == anchor)[best % len(origins)]
+    return CanonicalCell(
+        numbers[order],
+        frac,
+        lengths,
+        angles,
+        axes[best // len(origins)],
+        order,
+        int(np.flatnonzero(order == origin)[0]),
+    )

@@ -62,7 +62,7 @@ class Cell:
     numbers : tuple of int
         Atomic number of each site, electropositive elements first.
     space_group : int or None
-        To aim at; None if the cloud decides it. Nothing is symmetrised.
+        To aim at; None if the cloud decides it.
     structure_type : int
         To aim at, as CrystalArrays numbers them; 0 if the cloud decides it.
     """
@@ -83,7 +83,7 @@ class Odds(NamedTuple):
     space_groups: Callable[[Numbers, Numbers, Conditions], Weights] | None
     """Elements, counts, conditions -> probabilities of the 230 space groups."""
     structure_types: Callable[[Numbers, Numbers, Conditions], Weights] | None
-    """Elements, counts, conditions -> votes on the structure types; all 0 if nobody votes."""
+    """Elements, counts, conditions -> weights of the structure types; all 0 if nobody votes."""
 
 
 def draw_cells(
@@ -99,14 +99,55 @@ def draw_cells(
     InputError
         If the composition asked for is none, or the model cannot make it.
     """
+    odds = _odds(model, sampler)
+    return [_draw_cell(model, request, seed, sampler, odds) for request in requests]
+
+
+def likeliest_cells(
+    model: Model, requests: Sequence[SampleRequest], guesses: int, sampler: Sampler
+) -> list[list[Cell]]:
+    """Return `guesses` cells for each request that aim at different structure types.
+
+    The first are the likeliest of each, the second those that come next and so on; where votes
+    know fewer types than that, the last is repeated.
+
+    Raises
+    ------
+    InputError
+        As `draw_cells`.
+    """
+    odds = _odds(model, sampler)
+    likeliest = sampler.model_copy(update={"temperature": 0.0, "composition_temperature": 0.0})
+    ranked = []
+    for request in requests:
+        first = _draw_cell(model, request, 0, likeliest, odds)
+        ranked.append(_others(model, request, first, odds, guesses))
+    return [[cells[min(k, len(cells) - 1)] for cells in ranked] for k in range(guesses)]
+
+
+def _others(
+    model: Model, request: SampleRequest, first: Cell, odds: Odds, guesses: int
+) -> list[Cell]:
+    """Return a cell with its structure type and the next likely ones."""
+    if not first.structure_type or odds.structure_types is None or model.analogues is None:
+        return [first]
+    elements = tuple(dict.fromkeys(first.numbers))
+    counts = tuple(first.numbers.count(z) for z in elements)
+    weights = odds.structure_types(elements, counts, request.conditions)
+    kinds = [int(kind) for kind in np.argsort(-weights, kind="stable")[:guesses] if weights[kind]]
+    groups = [model.analogues.group_of_type(kind) for kind in kinds]
+    return [Cell(first.numbers, group, kind) for kind, group in zip(kinds, groups, strict=True)]
+
+
+def _odds(model: Model, sampler: Sampler) -> Odds:
+    """Return how likely choices are, each question worked out once."""
     remembered, recall = lru_cache(REMEMBERED), sampler.recall
     composition, symmetry, known = model.composition, model.symmetry, model.analogues
-    odds = Odds(
+    return Odds(
         remembered(partial(_compositions, model, composition, sampler)) if composition else None,
         remembered(partial(_space_groups, symmetry, known, recall)) if symmetry else None,
-        remembered(partial(known.structure_type_votes, recall=recall)) if known else None,
+        remembered(partial(_structure_types, symmetry, known, recall)) if known else None,
     )
-    return [_draw_cell(model, request, seed, sampler, odds) for request in requests]
 
 
 def _draw_cell(
@@ -116,7 +157,7 @@ def _draw_cell(
     elements = tuple(electropositive_first([atomic_number(e) for e in request.elements]))
 
     def draw(weights: Weights, temperature: float, purpose: str) -> int:
-        return _choice(weights, temperature, stream(seed, request.index, purpose))
+        return choice(weights, temperature, stream(seed, request.index, purpose))
 
     if asked.composition is not None:
         counts = _asked_counts(model, request, elements)
@@ -126,16 +167,14 @@ def _draw_cell(
         weights = odds.compositions(elements, asked)
         drawn = draw(weights, sampler.composition_temperature, "composition")
         counts = tuple(model.composition.cells[drawn, : len(elements)].tolist())
-    group = asked.space_group
-    if group is None and odds.space_groups is not None:
+    kind, group = 0, asked.space_group
+    votes = odds.structure_types(elements, counts, asked) if odds.structure_types else None
+    if votes is not None and model.analogues is not None and votes[1:].any():
+        kind = draw(votes, sampler.temperature, "structure type")
+        group = model.analogues.group_of_type(kind)
+    elif group is None and odds.space_groups is not None:
         weights = odds.space_groups(elements, counts, asked)
         group = 1 + draw(weights, sampler.temperature, "space group")
-    kind = 0
-    if odds.structure_types is not None:
-        votes = odds.structure_types(
-            elements, counts, asked.model_copy(update={"space_group": group})
-        )
-        kind = draw(votes, sampler.temperature, "structure type") if votes.any() else 0
     numbers = tuple(z for z, n in zip(elements, counts, strict=True) for _ in range(n))
     return Cell(numbers, group, kind)
 
@@ -183,15 +222,42 @@ def _space_groups(
     counts: Numbers,
     asked: Conditions,
 ) -> Weights:
-    """Return the probabilities (230,) of the space groups of a cell; see Odds.
-
-    The group drawn is a condition like the others: the cloud aims at it, nothing is symmetrised.
-    """
+    """Return the probabilities (230,) of the space groups of a cell; see Odds."""
     slots = _slots(counts, network.cells.shape[1])
     p = _network_space_groups(network, elements, slots, asked)[0]
     if analogues is None:
         return np.asarray(p)
     return blend(p, analogues.space_group_votes(elements, counts, asked, recall=recall))
+
+
+@torch.no_grad()
+def _structure_types(
+    network: SpaceGroupModel | None,
+    analogues: Analogues,
+    recall: bool,
+    elements: Numbers,
+    counts: Numbers,
+    asked: Conditions,
+) -> Weights:
+    """Return the weights of the structure types of a cell, 0 being an unknown one; see Odds.
+
+    What the network thinks of a type's space group counts as much as it does elsewhere, shared
+    out by the votes on the types of that space group.
+    """
+    votes = analogues.structure_type_votes(elements, counts, asked, recall=recall)
+    votes[0] = 0.0
+    if network is None or not votes.any():
+        return votes
+    slots = _slots(counts, network.cells.shape[1])
+    groups = _network_space_groups(network, elements, slots, asked)[0]
+    kinds = np.flatnonzero(votes)
+    of_kind = np.array([analogues.group_of_type(int(kind)) for kind in kinds]) - 1
+    share = votes[kinds] / np.bincount(of_kind, votes[kinds], minlength=len(groups))[of_kind]
+    weights = np.zeros_like(votes)
+    weights[kinds] = groups[of_kind] * share
+    if not weights.any():
+        return votes
+    return blend(weights / weights.sum(), votes)
 
 
 def _network_space_groups(
@@ -215,7 +281,7 @@ def _slots(values: Numbers, places: int) -> Tensor:
     return torch.tensor([[*values, *[0] * (places - len(values))]])
 
 
-def _choice(weights: NDArray[np.float64], temperature: float, seed: int) -> int:
+def choice(weights: NDArray[np.float64], temperature: float, seed: int) -> int:
     """Return a place drawn with probability proportional to weight^(1/temperature)."""
     if temperature == 0:
         return int(weights.argmax())

@@ -2,19 +2,15 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import write_whole
 from pccd_workflows.core.sections import NAME_PATTERN
 from pccd_workflows.core.validation import explain
-from pccd_workflows.generators.pccd.config import (
-    Architecture,
-    Schedule,
-    SmallNetwork,
-)
+from pccd_workflows.generators.pccd.model_info import FORMAT_VERSION, ModelInfo
 from pccd_workflows.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,32 +18,6 @@ if TYPE_CHECKING:
 
 INFO_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-FORMAT_VERSION = 1
-
-
-class ModelInfo(BaseModel):
-    """What a model is and can do, without its weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-    format_version: int = FORMAT_VERSION
-    name: str
-    description: str = ""
-    architecture: Architecture
-    schedule: Schedule
-    composition: SmallNetwork | None = Field(
-        description="Network that draws the composition; null if the cloud decides it"
-    )
-    symmetry: SmallNetwork | None = Field(
-        None, description="Network that draws the space group; null if the cloud decides it"
-    )
-    max_elements: int = Field(ge=1, description="Most elements of a crystal")
-    max_sites: int = Field(ge=1, description="Most atoms of a cell")
-    elements: list[str] = Field(description="Elements it has seen")
-    conditions: list[str] = Field(description="Conditions it was trained on")
-    parameters: int = Field(ge=0, description="Number of weights")
-    weights_sha256: str
-    training: dict[str, Any] = Field(description="Data, duration and hardware of the training")
 
 
 def find_model(name_or_path: str, settings: Settings) -> Path:
@@ -167,10 +137,16 @@ def save_model(folder: Path, model: "Model") -> ModelInfo:
     import torch
     from safetensors.torch import save
 
-    from pccd_workflows.generators.pccd.model import ANALOGUES
+    from pccd_workflows.generators.pccd.model import ANALOGUES, TEMPLATES
 
     tensors = {
-        name: (t.to(torch.float16) if t.is_floating_point() else t).contiguous().cpu()
+        name: (
+            t.to(torch.float16)
+            if t.is_floating_point() and not name.startswith(f"{TEMPLATES}.")
+            else t
+        )
+        .contiguous()
+        .cpu()
         for name, t in model.state().items()
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +154,7 @@ def save_model(folder: Path, model: "Model") -> ModelInfo:
     weights = [
         t
         for name, t in tensors.items()
-        if t.is_floating_point() and not name.startswith(f"{ANALOGUES}.")
+        if t.is_floating_point() and not name.startswith((f"{ANALOGUES}.", f"{TEMPLATES}."))
     ]
     info = model.info.model_copy(
         update={

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.validation import explain
 
+Setting = Literal["reduced", "standard"]
+"""Niggli cell with the origin on an atom, or primitive cell of the space group's own setting."""
 MAX_ELEMENTS = 5
 """Most elements of a crystal that the networks have places for."""
 
@@ -51,6 +53,7 @@ class TrainConfig(Section):
     name: str = Field(description="Name of the model")
     description: str = ""
     data: Path = Field(description="Dataset of `pccd dataset build`")
+    setting: Setting = Field("reduced", description="Of the cells of the dataset")
     architecture: Architecture
     schedule: Schedule = Schedule()
     composition: SmallNetwork | None = Field(

@@ -17,13 +17,15 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.generators.pccd.canonical import CanonicalCell, canonical_cell
 from pccd_workflows.generators.pccd.chemistry import MAX_Z
+from pccd_workflows.generators.pccd.config import Setting
 from pccd_workflows.generators.pccd.pointcloud.elements import (
     atomic_number,
     canonical_elements,
     symbol,
 )
 from pccd_workflows.generators.pccd.records import Record, read_records
-from pccd_workflows.generators.pccd.structure_type import hash_type, number_types, structure_type
+from pccd_workflows.generators.pccd.standard import StandardCell, standard_cell
+from pccd_workflows.generators.pccd.structure_type import number_types
 from pccd_workflows.generators.pccd.training_index import hash_key
 from pccd_workflows.generators.request import LAST_SPACE_GROUP
 
@@ -183,6 +185,7 @@ def build_dataset(
     *,
     resplit: bool = False,
     with_types: bool = True,
+    setting: Setting = "reduced",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[CrystalArrays, Counter[str]]:
     """Read crystals and write them in canonical form.
@@ -197,6 +200,8 @@ def build_dataset(
         Ignore the splits that records name; the chemical system decides.
     with_types : bool
         Name the structure types: what training needs, and most of the time that this takes.
+    setting : "reduced" or "standard"
+        Of the cells; "standard" ones have their symmetry exactly, see `standard`.
     progress : callable
         Called with the number of crystals read so far.
 
@@ -217,7 +222,7 @@ def build_dataset(
     records = read_records(source) if isinstance(source, Path) else source
     for count, record in enumerate(records, start=1):
         try:
-            rows.append(_row(record, limits, resplit=resplit, with_types=with_types))
+            rows.append(_row(record, limits, setting, resplit=resplit, with_types=with_types))
         except RejectedError as reason:
             rejected[str(reason)] += 1
         if len(rows) == CHUNK:
@@ -245,7 +250,7 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
 
 
 def _row(
-    record: Record, limits: DatasetLimits, *, resplit: bool, with_types: bool
+    record: Record, limits: DatasetLimits, setting: Setting, *, resplit: bool, with_types: bool
 ) -> dict[str, Any]:
     """Return one crystal in columns; raises RejectedError with the reason if it is left out."""
     if record.get("structure") is not None:
@@ -262,12 +267,20 @@ def _row(
     n = len(numbers)
     _check(lattice, numbers, frac, limits)
     elements = canonical_elements(record["species"])
-    cell = canonical_cell(lattice, numbers, frac)
+    in_standard = setting == "standard"
+    standard = standard_cell(lattice, numbers, frac) if in_standard or with_types else None
+    cell: CanonicalCell | StandardCell
+    cell = (
+        canonical_cell(lattice, numbers, frac) if standard is None or not in_standard else standard
+    )
+    spacegroup = int(record.get("spacegroup") or _spacegroup(lattice, numbers, frac))
+    key = hash_key(_reduced_formula(record["species"]), spacegroup, n)
+    if standard is not None:  # what its structure type has
+        spacegroup = standard.space_group
     padded_numbers = np.zeros(limits.max_sites, dtype=np.uint8)
     padded_numbers[:n] = cell.numbers
     padded_frac = np.zeros((limits.max_sites, 3), dtype=np.float32)
     padded_frac[:n] = cell.frac_coords
-    spacegroup = int(record.get("spacegroup") or _spacegroup(lattice, numbers, frac))
     system = crystal_system(spacegroup)
     if limits.crystal_systems and CRYSTAL_SYSTEMS[system] not in limits.crystal_systems:
         raise RejectedError("other crystal system")
@@ -285,20 +298,10 @@ def _row(
         "energy_above_hull": hull,
         "ordering": ORDERINGS.index(ordering) if ordering in ORDERINGS else -1,
         "space_group": spacegroup,
-        "structure_type": _structure_type(cell) if with_types else 0,
+        "structure_type": standard.structure_type if standard is not None else 0,
         "split": SPLITS.index(split),
-        "key": hash_key(_reduced_formula(record["species"]), spacegroup, n),
+        "key": key,
     }
-
-
-def _structure_type(cell: CanonicalCell) -> int:
-    """Return the structure type of a cell in the precision in which it is written."""
-    from pymatgen.core import Lattice
-
-    lengths, angles = (x.astype(np.float32).tolist() for x in (cell.lengths, cell.angles))
-    lattice = Lattice.from_parameters(*lengths, *angles).matrix
-    frac = cell.frac_coords.astype(np.float32).astype(np.float64)
-    return hash_type(structure_type(lattice, cell.numbers, frac))
 
 
 def _energy_above_hull(record: Record) -> object:

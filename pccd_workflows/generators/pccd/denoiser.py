@@ -15,7 +15,6 @@ from pccd_workflows.generators.pccd.chemistry import (
     element_features,
 )
 from pccd_workflows.generators.pccd.conditions import ConditionBatch, conditions_of
-from pccd_workflows.generators.pccd.config import Architecture
 from pccd_workflows.generators.pccd.dataset import CRYSTAL_SYSTEMS, ORDERINGS, CrystalArrays
 from pccd_workflows.generators.pccd.pointcloud.encode import (
     ANGLE_SCALE,
@@ -49,24 +48,6 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
-
-
-def build_denoiser(architecture: Architecture) -> "Denoiser":
-    """Return an untrained network."""
-    if architecture.kind == "paper-unet":
-        from pccd_workflows.generators.pccd.paper import PaperUNet  # which needs this module
-
-        return PaperUNet(
-            width=architecture.width, depth=architecture.depth, heads=architecture.heads
-        )
-    return PointTransformer(
-        width=architecture.width,
-        depth=architecture.depth,
-        heads=architecture.heads,
-        max_sites=architecture.max_sites,
-        max_elements=architecture.max_elements,
-        structure_types=architecture.structure_types,
-    )
 
 
 class Denoiser(nn.Module, ABC):
@@ -242,11 +223,11 @@ class PointTransformer(Denoiser):
         """Return clean clouds (B, 3, 128, C) with zero mean and unit variance."""
         device = self.owner.device
         conditions = conditions_of(crystals).to(device)
-        sites = (torch.from_numpy(crystals.frac_coords).to(device) - COORD_MEAN) / COORD_STD
-        angles = (torch.from_numpy(crystals.angles).to(device) - ANGLE_MEAN) / ANGLE_STD
-        lengths = torch.from_numpy(crystals.lengths).to(device).log()
-        lattice = torch.cat([angles, (lengths - LENGTH_MEAN) / LENGTH_STD], -1)
-        return self.spread(sites, lattice, conditions)
+        sites = sites_of(torch.from_numpy(crystals.frac_coords).to(device))
+        lengths, angles = (
+            torch.from_numpy(x).to(device) for x in (crystals.lengths, crystals.angles)
+        )
+        return self.spread(sites, lattice_rows(lengths, angles), conditions)
 
     def decode(self, cloud: Tensor) -> Tensor:
         """Return clouds (B, 3, 128, C) in the units of a PointCloud."""
@@ -261,7 +242,14 @@ class PointTransformer(Denoiser):
     def separate(self, clean: Tensor, conditions: ConditionBatch, closest: float) -> Tensor:
         """Push overlapping atoms apart; see the base class."""
         sites, lattice = self.pool(clean, conditions)
-        frac = sites * COORD_STD + COORD_MEAN
+        sites = self.push_apart(sites, lattice, conditions, closest)
+        return self.spread(sites, lattice, conditions)
+
+    def push_apart(
+        self, sites: Tensor, lattice: Tensor, conditions: ConditionBatch, closest: float
+    ) -> Tensor:
+        """Return site means (B, N, 3) pushed apart where they overlap; see `separate`."""
+        frac = frac_of(sites)
         vectors = lattice_vectors(lattice)
         present = conditions.numbers > 0
         radii = self.covalent_radii[conditions.numbers]
@@ -276,7 +264,7 @@ class PointTransformer(Denoiser):
             overlap = (target[..., None] - distance).clamp(min=0)
             push = (overlap * apart / distance).sum(2) / 2
             frac = frac + push @ inverse
-        return self.spread((frac - COORD_MEAN) / COORD_STD, lattice, conditions)
+        return sites_of(frac)
 
     def pool(self, cloud: Tensor, conditions: ConditionBatch) -> tuple[Tensor, Tensor]:
         """Return the means over copies: sites (B, N, 3) and lattice (B, 6)."""
@@ -492,6 +480,29 @@ def scalar_features(value: Tensor, small: float, typical: float) -> Tensor:
     filled = value.nan_to_num(0.0).clamp(min=0.0)
     return torch.stack(
         [known.to(value.dtype), torch.log1p(filled / typical) * known, (filled < small) & known], -1
+    )
+
+
+def frac_of(sites: Tensor) -> Tensor:
+    """Return fractional coordinates of sites in the network's units."""
+    return sites * COORD_STD + COORD_MEAN
+
+
+def sites_of(frac: Tensor) -> Tensor:
+    """Return sites in the network's units of fractional coordinates."""
+    return (frac - COORD_MEAN) / COORD_STD
+
+
+def cell_of(lattice: Tensor) -> tuple[Tensor, Tensor]:
+    """Return lengths and angles (B, 3), Å and degrees, of lattices (B, 6) in network's units."""
+    angles = lattice[:, :3] * ANGLE_STD + ANGLE_MEAN
+    return torch.exp(lattice[:, 3:] * LENGTH_STD + LENGTH_MEAN), angles
+
+
+def lattice_rows(lengths: Tensor, angles: Tensor) -> Tensor:
+    """Return lattices (B, 6) in the network's units of lengths and angles, Å and degrees."""
+    return torch.cat(
+        [(angles - ANGLE_MEAN) / ANGLE_STD, (lengths.log() - LENGTH_MEAN) / LENGTH_STD], -1
     )
 
 

@@ -12,12 +12,12 @@ from pymatgen.core import Structure
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.checkpoint import (
-    ModelInfo,
     check_weights,
     find_model,
     load_model,
     read_model_info,
 )
+from pccd_workflows.generators.pccd.model_info import ModelInfo
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.protocol import Generated, GeneratorInfo
 from pccd_workflows.generators.request import Generate, Generation
@@ -70,16 +70,17 @@ def draw_crystals(
     InputError
         The model cannot do what a request asks for.
     """
-    from pccd_workflows.generators.pccd.sample import sample_clouds
+    from pccd_workflows.generators.pccd.sample import sample_crystals
 
     for first in range(0, len(requests), batch):
         chosen = requests[first : first + batch]
         began = time.perf_counter()
-        clouds = sample_clouds(model, chosen, seed=seed, sampler=sampler)
-        decoded = [decode_or_say_why(cloud) for cloud in clouds]
+        sampled = sample_crystals(model, chosen, seed=seed, sampler=sampler)
         seconds = (time.perf_counter() - began) / len(chosen)
-        for request, found in zip(chosen, decoded, strict=True):
-            yield Drawn(request, *found, seconds)
+        for request, found in zip(chosen, sampled, strict=True):
+            error = found.error
+            error_class, reason = (error.error_class, str(error)) if error else (None, None)
+            yield Drawn(request, found.structure, error_class, reason, seconds)
 
 
 def decode_or_say_why(cloud: "PointCloud") -> tuple[Structure | None, str | None, str | None]:

@@ -9,14 +9,17 @@ from torch import Tensor
 
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.generators.pccd.analogues import Analogues
-from pccd_workflows.generators.pccd.checkpoint import ModelInfo
 from pccd_workflows.generators.pccd.composition import CompositionModel
 from pccd_workflows.generators.pccd.config import SmallNetwork
-from pccd_workflows.generators.pccd.denoiser import Denoiser, build_denoiser
+from pccd_workflows.generators.pccd.denoiser import Denoiser
+from pccd_workflows.generators.pccd.model_info import ModelInfo
+from pccd_workflows.generators.pccd.networks import build_denoiser
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.symmetry import SpaceGroupModel
+from pccd_workflows.generators.pccd.templates import Coordinates, Templates
 
 ANALOGUES = "analogues"
+TEMPLATES = "templates"
 Small = TypeVar("Small", CompositionModel, SpaceGroupModel)
 
 
@@ -34,6 +37,9 @@ class Model:
         None if the cloud decides the space group.
     analogues : Analogues or None
         Training crystals that vote with the two networks; None if there is no `symmetry`.
+    templates : Coordinates or None
+        Where the atoms of the analogues are, by their row; None if nothing knows: then no
+        symmetry can be given to a crystal.
     log_snr : float32 tensor (T + 1,)
         Noise schedule.
     device : torch.device
@@ -47,6 +53,7 @@ class Model:
     analogues: Analogues | None
     log_snr: Tensor
     device: torch.device
+    templates: Coordinates | None = None
 
     def state(self) -> dict[str, Tensor]:
         """Return all weights by name."""
@@ -62,7 +69,12 @@ class Model:
             for name, tensor in module.state_dict().items()
         }
         voters = self.analogues.state() if self.analogues is not None else {}
-        return networks | {f"{ANALOGUES}.{name}": column for name, column in voters.items()}
+        known = self.templates.state() if isinstance(self.templates, Templates) else {}
+        return (
+            networks
+            | {f"{ANALOGUES}.{name}": column for name, column in voters.items()}
+            | {f"{TEMPLATES}.{name}": column for name, column in known.items()}
+        )
 
 
 def pick_device(name: str) -> torch.device:
@@ -96,7 +108,9 @@ def assemble(info: ModelInfo, state: Mapping[str, Tensor], device: torch.device)
         analogues = Analogues.from_state(_part(state, ANALOGUES, keep_type=True))
     denoiser.eval().to(device)
     log_snr = cosine_log_snr(info.schedule.steps, info.schedule.shift).float()
-    return Model(info, denoiser, composition, symmetry, analogues, log_snr, device)
+    known = _part(state, TEMPLATES, keep_type=True)
+    templates = Templates.from_state(known) if known else None
+    return Model(info, denoiser, composition, symmetry, analogues, log_snr, device, templates)
 
 
 def _part(state: Mapping[str, Tensor], part: str, *, keep_type: bool = False) -> dict[str, Tensor]:

@@ -1,12 +1,17 @@
-"""Noise -> point clouds. Crystal k depends on (seed, k) alone, not on the batch it is drawn in."""
+"""Requests -> crystals. Crystal k depends on (seed, k) alone, not on the batch it is drawn in.
+
+Networks that are told the sites (`draws_composition`) draw one position per site, tied by the
+symmetry that was decided before; the others draw whole clouds, in which the sites are found.
+"""
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pymatgen.core import Structure
 from torch import Tensor
 
 from pccd_workflows.core.errors import InputError
@@ -18,16 +23,103 @@ from pccd_workflows.generators.pccd.cells import (
     draw_cells,
 )
 from pccd_workflows.generators.pccd.conditions import ConditionBatch
+from pccd_workflows.generators.pccd.denoiser import PointTransformer, cell_of, frac_of
+from pccd_workflows.generators.pccd.means import Framed, find_frames, sample_means
 from pccd_workflows.generators.pccd.model import Model
+from pccd_workflows.generators.pccd.pointcloud.decode import (
+    DecodeError,
+    decode,
+    lattice_of,
+    structure_of,
+)
 from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements
 from pccd_workflows.generators.pccd.pointcloud.encode import N_COLUMNS, N_POINTS, PointCloud
-from pccd_workflows.generators.pccd.process import noise_from_clean
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.schedule import signal_and_noise
+from pccd_workflows.generators.pccd.solvers import solve
 
 CPU_BATCH = 64
 GPU_BATCH = 512
 """Crystals, alike in size, that go through the network together."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What came of one request.
+
+    Attributes
+    ----------
+    structure : Structure or None
+    error : DecodeError or None
+        Why there is no structure.
+    cell : Cell
+        What was decided before it was drawn: what it aims at.
+    analogue : int or None
+        Row of the known crystal that it got its symmetry from, among the model's analogues.
+    """
+
+    structure: Structure | None
+    error: DecodeError | None
+    cell: Cell
+    analogue: int | None = None
+
+
+def sample_crystals(
+    model: Model,
+    requests: Sequence[SampleRequest],
+    *,
+    seed: int,
+    sampler: Sampler,
+    cells: Sequence[Cell] | None = None,
+    refined: bool = True,
+) -> list[Sampled]:
+    """Draw one crystal per request.
+
+    Parameters
+    ----------
+    model : Model
+    requests : sequence of SampleRequest
+    seed : int
+        Of the campaign.
+    sampler : Sampler
+        Solver, number of steps, guidance.
+    cells : sequence of Cell
+        Composition, space group and structure type of each; drawn if None.
+    refined : bool
+        Whether analogues are moved to where others like them say; False copies them.
+
+    Returns
+    -------
+    list of Sampled
+        In the order of the requests.
+
+    Raises
+    ------
+    InputError
+        If the model cannot do what is asked: an element it never saw, too many elements or atoms,
+        a condition it was not trained on, or a composition of other elements.
+    """
+    check_requests(model, requests)
+    if cells is None:
+        cells = draw_cells(model, requests, seed, sampler)
+    denoiser = model.denoiser
+    if not isinstance(denoiser, PointTransformer):
+        clouds = sample_clouds(model, requests, seed=seed, sampler=sampler, cells=cells)
+        return [_decoded(cloud, cell) for cloud, cell in zip(clouds, cells, strict=True)]
+    made: dict[int, Sampled] = {}
+    frames = find_frames(model, requests, cells, seed, sampler, refined=refined)
+    for places in _batches(model, cells, frames):
+        chosen, of_batch = [requests[i] for i in places], [cells[i] for i in places]
+        conditions = condition_batch(chosen, of_batch).to(model.device)
+        seeds = [stream(seed, request.index, "noise") for request in chosen]
+        tied = [frames[i].frame for i in places]
+        sites, lattice = sample_means(model, denoiser, conditions, tied, seeds, sampler)
+        frac = frac_of(sites).double().cpu().numpy()
+        lengths, angles = (x.double().cpu().numpy() for x in cell_of(lattice))
+        for row, place in enumerate(places):
+            structure, error = _crystal(of_batch[row], frac[row], lengths[row], angles[row])
+            made[place] = Sampled(structure, error, of_batch[row], frames[place].row)
+    return [made[i] for i in range(len(requests))]
 
 
 def sample_clouds(
@@ -39,58 +131,86 @@ def sample_clouds(
     start: Tensor | None = None,
     cells: Sequence[Cell] | None = None,
 ) -> list[PointCloud]:
-    """Draw one point cloud per request.
+    """Draw one point cloud per request; see `sample_crystals`.
 
     Parameters
     ----------
-    model : Model
-    requests : sequence of SampleRequest
-    seed : int
-        Of the campaign.
-    sampler : Sampler
-        Solver, number of steps, guidance.
     start : float tensor (B, 3, 128, C)
         Clean clouds in the denoiser's units to begin with, noised to t = T with all the noise that
-        the schedule says; if None, pure noise, as strong as the sampler's temperature says.
-    cells : sequence of Cell
-        Composition, space group and structure type of each; drawn if None.
+        the schedule says, nothing tied by symmetry; if None, pure noise, as strong as the
+        sampler's temperature says.
 
     Returns
     -------
     list of PointCloud
         In the order of the requests.
-
-    Raises
-    ------
-    InputError
-        If the model cannot do what is asked: an element it never saw, too many elements or atoms,
-        a condition it was not trained on, or a composition of other elements.
     """
-    for request in {(r.elements, r.conditions): r for r in requests}.values():
-        _check(model, request)
+    check_requests(model, requests)
     if cells is None:
         cells = draw_cells(model, requests, seed, sampler)
-    by_size = sorted(range(len(requests)), key=lambda i: (len(cells[i].numbers), i))
     clouds: dict[int, PointCloud] = {}
-    batch = CPU_BATCH if model.device.type == "cpu" else GPU_BATCH
-    for first in range(0, len(by_size), batch):
-        places = by_size[first : first + batch]
-        chosen = [requests[i] for i in places]
-        conditions = condition_batch(chosen, [cells[i] for i in places]).to(model.device)
+    denoiser = model.denoiser
+    frames = find_frames(model, requests, cells, seed, sampler) if start is None else None
+    for places in _batches(model, cells, frames):
+        chosen, of_batch = [requests[i] for i in places], [cells[i] for i in places]
+        conditions = condition_batch(chosen, of_batch).to(model.device)
         seeds = [stream(seed, r.index, "noise") for r in chosen]
-        if start is None:
-            drawn = _Noise(model, seeds, strength=math.sqrt(sampler.temperature))
+        if frames is not None and isinstance(denoiser, PointTransformer):
+            tied = [frames[i].frame for i in places]
+            means = sample_means(model, denoiser, conditions, tied, seeds, sampler)
+            drawn = denoiser.spread(*means, conditions)
         else:
-            drawn = _Noise(model, seeds, start=start[places])
-        values = _sample_batch(model, conditions, drawn, sampler)
+            strength = math.sqrt(sampler.temperature) if start is None else 1.0
+            noise = _Noise(model, seeds, strength, None if start is None else start[places])
+            drawn = _sample_batch(model, conditions, noise, sampler)
+        values = denoiser.decode(drawn).cpu().double().numpy()
         for place, request, value in zip(places, chosen, values, strict=True):
             clouds[place] = cloud_of(value, canonical_elements(request.elements))
     return [clouds[i] for i in range(len(requests))]
 
 
+def _batches(
+    model: Model, cells: Sequence[Cell], frames: Sequence[Framed] | None
+) -> Iterator[list[int]]:
+    """Yield the places of cells that go through the network together: alike in size, and all
+    with a frame or none.
+    """
+    size = CPU_BATCH if model.device.type == "cpu" else GPU_BATCH
+    framed = [frames is not None and frames[i].frame is not None for i in range(len(cells))]
+    for has in (True, False):
+        places = [i for i in range(len(cells)) if framed[i] == has]
+        places.sort(key=lambda i: len(cells[i].numbers))
+        for first in range(0, len(places), size):
+            yield places[first : first + size]
+
+
+def _crystal(
+    cell: Cell, frac: NDArray[np.float64], lengths: NDArray[np.float64], angles: NDArray[np.float64]
+) -> tuple[Structure | None, DecodeError | None]:
+    """Return the crystal of sites and lattice, or why they are none."""
+    try:
+        lattice = lattice_of(lengths, angles)
+        return structure_of(lattice, cell.numbers, frac[: len(cell.numbers)]), None
+    except DecodeError as error:
+        return None, error
+
+
+def _decoded(cloud: PointCloud, cell: Cell) -> Sampled:
+    try:
+        return Sampled(decode(cloud), None, cell)
+    except DecodeError as error:
+        return Sampled(None, error, cell)
+
+
 def cloud_of(values: NDArray[np.float64], elements: tuple[str, ...]) -> PointCloud:
     """Return the cloud of a crystal of these elements from values (3, 128, C) of a model."""
     return PointCloud(values[..., : max(N_COLUMNS, len(elements))], elements)
+
+
+def check_requests(model: Model, requests: Sequence[SampleRequest]) -> None:
+    """Raise InputError if a model cannot do what is asked."""
+    for request in {(r.elements, r.conditions): r for r in requests}.values():
+        _check(model, request)
 
 
 def _check(model: Model, request: SampleRequest) -> None:
@@ -123,12 +243,7 @@ class _Noise:
     """
 
     def __init__(
-        self,
-        model: Model,
-        seeds: Sequence[int],
-        *,
-        strength: float = 1.0,
-        start: Tensor | None = None,
+        self, model: Model, seeds: Sequence[int], strength: float, start: Tensor | None
     ) -> None:
         self.model, self.strength = model, strength
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -150,8 +265,8 @@ class _Noise:
 @torch.no_grad()
 def _sample_batch(
     model: Model, conditions: ConditionBatch, noise: _Noise, sampler: Sampler
-) -> np.ndarray:
-    """Return clouds (B, 3, 128, C) in the units of a PointCloud."""
+) -> Tensor:
+    """Return clean clouds (B, 3, 128, C) in the denoiser's units."""
 
     def predict(noisy: Tensor, log_snr: Tensor) -> Tensor:
         clean = guided_prediction(model, noisy, log_snr, conditions, sampler.guidance)
@@ -161,14 +276,7 @@ def _sample_batch(
 
     steps = min(sampler.steps, model.info.schedule.steps)
     times = torch.linspace(model.info.schedule.steps, 0, steps + 1).round().long()
-    levels = model.log_snr[times]
-    if sampler.name == "ddpm":
-        clean = ddpm(predict, noise.first(), noise, levels)
-    elif sampler.name == "ddim":
-        clean = ddim(predict, noise.first(), levels)
-    else:
-        clean = dpm_solver(predict, noise.first(), levels)
-    return model.denoiser.decode(clean).cpu().double().numpy()
+    return solve(sampler.name, predict, noise.first(), noise, model.log_snr[times])
 
 
 def guided_prediction(
@@ -184,48 +292,3 @@ def guided_prediction(
         return conditional
     plain: Tensor = model.denoiser(noisy, levels, conditions.unconditional())
     return plain + guidance * (conditional - plain)
-
-
-Predict = Callable[[Tensor, Tensor], Tensor]
-"""(noisy clouds (B, 3, 128, 3), log_snr ()) -> predicted clean clouds."""
-
-
-def ddpm(predict: Predict, x: Tensor, noise: Callable[[], Tensor], levels: Tensor) -> Tensor:
-    """Return clean clouds by ancestral sampling over falling noise `levels` (log_snr)."""
-    for now, then in pairwise(levels):
-        clean = predict(x, now)
-        (a, _), (a2, s2) = signal_and_noise(now), signal_and_noise(then)
-        keep = torch.exp(now - then)  # share of the noise variance that is older than this step
-        mean = a2 * (1 - keep) * clean + keep * (a2 / a) * x
-        is_last = bool(then == levels[-1])
-        x = clean if is_last else mean + s2 * (1 - keep).sqrt() * noise()
-    return x
-
-
-def ddim(predict: Predict, x: Tensor, levels: Tensor) -> Tensor:
-    """Return clean clouds by the deterministic first-order solver."""
-    clean = x
-    for now, then in pairwise(levels):
-        clean = predict(x, now)
-        epsilon = noise_from_clean(x, clean, now.to(x.device)[None])
-        a, s = signal_and_noise(then)
-        x = a * clean + s * epsilon
-    return clean
-
-
-def dpm_solver(predict: Predict, x: Tensor, levels: Tensor) -> Tensor:
-    """Return clean clouds by DPM-Solver++(2M) (Lu et al. 2022), the deterministic second order."""
-    clean = x
-    previous: tuple[Tensor, Tensor] | None = None
-    for now, then in pairwise(levels):
-        clean = predict(x, now)
-        step = (then - now) / 2
-        direction = clean
-        if previous is not None and step > 0:
-            last_clean, last_step = previous
-            ratio = last_step / step
-            direction = clean + (clean - last_clean) / (2 * ratio)
-        (_, s), (a2, s2) = signal_and_noise(now), signal_and_noise(then)
-        x = (s2 / s) * x - a2 * torch.expm1(-step) * direction
-        previous = (clean, step)
-    return clean

@@ -43,3 +43,21 @@ class Sampler(Section):
         description="Atoms that are predicted closer than this fraction of their covalent radii's "
         "sum are pushed apart while the noise is removed; 0 = leave them",
     )
+    symmetric: bool = Field(
+        True,
+        description="Whether crystals get the symmetry that they aim at; without, the noise alone "
+        "decides",
+        # left out where it is not changed: older files keep their hash
+        exclude_if=lambda asked: asked,
+    )
+    start: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Noise that an analogue (a known crystal of the structure type aimed at, its "
+        "elements exchanged) is given before it is removed again, as a share of T; 1 = all, "
+        "nothing is left of its coordinates; 0 = none, it is what comes out. Crystals without an "
+        "analogue always begin with noise alone",
+        # as `symmetric`
+        exclude_if=lambda asked: asked == 0,
+    )

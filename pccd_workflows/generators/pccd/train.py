@@ -18,16 +18,19 @@ from torch import Tensor, nn
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.generators.pccd.analogues import find_analogues, measure
-from pccd_workflows.generators.pccd.checkpoint import ModelInfo, save_model
+from pccd_workflows.generators.pccd.checkpoint import save_model
 from pccd_workflows.generators.pccd.composition import train_composition_model
 from pccd_workflows.generators.pccd.conditions import ConditionBatch, conditions_of
 from pccd_workflows.generators.pccd.config import TrainConfig
 from pccd_workflows.generators.pccd.dataset import CrystalArrays, content_hash, read_dataset
-from pccd_workflows.generators.pccd.denoiser import Denoiser, build_denoiser
+from pccd_workflows.generators.pccd.denoiser import Denoiser
 from pccd_workflows.generators.pccd.model import Model
+from pccd_workflows.generators.pccd.model_info import ModelInfo
+from pccd_workflows.generators.pccd.networks import build_denoiser
 from pccd_workflows.generators.pccd.pointcloud.elements import symbol
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.symmetry import train_space_group_model
+from pccd_workflows.generators.pccd.templates import find_templates
 from pccd_workflows.generators.pccd.training_index import write_training_index
 
 CHECKPOINT = "checkpoint.pt"
@@ -370,6 +373,7 @@ def write_model(
         schedule=config.schedule,
         composition=config.composition,
         symmetry=config.symmetry,
+        setting=config.setting,
         max_elements=config.architecture.max_elements,
         max_sites=config.architecture.max_sites,
         elements=[symbol(int(z)) for z in numbers if z > 0],
@@ -388,7 +392,9 @@ def write_model(
         },
     )
     log_snr = cosine_log_snr(config.schedule.steps, config.schedule.shift).float()
-    model = Model(info, denoiser, composition, symmetry, analogues, log_snr, torch.device("cpu"))
+    templates = find_templates(crystals, config.setting) if analogues is not None else None
+    cpu = torch.device("cpu")
+    model = Model(info, denoiser, composition, symmetry, analogues, log_snr, cpu, templates)
     out.mkdir(parents=True, exist_ok=True)
     write_training_index(out, crystals.key)
     return save_model(out, model)

@@ -11,12 +11,12 @@ from pccd_workflows.generators.pccd.conditions import ConditionBatch, conditions
 from pccd_workflows.generators.pccd.config import Architecture
 from pccd_workflows.generators.pccd.dataset import read_dataset
 from pccd_workflows.generators.pccd.denoiser import (
-    build_denoiser,
     element_columns,
     groups_and_places,
     lattice_vectors,
     pair_features,
 )
+from pccd_workflows.generators.pccd.networks import build_denoiser
 from pccd_workflows.generators.pccd.paper import PaperUNet, element_slots
 from pccd_workflows.generators.pccd.pointcloud.decode import decode
 from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud

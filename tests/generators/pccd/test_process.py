@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pccd_workflows.generators.pccd.process import add_noise, clean_from_noise, noise_from_clean
-from pccd_workflows.generators.pccd.sample import ddim, ddpm, dpm_solver
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr, signal_and_noise
+from pccd_workflows.generators.pccd.solvers import ddim, ddpm, dpm_solver
 
 
 def test_schedule_falls_from_clean_to_noise():

@@ -3,20 +3,23 @@
 import numpy as np
 import pytest
 import torch
+from pymatgen.analysis.structure_matcher import FrameworkComparator
+from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.evaluation.symmetry import space_group_of
 from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.analogues import Analogues
-from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
+from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells, likeliest_cells
 from pccd_workflows.generators.pccd.checkpoint import load_model
 from pccd_workflows.generators.pccd.composition import electropositive_first
 from pccd_workflows.generators.pccd.pointcloud.decode import decode
-from pccd_workflows.generators.pccd.sample import sample_clouds
+from pccd_workflows.generators.pccd.sample import sample_clouds, sample_crystals
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.request import Conditions, Generate
 from pccd_workflows.settings import REPOSITORY
 
-FAST = Sampler(name="dpm-solver++", steps=15)
+FAST = Sampler(name="dpm-solver++", steps=15, start=1)
 
 
 def ask(elements=("Na", "Cl"), n=16, first=0, **conditions):
@@ -33,7 +36,7 @@ def axis_ratio(structures):
 
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "dpm-solver++"])
 def test_a_crystal_does_not_depend_on_its_batch(tiny_model, name):
-    sampler = Sampler(name=name, steps=8)
+    sampler = Sampler(name=name, steps=8, start=1)
     requests = [*ask(n=3), *ask(("Cs", "Mg", "F"), n=3, first=3)]
     together = sample_clouds(tiny_model, requests, seed=5, sampler=sampler)
     backwards = sample_clouds(tiny_model, requests[::-1], seed=5, sampler=sampler)[::-1]
@@ -158,7 +161,7 @@ def test_temperature_scales_the_noise(tiny_model):
     requests = ask(n=6, composition="NaCl", space_group=221)
 
     def spread(temperature, name):
-        sampler = Sampler(name=name, steps=15, temperature=temperature)
+        sampler = Sampler(name=name, steps=15, temperature=temperature, start=1)
         return float(
             np.std([s.lattice.abc for s in crystals(tiny_model, requests, sampler)], 0).max()
         )
@@ -184,7 +187,7 @@ def test_atoms_are_kept_apart(tiny_model):
     requests = ask(n=4, composition="Na4Cl4")  # a cell it has never seen
 
     def closest(separation):
-        sampler = Sampler(steps=15, separation=separation)
+        sampler = Sampler(steps=15, separation=separation, start=1)
         distances = [
             s.distance_matrix + 9 * np.eye(8) for s in crystals(tiny_model, requests, sampler)
         ]
@@ -209,7 +212,7 @@ def test_guidance_acts_and_one_means_conditional_only(tiny_model, monkeypatch):
     requests = ask(n=4, crystal_system="tetragonal")
 
     def clouds(guidance):
-        sampler = Sampler(name="ddim", steps=6, guidance=guidance)
+        sampler = Sampler(name="ddim", steps=6, guidance=guidance, start=1)
         return np.array(
             [c.values for c in sample_clouds(tiny_model, requests, seed=1, sampler=sampler)]
         )
@@ -219,9 +222,9 @@ def test_guidance_acts_and_one_means_conditional_only(tiny_model, monkeypatch):
     assert stretch[1] > stretch[0]
     assert np.abs(clouds(3.0) - plain).max() > 1e-3
     calls = []
-    forward = type(tiny_model.denoiser).forward
+    network = type(tiny_model.denoiser).network
     monkeypatch.setattr(
-        type(tiny_model.denoiser), "forward", lambda *a: calls.append(1) or forward(*a)
+        type(tiny_model.denoiser), "network", lambda *a: calls.append(1) or network(*a)
     )
     clouds(1.0)
     once = len(calls)
@@ -270,3 +273,56 @@ def test_elements_are_given_in_turn_or_drawn():
     assert all("O" in s for s in sets)
     assert len(set(sets)) == 4 + 6
     assert sets != [draw_elements(drawn.model_copy(update={"seed": 4}), i) for i in range(200)]
+
+
+def test_crystals_have_the_symmetry_they_aim_at(tiny_model):
+    requests = [*ask(n=12), *ask(("K", "Ca", "Mg", "F"), n=4, first=12)]
+    sampler = Sampler(steps=6, temperature=1, start=1)
+    for made in sample_crystals(tiny_model, requests, seed=3, sampler=sampler):
+        assert made.analogue is not None
+        assert space_group_of(made.structure, 0.001) == made.cell.space_group
+    free = sampler.model_copy(update={"symmetric": False})
+    loose = sample_crystals(tiny_model, requests, seed=3, sampler=free)
+    assert {made.analogue for made in loose} == {None}
+    assert any(space_group_of(made.structure, 0.001) == 1 for made in loose)
+
+
+def test_a_crystal_alone_is_the_same_as_in_a_batch(tiny_model):
+    requests = [*ask(n=3), *ask(("Cs", "Mg", "F"), n=3, first=3)]
+    sampler = Sampler(steps=6, temperature=1, start=1)
+    together = sample_crystals(tiny_model, requests, seed=5, sampler=sampler)
+    for request, made in zip(requests, together, strict=True):
+        (alone,) = sample_crystals(tiny_model, [request], seed=5, sampler=sampler)
+        assert alone.analogue == made.analogue
+        assert np.allclose(alone.structure.lattice.abc, made.structure.lattice.abc, atol=1e-4)
+        assert np.allclose(alone.structure.frac_coords, made.structure.frac_coords, atol=1e-4)
+
+
+def test_crystals_are_those_that_the_clouds_say(tiny_model):
+    requests = ask(("K", "Mg", "F"), n=3)
+    made = sample_crystals(tiny_model, requests, seed=5, sampler=FAST)
+    for one, read in zip(made, crystals(tiny_model, requests), strict=True):
+        assert np.allclose(one.structure.lattice.abc, read.lattice.abc, atol=1e-3)
+        assert one.structure.composition == read.composition
+
+
+def test_sampling_may_start_at_the_analogue(tiny_model):
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    request = ask(("K", "Mg", "F"), n=1, composition="KMgF3")
+    for start in (0.0, 0.1):
+        sampler = Sampler(steps=10, start=start)
+        (made,) = sample_crystals(tiny_model, request, seed=0, sampler=sampler)
+        known = tiny_model.templates.template(made.analogue)
+        analogue = Structure(known.lattice, known.numbers, known.frac_coords)
+        assert StructureMatcher(comparator=FrameworkComparator()).fit(made.structure, analogue)
+    (copied,) = sample_crystals(tiny_model, request, seed=0, sampler=Sampler(), refined=False)
+    assert sorted(copied.structure.lattice.abc) == pytest.approx([4.2] * 3)
+
+
+def test_the_likeliest_types_are_different_guesses(tiny_model):
+    requests = [*ask(n=1, composition="NaCl"), *ask(("K", "Mg", "F"), n=1, composition="KMgF3")]
+    first, second = likeliest_cells(tiny_model, requests, 2, Sampler())
+    assert first == draw_cells(tiny_model, requests, 0, Sampler(temperature=0))
+    assert {first[0].space_group, second[0].space_group} == {123, 221}
+    assert second[1] == first[1]  # of one type only

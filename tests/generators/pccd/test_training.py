@@ -13,7 +13,7 @@ from pccd_workflows.generators.pccd.checkpoint import load_model
 from pccd_workflows.generators.pccd.conditions import conditions_of
 from pccd_workflows.generators.pccd.config import load_train_config
 from pccd_workflows.generators.pccd.dataset import read_dataset, write_dataset
-from pccd_workflows.generators.pccd.denoiser import build_denoiser
+from pccd_workflows.generators.pccd.networks import build_denoiser
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.train import (
     CHECKPOINT,

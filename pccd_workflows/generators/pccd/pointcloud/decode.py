@@ -7,6 +7,7 @@ clusterings, for points in any order) the one with the shortest description. Cho
 on the cloud, where DBSCAN as published, kept as ``method="dbscan"``, merges or splits sites.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -102,9 +103,45 @@ def decode(
             f"The points do not gather in sites: at best they scatter by {sites.scatter:.2f} "
             f"(fractional) around {len(sites.centres)} centres, {sites.strays:.0%} not at all.",
         )
-    _check_sites(sites, lattice)
+    _check_likelihoods(sites)
     species = [cloud.elements[column] for column in sites.columns]
-    return Structure(lattice, species, wrap(sites.centres))
+    return structure_of(lattice, species, sites.centres)
+
+
+def structure_of(
+    lattice: Lattice, species: Sequence[str | int], frac_coords: NDArray[np.floating]
+) -> Structure:
+    """Return the crystal of sites (n, 3) in a cell.
+
+    Raises
+    ------
+    DecodeError
+        "volume" if the cell is impossibly small or large.
+    """
+    volume = lattice.volume / len(species)
+    if not VOLUMES[0] < volume < VOLUMES[1]:
+        raise DecodeError(
+            "volume",
+            f"{volume:.2f} Å^3 per atom is outside {VOLUMES[0]:g} to {VOLUMES[1]:g} Å^3.",
+        )
+    return Structure(lattice, species, wrap(frac_coords))
+
+
+def lattice_of(lengths: NDArray[np.floating], angles: NDArray[np.floating]) -> Lattice:
+    """Return the cell of lengths and angles (3,), Å and degrees.
+
+    Raises
+    ------
+    DecodeError
+        "angles" or "lengths" if no cell has them.
+    """
+    shown = ", ".join(f"{angle:.1f}" for angle in angles)
+    if not ((angles > 0) & (angles < 180)).all() or _volume_factor(angles) <= 0:
+        raise DecodeError("angles", f"No cell has the angles {shown} degrees.")
+    if not ((lengths > LENGTHS[0]) & (lengths < LENGTHS[1])).all():
+        shown = ", ".join(f"{length:.2f}" for length in lengths)
+        raise DecodeError("lengths", f"No cell has the lengths {shown} Å.")
+    return Lattice.from_parameters(*lengths, *angles)
 
 
 def _checked(cloud: PointCloud) -> NDArray[np.floating]:
@@ -128,13 +165,7 @@ def _lattice(rows: NDArray[np.floating]) -> Lattice:
     half = len(rows) // 2
     angles = np.degrees(_middle(rows[:half]) * ANGLE_SCALE)
     lengths = _middle(rows[half:]) * LENGTH_SCALE
-    shown = ", ".join(f"{angle:.1f}" for angle in angles)
-    if not ((angles > 0) & (angles < 180)).all() or _volume_factor(angles) <= 0:
-        raise DecodeError("angles", f"No cell has the angles {shown} degrees.")
-    if not ((lengths > LENGTHS[0]) & (lengths < LENGTHS[1])).all():
-        shown = ", ".join(f"{length:.2f}" for length in lengths)
-        raise DecodeError("lengths", f"No cell has the lengths {shown} Å.")
-    return Lattice.from_parameters(*lengths, *angles)
+    return lattice_of(lengths, angles)
 
 
 def _middle(rows: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -157,8 +188,8 @@ def _dbscan_sites(coordinates: NDArray[np.floating], likelihoods: NDArray[np.flo
     return fit_sites(coordinates, likelihoods, labels[None])
 
 
-def _check_sites(sites: Sites, lattice: Lattice) -> None:
-    """Raise DecodeError for sites without an element or a cell of impossible volume."""
+def _check_likelihoods(sites: Sites) -> None:
+    """Raise DecodeError for a site without an element."""
     best = sites.likelihoods.max(axis=1)
     weakest = int(best.argmin())
     if best[weakest] < MIN_LIKELIHOOD:
@@ -166,10 +197,4 @@ def _check_sites(sites: Sites, lattice: Lattice) -> None:
             "empty_species",
             f"Site {weakest + 1} of {len(best)} is none of the elements: its best likelihood "
             f"is {best[weakest]:.2f}, at least {MIN_LIKELIHOOD} is needed.",
-        )
-    volume = lattice.volume / len(best)
-    if not VOLUMES[0] < volume < VOLUMES[1]:
-        raise DecodeError(
-            "volume",
-            f"{volume:.2f} Å^3 per atom is outside {VOLUMES[0]:g} to {VOLUMES[1]:g} Å^3.",
         )

@@ -1,0 +1,99 @@
+"""Whether generated crystals have the symmetry they aim at, or were asked for."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pccd_workflows.core.intervals import share
+from pccd_workflows.evaluation.crystals import draw_rows, elements_of
+from pccd_workflows.generators.pccd.dataset import CRYSTAL_SYSTEMS, CrystalArrays, crystal_system
+from pccd_workflows.generators.pccd.sampler import Sampler
+from pccd_workflows.generators.request import Conditions
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from pccd_workflows.generators.pccd.model import Model
+    from pccd_workflows.generators.pccd.sample import Sampled
+
+STRICT, LOOSE = 0.01, 0.1
+"""Å; tolerances of spglib: of what is symmetric by construction, and of published structures."""
+TRIVIAL = 1
+"""Space group P1."""
+
+
+def space_group_of(structure: "Structure | None", symprec: float) -> int | None:
+    """Return the space group that spglib finds; None for no crystal, or none found."""
+    import spglib
+
+    if structure is None:
+        return None
+    numbers = list(structure.atomic_numbers)
+    cell = (structure.lattice.matrix, structure.frac_coords, numbers)
+    found = spglib.get_symmetry_dataset(cell, symprec=symprec)
+    return None if found is None else int(found.number)
+
+
+def evaluate_symmetry(
+    model: "Model", crystals: CrystalArrays, *, samples: int, seed: int, sampler: Sampler
+) -> dict[str, Any]:
+    """Generate crystals for the elements of held-out ones; compare aim and outcome.
+
+    Returns
+    -------
+    dict
+        `obtained`: share of raw samples with the space group they aim at (symprec 0.01 Å);
+        `obtained_loose`: the same at 0.1 Å, where crystals near a higher symmetry have that;
+        `p1`: share of raw samples without symmetry; `aimed_at_p1`: of those that aim at none.
+    """
+    made = _generate(model, crystals, Conditions(), samples, seed, sampler)
+    aims = [one.cell.space_group for one in made]
+    strict, loose = (
+        [space_group_of(one.structure, symprec) for one in made] for symprec in (STRICT, LOOSE)
+    )
+    total = len(made)
+    return {
+        "obtained": share(_equal(aims, strict), total),
+        "obtained_loose": share(_equal(aims, loose), total),
+        "p1": share(strict.count(TRIVIAL), total),
+        "p1_loose": share(loose.count(TRIVIAL), total),
+        "aimed_at_p1": share(aims.count(TRIVIAL), total),
+        "with_analogue": share(sum(one.analogue is not None for one in made), total),
+    }
+
+
+def evaluate_conditions(
+    model: "Model", crystals: CrystalArrays, *, samples: int, seed: int, sampler: Sampler
+) -> dict[str, Any]:
+    """Ask for each crystal system in turn; count the crystals that have it (symprec 0.01 Å)."""
+    if "crystal_system" not in model.info.conditions:
+        return {}
+    result: dict[str, Any] = {}
+    for place, name in enumerate(CRYSTAL_SYSTEMS):
+        made = _generate(
+            model, crystals, Conditions(crystal_system=name), samples, seed + place, sampler
+        )
+        groups = [space_group_of(one.structure, STRICT) for one in made]
+        right = sum(group is not None and crystal_system(group) == place for group in groups)
+        result[name] = share(right, len(made))
+    return {"crystal_system": result}
+
+
+def _generate(
+    model: "Model",
+    crystals: CrystalArrays,
+    conditions: Conditions,
+    samples: int,
+    seed: int,
+    sampler: Sampler,
+) -> "list[Sampled]":
+    """Return samples for the elements of held-out crystals."""
+    from pccd_workflows.generators.pccd.cells import SampleRequest
+    from pccd_workflows.generators.pccd.sample import sample_crystals
+
+    chosen = draw_rows(crystals, samples, seed)
+    asked = [SampleRequest(i, elements_of(chosen, i), conditions) for i in range(len(chosen))]
+    return sample_crystals(model, asked, seed=seed, sampler=sampler)
+
+
+def _equal(aims: Sequence[int | None], found: Sequence[int | None]) -> int:
+    return sum(a == b and a is not None for a, b in zip(aims, found, strict=True))

@@ -1,0 +1,222 @@
+"""Sampling one position per site: what is drawn lives on the coordinates that symmetry leaves free.
+
+All copies of a site in a cloud carry nothing but their mean. The state of B crystals of at most N
+sites is therefore a tensor (B, N + 2, 3): the means of the sites, of the angles and of the lengths,
+in the network's units. Noise is as strong as that of the means of copies.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pccd_workflows.generators.elements import stream
+from pccd_workflows.generators.pccd.cells import Cell, SampleRequest, choice
+from pccd_workflows.generators.pccd.composition import electropositive_first
+from pccd_workflows.generators.pccd.conditions import ConditionBatch
+from pccd_workflows.generators.pccd.denoiser import (
+    PointTransformer,
+    cell_of,
+    frac_of,
+    lattice_rows,
+    sites_of,
+)
+from pccd_workflows.generators.pccd.frames import Frame, FrameBatch, batch_frames, frame_of
+from pccd_workflows.generators.pccd.model import Model
+from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number
+from pccd_workflows.generators.pccd.refine import MEMBERS, refine
+from pccd_workflows.generators.pccd.sampler import Sampler
+from pccd_workflows.generators.pccd.schedule import signal_and_noise
+from pccd_workflows.generators.pccd.solvers import solve
+
+STEP = 1e-3
+"""Of the numerical derivative of the lattice's projection, in the network's units."""
+
+
+class Framed(NamedTuple):
+    """What a crystal is drawn in, and the analogue that it comes from; None if nothing is tied."""
+
+    frame: Frame | None
+    row: int | None
+
+
+def find_frames(
+    model: Model,
+    requests: Sequence[SampleRequest],
+    cells: Sequence[Cell],
+    seed: int,
+    sampler: Sampler,
+    *,
+    refined: bool = True,
+) -> list[Framed]:
+    """Return the frame that each crystal is drawn in: that of an analogue of its structure type.
+
+    Parameters
+    ----------
+    refined : bool
+        Whether its atoms are moved to where the other crystals of the type say; see `refine`.
+    """
+    framed = lru_cache(len(cells))(partial(_frame, model))
+    frames = []
+    for request, cell in zip(requests, cells, strict=True):
+        rows = _analogues(model, request, cell, seed, sampler)
+        frame = framed(rows if refined else rows[:1], cell.numbers) if rows else None
+        frames.append(Framed(frame, rows[0][0] if frame is not None else None))
+    return frames
+
+
+def _analogues(
+    model: Model, request: SampleRequest, cell: Cell, seed: int, sampler: Sampler
+) -> tuple[tuple[int, float], ...]:
+    """Return an analogue of the structure type aimed at, then others like it, nearest first.
+
+    Each is its row among the model's analogues, and its vote.
+    """
+    known = model.analogues
+    if not (sampler.symmetric and cell.structure_type) or known is None or model.templates is None:
+        return ()
+    elements = electropositive_first([atomic_number(e) for e in request.elements])
+    counts = [cell.numbers.count(z) for z in elements]
+    asked = request.conditions.model_copy(update={"space_group": cell.space_group})
+    rows, votes = known.of_type(cell.structure_type, elements, counts, asked, recall=sampler.recall)
+    if not votes.any():
+        return ()
+    first = choice(votes, sampler.temperature, stream(seed, request.index, "analogue"))
+    order = np.argsort(-votes, kind="stable")
+    order = np.concatenate([[first], order[(order != first) & (votes[order] > 0)]])[:MEMBERS]
+    return tuple(zip(rows[order].tolist(), votes[order].tolist(), strict=True))
+
+
+def _frame(
+    model: Model, analogues: tuple[tuple[int, float], ...], numbers: tuple[int, ...]
+) -> Frame | None:
+    """Return the frame of analogues with these elements; None if the first has no symmetry."""
+    if model.templates is None:
+        return None
+    counts = {z: numbers.count(z) for z in numbers}
+    rows, votes = (np.array(column) for column in zip(*analogues, strict=True))
+    template = refine(model.templates, rows, votes, counts)
+    frame = frame_of(template, model.info.setting)
+    return frame if frame is not None and tuple(frame.numbers.tolist()) == numbers else None
+
+
+@torch.no_grad()
+def sample_means(
+    model: Model,
+    denoiser: PointTransformer,
+    conditions: ConditionBatch,
+    frames: Sequence[Frame | None],
+    seeds: Sequence[int],
+    sampler: Sampler,
+) -> tuple[Tensor, Tensor]:
+    """Return clean sites (B, N, 3) and lattices (B, 6) in the network's units.
+
+    Parameters
+    ----------
+    conditions : ConditionBatch
+    frames : sequence of Frame or None
+        All of them frames, or none: where `sampler.start` is less than 1, they are what sampling
+        begins with.
+    seeds : sequence of int
+        One for each crystal: what fixes its noise.
+    sampler : Sampler
+    """
+    n = conditions.numbers.shape[1]
+    ties = batch_frames(frames, n).to(model.device)
+    begin = sampler.start if ties.known.all() else 1.0
+    known = _packed(sites_of(ties.frac_coords), lattice_rows(ties.lengths, ties.angles))
+    if begin == 0:
+        return known[:, :n], known[:, n:].flatten(1)
+
+    def tied(sites: Tensor, lattice: Tensor) -> tuple[Tensor, Tensor]:
+        return sites_of(ties.place(frac_of(sites))), tie_lattice(ties, lattice)
+
+    def predict(noisy: Tensor, log_snr: Tensor) -> Tensor:
+        levels = log_snr.to(noisy.device).expand(len(noisy))
+        means = noisy[:, :n], noisy[:, n:].flatten(1)
+        sites, lattice = tied(*_guided(denoiser, means, levels, conditions, sampler.guidance))
+        if sampler.separation > 0:
+            sites = denoiser.push_apart(sites, lattice, conditions, sampler.separation)
+            sites = sites_of(ties.place(frac_of(sites)))
+        return _packed(sites, lattice)
+
+    noise = _MeanNoise(denoiser, conditions, ties, seeds, math.sqrt(sampler.temperature))
+    last = max(1, round(begin * model.info.schedule.steps))
+    steps = min(max(1, round(begin * sampler.steps)), last)
+    levels = model.log_snr[torch.linspace(last, 0, steps + 1).round().long()]
+    signal, sigma = signal_and_noise(levels[0])
+    first = sigma * noise() if begin == 1 else sigma * noise() + signal * known
+    clean = solve(sampler.name, predict, first, noise, levels)
+    return clean[:, :n], clean[:, n:].flatten(1)
+
+
+def _guided(
+    denoiser: PointTransformer,
+    means: tuple[Tensor, Tensor],
+    levels: Tensor,
+    conditions: ConditionBatch,
+    guidance: float,
+) -> tuple[Tensor, Tensor]:
+    """Return predicted means, conditions weighted by `guidance` (see `guided_prediction`)."""
+    sites, lattice = denoiser.predict_means(*means, levels, conditions)
+    if guidance == 1:
+        return sites, lattice
+    plain, bare = denoiser.predict_means(*means, levels, conditions.unconditional())
+    return plain + guidance * (sites - plain), bare + guidance * (lattice - bare)
+
+
+def _packed(sites: Tensor, lattice: Tensor) -> Tensor:
+    return torch.cat([sites, lattice.reshape(-1, 2, 3)], 1)
+
+
+def tie_lattice(ties: FrameBatch, lattice: Tensor) -> Tensor:
+    """Return lattices (B, 6), in the network's units, that obey the frames' crystal systems."""
+    return lattice_rows(*ties.shape_cell(*cell_of(lattice)))
+
+
+class _MeanNoise:
+    """Noise of the state (B, N + 2, 3), one random stream per sample, tied by symmetry."""
+
+    def __init__(
+        self,
+        denoiser: PointTransformer,
+        conditions: ConditionBatch,
+        ties: FrameBatch,
+        seeds: Sequence[int],
+        strength: float,
+    ) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.sizes = (conditions.numbers > 0).sum(1).tolist()
+        self.longest = conditions.numbers.shape[1]
+        self.ties, self.strength = ties, strength
+        zero = torch.zeros(len(seeds), device=conditions.numbers.device)
+        variances = denoiser.noise_of_means(zero, conditions)
+        self.widths = [variance.sqrt() for variance in variances]
+        self.lattice_ties = _lattice_ties(ties)
+
+    def __call__(self) -> Tensor:
+        """Return fresh noise."""
+        drawn = torch.zeros(len(self.sizes), self.longest + 2, 3)
+        for row, (size, generator) in enumerate(zip(self.sizes, self.generators, strict=True)):
+            fresh = torch.randn((size + 2, 3), generator=generator)
+            drawn[row, :size], drawn[row, -2:] = fresh[:-2], fresh[-2:]
+        drawn = self.strength * drawn.to(self.widths[0].device)
+        sites = self.ties.tie(drawn[:, :-2] * self.widths[0])
+        lattice = drawn[:, -2:].flatten(1) * self.widths[1]
+        return _packed(sites, (self.lattice_ties @ lattice[..., None])[..., 0])
+
+
+def _lattice_ties(ties: FrameBatch) -> Tensor:
+    """Return what takes noise of lattices to noise along their free parameters, (B, 6, 6)."""
+    at = lattice_rows(ties.lengths.double(), ties.angles.double())
+    double = ties.double()
+    here = tie_lattice(double, at)
+    moved = [tie_lattice(double, at + STEP * step) - here for step in torch.eye(6).to(at)]
+    ties_ = torch.stack(moved, 2) / STEP
+    freedom = ties_.diagonal(dim1=1, dim2=2).sum(1)
+    power = (ties_**2).sum((1, 2)).clamp(min=1e-9)
+    return (ties_ * (freedom / power).clamp(min=0).sqrt()[:, None, None]).float()
