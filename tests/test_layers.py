@@ -29,7 +29,7 @@ OWNERS = {
     "maggma": {"execution/mongo.py", "execution/stores.py"},
     "chgnet": {"engines/potential.py", "engines/chgnet_calculator.py"},
     "sevenn": {"engines/potential.py"},
-    "custodian": {"engines/vasp.py"},
+    "custodian": {"engines/vasp/run.py"},
     "gpaw": {"engines/gpaw.py"},
 }
 VERSION = "pccd_workflows.__version__"
