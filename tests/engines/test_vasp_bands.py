@@ -16,11 +16,13 @@ from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.cli import main
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.storage import StageRow, store_crystals
 from pccd_workflows.engines.engine import Task, engine_of
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Bands
 from pccd_workflows.engines.vasp.bands import RunBands, band_gap, magnetic_cell
 from pccd_workflows.execution import launchpad, mongo, reruns
+from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.query import find_candidate
@@ -100,8 +102,13 @@ def whole_campaign(settings) -> Campaign:
         conditions=whole.generate.conditions.model_dump(),
     )
     head = {"schema_version": SCHEMA_VERSION, "campaign_id": whole.campaign_id}
-    sample = {"index": 0, "generation": generation.model_dump(), "structure": two_units().as_dict()}
-    database["samples"].insert_one(head | sample | {"_id": whole.candidate_id(0)})
+    storage = MongoStorage(database)
+    (ref,) = store_crystals(storage, [(whole.candidate_id(0), two_units())])
+    drawn = generation.model_dump(mode="json")
+    row = StageRow(
+        whole.campaign_id, ref.id, 0, "generate", drawn, key=ref.key, goes_on=True, formula="MnO"
+    )
+    storage.put_rows([row])
     elements = [ReferenceEntry(entry_id=name, formula=name, energy=-1.0) for name in ("Mn1", "O1")]
     known = ReferenceSet(
         source="materials_project",
@@ -113,7 +120,7 @@ def whole_campaign(settings) -> Campaign:
     mongo.put_reference_set(database, known)
     document = {"_id": whole.campaign_id, "name": whole.name, "submitted_at": datetime.now(UTC)}
     database["campaigns"].insert_one(head | document | {"campaign": whole.resolved()})
-    launchpad.submit(DiscoveryMaker().make(whole, "0"), settings)
+    launchpad.submit(DiscoveryMaker().make(whole, ["0"]), settings)
     return whole
 
 
