@@ -110,8 +110,8 @@ def test_only_what_needs_fireworks_is_refused_and_says_what_to_install():
 
 
 CALLS = {
-    "vasp": "from pccd_workflows.engines.vasp.inputs import maker_of as f\n"
-    "from pccd_workflows.engines import get_level; f(get_level('vasp/mp-gga'), 'static')",
+    "vasp": "from pccd_workflows.engines.vasp.inputs import maker_of as f; "
+    "from pccd_workflows.engines import get_level as g; f(g('vasp/mp-gga'), 'static')",
     "mp": "from pccd_workflows.known.mp_client import Client; Client()",
     "sevenn": "from pccd_workflows.engines.potential import calculator_of as f; f('7net-l3i5')",
     "workflow": "from pccd_workflows.cli import main; main(['campaign', 'list'])",

@@ -82,6 +82,11 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
         incar={"NCORE": 4},
     ),
     ErrorClass(
+        "device",
+        (r"MachineFault: .*(?:CUDA|cuBLAS|cuDNN|HIP|NCCL|Accelerator)", r"CUDA error"),
+        "Rerun on another GPU; drain the node if the same one recurs.",
+    ),
+    ErrorClass(
         "potcar",
         (r"POTCAR", r"PmgVaspPspDirError", r"PMG_VASP_PSP_DIR", r"SET_CORE_WF"),
         "Install the POTCAR that is named (or, for SET_CORE_WF, a newer one), then rerun.",

@@ -16,13 +16,13 @@ from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.cli import main
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.storage import StageRow, store_crystals
 from pccd_workflows.engines.engine import Task, engine_of
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Bands
 from pccd_workflows.engines.vasp.bands import RunBands, band_gap, magnetic_cell
 from pccd_workflows.execution import launchpad, mongo, reruns
-from pccd_workflows.execution.stores import job_store
-from pccd_workflows.execution.worker import run_worker
+from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.query import find_candidate
@@ -102,8 +102,13 @@ def whole_campaign(settings) -> Campaign:
         conditions=whole.generate.conditions.model_dump(),
     )
     head = {"schema_version": SCHEMA_VERSION, "campaign_id": whole.campaign_id}
-    sample = {"index": 0, "generation": generation.model_dump(), "structure": two_units().as_dict()}
-    database["samples"].insert_one(head | sample | {"_id": whole.candidate_id(0)})
+    storage = MongoStorage(database)
+    (ref,) = store_crystals(storage, [(whole.candidate_id(0), two_units())])
+    drawn = generation.model_dump(mode="json")
+    row = StageRow(
+        whole.campaign_id, ref.id, 0, "generate", drawn, key=ref.key, goes_on=True, formula="MnO"
+    )
+    storage.put_rows([row])
     elements = [ReferenceEntry(entry_id=name, formula=name, energy=-1.0) for name in ("Mn1", "O1")]
     known = ReferenceSet(
         source="materials_project",
@@ -115,7 +120,7 @@ def whole_campaign(settings) -> Campaign:
     mongo.put_reference_set(database, known)
     document = {"_id": whole.campaign_id, "name": whole.name, "submitted_at": datetime.now(UTC)}
     database["campaigns"].insert_one(head | document | {"campaign": whole.resolved()})
-    launchpad.submit(DiscoveryMaker().make(whole, "0"), settings)
+    launchpad.submit(DiscoveryMaker().make(whole, ["0"]), settings)
     return whole
 
 
@@ -133,7 +138,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
     inject(tmp_path, {"folder": "bands-line", "fault": "memory", "times": 1})
     whole = whole_campaign(standin)
     candidate_id = whole.candidate_id(0)
-    run_worker(standin, campaign_id=whole.campaign_id)
+    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
     (lost,) = reruns.job_failures(standin, campaign_id=whole.campaign_id)
     assert (lost.name, lost.candidates) == (f"bands line {GGA} {candidate_id}", [candidate_id])
     doc = collected(standin, whole)
@@ -147,7 +152,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
 
     assert "memory" in pccd("job", "failures")
     pccd("job", "rerun", "--error-class", "memory", "--set", "INCAR.ALGO=All")
-    run_worker(standin, campaign_id=whole.campaign_id)
+    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
     assert ledger(standin)[3:] == ["static", "uniform", "line!", "line"]
     doc = collected(standin, whole)
     assert (doc.status, doc.stage) == ("passed", f"bands:{GGA}")
@@ -174,7 +179,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
     for distances, energies in zip(found.bands["distances"], found.bands["energies"], strict=True):
         assert {len(band) for channel in energies for band in channel} == {len(distances)}
 
-    outputs = job_store(standin)
+    outputs = mongo.job_store(standin)
     outputs.connect()
     # everything, not only what a picture needs
     (task,) = outputs.query({"name": lost.name}, ["output"], load=True)
@@ -186,7 +191,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
 def test_a_meta_gga_is_self_consistent_along_the_path(standin, tmp_path, monkeypatch):
     monkeypatch.setenv("VASP_STANDIN_BANDS", json.dumps({"gap": 0.8}))
     campaign_id = submit(standin, rock_salt("Mg"), R2SCAN)
-    run_worker(standin, campaign_id=campaign_id)
+    launchpad.run_worker(standin, campaign_id=campaign_id)
     assert launchpad.failures(standin, campaign_id) == []
     assert ledger(standin) == ["static", "line"]
     found = record(standin)
@@ -202,16 +207,16 @@ def test_a_meta_gga_is_self_consistent_along_the_path(standin, tmp_path, monkeyp
 def test_a_density_that_was_cleared_is_computed_again(standin, tmp_path):
     inject(tmp_path, {"folder": "bands-line", "fault": "memory", "times": 1})
     campaign_id = submit(standin, rock_salt("Mg"), GGA)
-    run_worker(standin, campaign_id=campaign_id)
+    launchpad.run_worker(standin, campaign_id=campaign_id)
     (density,) = (tmp_path / "data").rglob("*bands-static*/CHGCAR.gz")
     density.unlink()
     operations.restart(campaign_id, standin, 5)
-    run_worker(standin, campaign_id=campaign_id)
+    launchpad.run_worker(standin, campaign_id=campaign_id)
     (lost,) = reruns.job_failures(standin, campaign_id=campaign_id)
     assert lost.error_class == "parse"
     assert "holds no CHGCAR" in lost.evidence
     operations.restart(campaign_id, standin, 5)
-    run_worker(standin, campaign_id=campaign_id)
+    launchpad.run_worker(standin, campaign_id=campaign_id)
     assert ledger(standin) == ["static", "uniform", "line!", "static", "uniform", "line"]
     assert record(standin).is_metal is False
 
@@ -219,7 +224,7 @@ def test_a_density_that_was_cleared_is_computed_again(standin, tmp_path):
 def test_bands_that_do_not_converge_are_a_failure(standin, tmp_path):
     inject(tmp_path, {"folder": "bands-static", "fault": "scf", "times": 50})
     campaign_id = submit(standin, rock_salt("Mg"), GGA)
-    run_worker(standin, campaign_id=campaign_id)
+    launchpad.run_worker(standin, campaign_id=campaign_id)
     (lost,) = reruns.job_failures(standin, campaign_id=campaign_id)
     assert lost.error_class == "scf"
     assert mongo.database(standin)["results"].count_documents({}) == 0
