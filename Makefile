@@ -5,13 +5,17 @@ BIN = $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: discover gpaw test test-cluster test-cluster-faults check env clean
+.PHONY: discover gpaw test test-wheel test-cluster test-cluster-faults check env clean
 
 discover: $(VENV)/.ready
-	$(BIN)/pccd campaign run flows/quickstart.yaml
+	$(BIN)/pccd quickstart
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest
+
+# the wheel, in an empty environment of its own, outside the clone
+test-wheel: $(VENV)/.ready
+	tests/wheel.sh $(BIN)/python
 
 # on a private Slurm; skipped where slurm-wlm and munge are not installed or you are not root
 test-cluster: $(VENV)/.ready
@@ -36,7 +40,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pccd_workflows needs Python 3.11 or newer; use make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mongod,train,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[workflow,vasp,mp,train,test]'
 	touch $@
 
 clean:

@@ -25,6 +25,7 @@ import torch
 from command import run
 
 from pccd_workflows.campaign import load_campaign
+from pccd_workflows.core.resources import resource
 from pccd_workflows.evaluation.crystals import decoded
 from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
@@ -36,7 +37,7 @@ from pccd_workflows.generators.pccd.sample import sample_clouds
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.request import Conditions, Generate
-from pccd_workflows.settings import REPOSITORY, get_settings
+from pccd_workflows.settings import get_settings
 
 SEED_STEPS = 1000
 SEED_GUIDANCE = 3.0
@@ -71,8 +72,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     batch = args.paper_batch or (128 if gpu else 32)
     model = load_model(find_model(args.model, get_settings()), device.type)
     sampler = Sampler() if args.steps is None else Sampler(steps=args.steps)
-    generate = load_campaign(REPOSITORY / "flows" / "seed-batch-1.yaml").generate
-    paper = untrained(REPOSITORY / "model" / "paper" / "train.yaml", model.info, device)
+    generate = load_campaign(resource("flows", "seed-batch-1.yaml")).generate
+    paper = untrained(resource("model", "paper", "train.yaml"), model.info, device)
     step = partial(paper_step, paper, generate, batch, steps=TIMED_STEPS)
     crystals = partial(default_crystals, model, generate, n, sampler)
     paper_step(paper, generate, batch, steps=1)

@@ -15,13 +15,14 @@ from command import run
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.cli.rescoring import print_rescored
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.resources import resource
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.known.reference_files import read_reference_set
 from pccd_workflows.rescore import Rescored, rejudge
 from pccd_workflows.stages.hull import Stability
 
-SHIPPED = Path(__file__).parents[1] / "flows" / "references" / "mg-mn-o.chgnet.json.gz"
+SHIPPED = resource("flows", "references", "mg-mn-o.chgnet.json.gz")
 THRESHOLD = 0.08
 """eV/atom above the hull that a candidate may lie."""
 

@@ -19,6 +19,7 @@ from pydantic import (
 
 from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.resources import campaign_file, shipped_campaigns
 from pccd_workflows.core.sections import FOLDER, NAME_PATTERN, Section
 from pccd_workflows.core.validation import explain
 from pccd_workflows.generators.registry import read_sources, write_sources
@@ -72,6 +73,11 @@ class Campaign(Section):
     references: References = References()
     rungs: Annotated[list[Rung], Field(min_length=1)]
     phonons: PhononsSection | None = None
+    stored_id: str | None = Field(
+        None,
+        description="Id under which the campaign was stored; no key of a campaign file",
+        exclude_if=lambda stored: stored is None,
+    )
 
     @field_validator("name")
     @classmethod
@@ -170,7 +176,7 @@ class Campaign(Section):
 
     def resolved(self) -> dict[str, Any]:
         """Return the campaign with every default filled in, as plain JSON values."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json", by_alias=True, exclude={"stored_id"})
 
     @property
     def hash(self) -> str:
@@ -180,20 +186,11 @@ class Campaign(Section):
 
     @property
     def campaign_id(self) -> str:
-        """<name>-<first 10 hex digits of the hash>."""
-        return f"{self.name}-{self.hash[:10]}"
+        """<name>-<first 10 hex digits of the hash>; of a stored campaign, what it was stored as.
 
-    @property
-    def stages(self) -> list[str]:
-        """Every stage a candidate may go through, in order (see CandidateDoc.stage)."""
-        rungs = [
-            f"{what}:{rung.level}"
-            for rung in self.rungs
-            for what in ("relax", "hull", *(["bands"] if rung.band_structure else []))
-        ]
-        levels = [self.phonons.level, self.phonons.confirm] if self.phonons else []
-        phonons = [f"phonons:{level}" for level in levels if level is not None]
-        return ["generate", "screen", "deduplicate", *rungs, *phonons]
+        A stored campaign keeps its id when a later version adds options with defaults.
+        """
+        return self.stored_id or f"{self.name}-{self.hash[:10]}"
 
     def candidate_id(self, index: int) -> str:
         """Return the id of sample `index`, the same in every run of this campaign."""
@@ -208,6 +205,7 @@ def index_of(candidate_id: str) -> int:
 def load_campaign(path: str | Path) -> Campaign:
     """Read and check a campaign file.
 
+    A name without a folder that is no file here is that of one that comes with the project.
     Relative paths of references and sources are taken from the campaign file's folder.
 
     Raises
@@ -215,11 +213,14 @@ def load_campaign(path: str | Path) -> Campaign:
     InputError
         One sentence with the file, the key, what is wrong and, where it helps, the options.
     """
-    path = Path(path)
+    path = campaign_file(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"There is no campaign file {path}.") from None
+        raise InputError(
+            f"There is no campaign file {path}; with the project come "
+            f"{', '.join(shipped_campaigns())}."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Campaign file {path} cannot be read: {error}.") from None
     except yaml.YAMLError as error:
@@ -229,6 +230,8 @@ def load_campaign(path: str | Path) -> Campaign:
         raise InputError(f"Campaign file {path} is not valid YAML{line}: {problem}.") from None
     if not isinstance(data, dict):
         raise InputError(f"Campaign file {path} must hold 'key: value' pairs, see flows/README.md.")
+    if "stored_id" in data:
+        raise InputError(f"Campaign file {path}: unknown key 'stored_id'.")
     references = data.get("references")
     if isinstance(references, dict) and isinstance(references.get("path"), str):
         references["path"] = str((path.parent / references["path"]).resolve())

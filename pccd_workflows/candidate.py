@@ -1,23 +1,30 @@
-"""The ledger: one document per crystal ever generated, one record per stage it went through."""
+"""One document for each crystal that was ever generated, with a record of each of its stages."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
-from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.core.records import SCHEMA_VERSION, Record, StoredStructure
 from pccd_workflows.engines.records import Bands, Phonons, Relaxation
 from pccd_workflows.generators.request import Generation
-from pccd_workflows.known.novelty import Novelty
+from pccd_workflows.stages import stage_of
+from pccd_workflows.stages.deduplicate import Novelty
 from pccd_workflows.stages.hull import Stability
+from pccd_workflows.stages.screen import Screening
+from pccd_workflows.stages.stage import Status
 
-Status = Literal[
-    "pending",  # alive, waits for its next stage
-    "rejected",  # a stage said no; `reason_class` and `reason` tell which and why
-    "failed",  # a job died or a computation broke; can be rerun
-    "passed",  # went through every stage of its campaign
-]
+FIELDS = {
+    "generate": "generation",
+    "screen": "screening",
+    "deduplicate": "novelty",
+    "relax": "relaxations",
+    "hull": "stabilities",
+    "bands": "band_structures",
+    "phonons": "phonons",
+}
+"""Fields of the first stages' records; those of all later stages are in `further`."""
 
 
 class CandidateDoc(BaseModel):
@@ -61,25 +68,60 @@ class CandidateDoc(BaseModel):
     stabilities: list[Stability] = Field(default_factory=list, description="In rung order")
     band_structures: list[Bands] = Field(default_factory=list, description="In rung order")
     phonons: list[Phonons] = Field(default_factory=list)
+    further: dict[str, Any] = Field(
+        default_factory=dict, description="Records of all other stages, by stage name"
+    )
+    reached: list[str] = Field(
+        default_factory=list, description="Keys of the funnel's steps that it reached"
+    )
     jobs: dict[str, str] = Field(default_factory=dict, description="Job uuid by stage: the lineage")
     seconds: dict[str, float] = Field(default_factory=dict, description="Compute time by stage, s")
     updated_at: datetime | None = None
 
+    @field_validator("further")
+    @classmethod
+    def _further_are_records(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: stage_of(name).record.model_validate(record) for name, record in value.items()
+        }
 
-class Crystal(Record):
-    """A crystal on its way from one stage to the next."""
+    @field_serializer("further")
+    def _further_as_documents(self, value: dict[str, Record]) -> dict[str, Any]:
+        return {name: record.model_dump(mode="json") for name, record in value.items()}
 
-    candidate_id: str
-    structure: StoredStructure
+    @property
+    def records(self) -> dict[str, Record]:
+        """Every stage's record by the stage's name, in the order of the stages."""
+        found: dict[str, Record] = {"generate": self.generation}
+        if self.screening is not None:
+            found["screen"] = self.screening
+        if self.novelty is not None:
+            found["deduplicate"] = self.novelty
+        by_level = {
+            kind: {record.level: record for record in getattr(self, FIELDS[kind])}
+            for kind in ("relax", "hull", "bands")
+        }
+        for level in dict.fromkeys(lv for records in by_level.values() for lv in records):
+            for kind, records in by_level.items():
+                if level in records:
+                    found[f"{kind}:{level}"] = records[level]
+        found |= {f"phonons:{record.level}": record for record in self.phonons}
+        return found | self.further
 
 
-class StageOutput(BaseModel):
-    """What a stage job stores: a record for every crystal it was given, and who goes on."""
+def stage_fields(records: Mapping[str, Record]) -> dict[str, Any]:
+    """Return the fields of a candidate's document that hold its records.
 
-    model_config = ConfigDict(extra="forbid")
-
-    stage: str = Field(description="As CandidateDoc.stage")
-    records: dict[
-        str, Generation | Screening | Novelty | Relaxation | Stability | Bands | Phonons
-    ] = Field(default_factory=dict, description="By candidate_id")
-    survivors: list[Crystal] = Field(default_factory=list)
+    records: by stage name, in the order of the stages.
+    """
+    found: dict[str, Any] = {}
+    for name, record in records.items():
+        kind, _, level = name.partition(":")
+        field = FIELDS.get(kind, "further")
+        if field == "further":
+            found.setdefault(field, {})[name] = record
+        elif level:
+            found.setdefault(field, []).append(record)
+        else:
+            found[field] = record
+    return found

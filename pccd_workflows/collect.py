@@ -1,179 +1,136 @@
-"""From finished and failed jobs to the ledger: a fold that can be repeated at any time.
+"""From what stages and lost jobs say to one document for each candidate: a fold, repeatable.
 
-Jobs write only their own outputs; this module reads them and writes one candidate document per
-generated crystal. It runs outside the workflow, so a job that died in mid-chain is accounted for.
+Stages write only their own rows. This module reads them and writes the candidates, from outside of
+the workflow, so that a job that died in mid-chain is accounted for. It reads what changed since it
+last did, and writes only documents that differ from those stored.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
-from pccd_workflows.analysis.screening import Screening
+from pccd_workflows import stages
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import CandidateDoc, StageOutput, Status
-from pccd_workflows.engines.records import Bands, Phonons, Relaxation
-from pccd_workflows.generators.request import Generation
+from pccd_workflows.candidate import CandidateDoc, stage_fields
+from pccd_workflows.core.records import Record
+from pccd_workflows.core.storage import Document, Storage
+from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.known.novelty import Novelty
+from pccd_workflows.stages import phonons
 from pccd_workflows.stages.hull import Stability
+from pccd_workflows.stages.stage import Outcome
 
 if TYPE_CHECKING:
-    from jobflow import JobStore
     from pymongo.database import Database
 
 SYMPREC = 0.1
 """Å; spglib tolerance of the space group in a candidate's document."""
+OVERLAP = timedelta(seconds=60)
+"""Rows this much older than the latest one read are read again: writers do not end in order."""
+TOGETHER = 200
+"""Candidates folded at once: bounds the memory, whatever the size of the campaign."""
 
 
 @dataclass
 class Trail:
-    """What is known about one candidate: its records and the job that made each, by stage."""
+    """What is known about one candidate.
 
-    generated: Structure | None = None
-    records: dict[str, Any] = field(default_factory=dict)
+    Attributes
+    ----------
+    index
+        Number of its sample in the campaign.
+    records
+        By stage name.
+    jobs
+        uuid of the job that made each.
+    generated
+        The crystal as it was sampled.
+    failure
+        Why a lost job holds it back; None if none does.
+    """
+
+    index: int = 0
+    records: dict[str, Record] = field(default_factory=dict)
     jobs: dict[str, str] = field(default_factory=dict)
+    generated: Structure | None = None
     failure: str | None = None
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Where a candidate stands."""
-
-    status: Status
-    reason_class: str | None = None
-    reason: str | None = None
-
-
-@dataclass
-class Ledger:
-    """The trails of one campaign, filled output by output."""
-
-    campaign: Campaign
-    trails: dict[str, Trail] = field(default_factory=dict)
-
-    def add(self, output: StageOutput, uuid: str) -> set[str]:
-        """Add a stage's output; return the ids of the candidates it says something new about."""
-        changed = set()
-        for candidate_id, record in output.records.items():
-            trail = self.trails.setdefault(candidate_id, Trail())
-            if trail.records.get(output.stage) != record:
-                trail.records[output.stage] = record
-                trail.jobs[output.stage] = uuid
-                changed.add(candidate_id)
-        if output.stage == "generate":
-            for crystal in output.survivors:
-                self.trails[crystal.candidate_id].generated = crystal.structure
-        return changed
-
-    def set_failures(self, failures: Mapping[str, str]) -> set[str]:
-        """Note which candidates a lost job holds back, and why; return those that changed."""
-        changed = set()
-        for candidate_id, trail in self.trails.items():
-            failure = failures.get(candidate_id)
-            if failure != trail.failure:
-                trail.failure = failure
-                changed.add(candidate_id)
-        return changed
-
-    def document(self, candidate_id: str) -> CandidateDoc | None:
-        """Return a candidate's document; None as long as its generation is not stored."""
-        trail = self.trails[candidate_id]
-        if "generate" not in trail.records:
-            return None
-        return candidate_document(self.campaign, candidate_id, trail)
-
-
-def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> CandidateDoc:
-    """Fold one candidate's records into its document."""
-    generation: Generation = trail.records["generate"]
-    relaxations = _by_prefix(trail, campaign, "relax")
-    stabilities = _by_prefix(trail, campaign, "hull")
-    bands: list[Bands] = _by_prefix(trail, campaign, "bands")
-    gaps = [record.band_gap for record in bands if record.band_gap is not None]
-    phonons = [record for stage, record in trail.records.items() if stage.startswith("phonons")]
-    novelty = latest_novelty(trail.records.get("deduplicate"), stabilities)
-    relaxed = [r.structure for r in relaxations if r.structure is not None]
+def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> CandidateDoc | None:
+    """Fold one candidate's records into its document; None while its generation is not stored."""
+    order = stages.names(campaign)
+    records = {name: trail.records[name] for name in order if name in trail.records}
+    if "generate" not in records:
+        return None
+    relaxed = [r.structure for r in _of(records, Relaxation) if r.structure is not None]
     structure = relaxed[-1] if relaxed else trail.generated
-    energies = [s.energy_above_hull for s in stabilities if s.energy_above_hull is not None]
-    verdict = judge_trail(campaign, trail)
+    hulls = _of(records, Stability)
+    energies = [s.energy_above_hull for s in hulls if s.energy_above_hull is not None]
+    gaps = [record.band_gap for record in _of(records, Bands) if record.band_gap is not None]
+    novelty = latest_novelty(next(iter(_of(records, Novelty)), None), hulls)
+    outcome = judge(campaign, records, trail.failure)
     return CandidateDoc(
         candidate_id=candidate_id,
         campaign_id=campaign.campaign_id,
         campaign=campaign.name,
-        index=generation.index,
-        status=verdict.status,
-        stage=[stage for stage in campaign.stages if stage in trail.records][-1],
-        reason_class=verdict.reason_class,
-        reason=verdict.reason,
+        index=trail.index,
+        status=outcome.status,
+        stage=list(records)[-1],
+        reason_class=outcome.reason_class,
+        reason=outcome.reason,
         structure=structure,
         **_composition_fields(structure),
         spacegroup=_spacegroup(structure) if novelty is not None else None,
         energy_above_hull=energies[-1] if energies else None,
         novel=novelty.novel if novelty is not None and novelty.duplicate_of is None else None,
-        phonon_stable=_phonon_stable(phonons),
+        phonon_stable=phonons.stable(records),
         band_gap=gaps[-1] if gaps else None,
-        generation=generation,
-        screening=trail.records.get("screen"),
-        novelty=trail.records.get("deduplicate"),
-        relaxations=relaxations,
-        stabilities=stabilities,
-        band_structures=bands,
-        phonons=phonons,
-        jobs=trail.jobs,
+        **stage_fields(records),
+        reached=reached(campaign, records),
+        jobs={name: trail.jobs[name] for name in records if name in trail.jobs},
         seconds={
-            stage: record.seconds
-            for stage, record in trail.records.items()
-            if getattr(record, "seconds", None)
+            name: seconds
+            for name, record in records.items()
+            if (seconds := getattr(record, "seconds", None))
         },
     )
 
 
-def latest_novelty(first: Novelty | None, stabilities: Iterable[Stability]) -> Novelty | None:
+def _of(records: Mapping[str, Record], kind: type[Any]) -> list[Any]:
+    return [record for record in records.values() if isinstance(record, kind)]
+
+
+def reached(campaign: Campaign, records: Mapping[str, Record]) -> list[str]:
+    """Return the keys of the funnel's steps that a candidate reached, up to the first it missed."""
+    keys = []
+    for step in stages.funnel(campaign):
+        if not step.reached(records):
+            break
+        keys.append(step.key)
+    return keys
+
+
+def latest_novelty(first: Novelty | None, hulls: Iterable[Stability]) -> Novelty | None:
     """Return the verdict on the latest structure that was compared."""
-    later = [record.novelty for record in stabilities if record.novelty is not None]
+    later = [record.novelty for record in hulls if record.novelty is not None]
     return later[-1] if later else first
 
 
-def judge_trail(campaign: Campaign, trail: Trail) -> Verdict:
-    """Return where a candidate stands: the first stage that rejected it decides."""
-    for stage in campaign.stages:
-        record = trail.records.get(stage)
-        if record is None:
-            continue
-        if (rejection := _rejection(campaign, record)) is not None:
-            return rejection
+def judge(campaign: Campaign, records: Mapping[str, Record], failure: str | None) -> Outcome:
+    """Return where a candidate stands: the first stage that ended its way decides.
+
+    failure: why a lost job holds it back.
+    """
+    if (outcome := stages.judge(campaign, records)) is not None:
+        return outcome
+    if failure is not None:
+        return Outcome("failed", "job_failed", failure)
     last_rung = f"hull:{campaign.rungs[-1].level}"
-    if trail.failure is not None:
-        return Verdict("failed", "job_failed", trail.failure)
-    return Verdict("passed" if last_rung in trail.records else "pending")
-
-
-def _rejection(campaign: Campaign, record: Any) -> Verdict | None:
-    verdict = None
-    match record:
-        case Generation(error_class=str(error_class)):
-            verdict = Verdict("rejected", error_class, record.reason)
-        case Screening(passed=False) | Stability(passed=False):
-            verdict = Verdict("rejected", record.reason_class, record.reason)
-        case Novelty(duplicate_of=str(other)):
-            verdict = Verdict("rejected", "duplicate", f"The same crystal as {other}.")
-        case Novelty() if not (record.novel or campaign.novelty.keep_known):
-            names = [name for name, found in record.sets.items() if found.known]
-            verdict = Verdict("rejected", "known", f"Known in {', '.join(names)}.")
-        case Relaxation(usable=False):
-            verdict = Verdict("rejected", record.verdict, record.reason)
-        case Phonons(verdict="unstable"):
-            verdict = Verdict("rejected", "phonons", record.reason)
-        case Phonons(verdict="error"):
-            verdict = Verdict("failed", "phonons", record.reason)
-    return verdict
-
-
-def _by_prefix(trail: Trail, campaign: Campaign, prefix: str) -> list[Any]:
-    stages = [f"{prefix}:{rung.level}" for rung in campaign.rungs]
-    return [trail.records[stage] for stage in stages if stage in trail.records]
+    return Outcome("passed" if last_rung in records else "pending")
 
 
 def _composition_fields(structure: Structure | None) -> dict[str, Any]:
@@ -198,72 +155,106 @@ def _spacegroup(structure: Structure | None) -> str | None:
         return None
 
 
-def _phonon_stable(phonons: Iterable[Phonons]) -> bool | None:
-    verdicts = [record.verdict for record in phonons if record.verdict in ("stable", "unstable")]
-    return verdicts[-1] == "stable" if verdicts else None
+def fold(
+    campaign: Campaign,
+    storage: Storage,
+    candidate_ids: Iterable[str],
+    failures: Mapping[str, str] | None = None,
+) -> Iterator[CandidateDoc]:
+    """Yield the documents of candidates from what the storage holds about them.
+
+    failures: reason by candidate_id, of lost jobs.
+    """
+    ids = iter(candidate_ids)
+    while batch := list(islice(ids, TOGETHER)):
+        for candidate_id, trail in _trails(campaign, storage, batch).items():
+            trail.failure = (failures or {}).get(candidate_id)
+            if (document := candidate_document(campaign, candidate_id, trail)) is not None:
+                yield document
+
+
+def _trails(campaign: Campaign, storage: Storage, ids: list[str]) -> dict[str, Trail]:
+    trails = {candidate_id: Trail() for candidate_id in ids}
+    keys: dict[str, str] = {}
+    for row in storage.rows_of(campaign.campaign_id, ids):
+        trail = trails[row.candidate_id]
+        trail.index = row.index
+        trail.records[row.stage] = row.read(stages.stage_of(row.stage).record)
+        if row.job is not None:
+            trail.jobs[row.stage] = row.job
+        if row.stage == "generate" and row.key is not None:
+            keys[row.candidate_id] = row.key
+    structures = storage.get_structures(set(keys.values()))
+    for candidate_id, key in keys.items():
+        trails[candidate_id].generated = structures.get(key)
+    return trails
 
 
 @dataclass
 class Collector:
-    """Keeps the candidates of one campaign up to date; `update` reads only what is new."""
+    """Keeps the candidates of one campaign up to date."""
 
-    database: "Database[dict[str, Any]]"
-    store: "JobStore"
+    database: "Database[Document]"
+    storage: Storage
     campaign: Campaign
-    ledger: Ledger = field(init=False)
-    _seen: set[tuple[str, int, str]] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        """Start with an empty ledger; the first update reads everything."""
-        self.ledger = Ledger(self.campaign)
 
     def update(self, failures: Mapping[str, str] | None = None) -> int:
-        """Fold new job outputs into candidate documents; return how many documents changed.
+        """Fold what changed into candidate documents; return how many documents changed.
 
         failures: reason by candidate_id, of lost jobs.
         """
-        changed: set[str] = set()
-        for key in self._unread():
-            uuid, index, _ = key
-            if (output := self._load(uuid, index)) is not None:
-                changed |= self.ledger.add(output, uuid)
-            self._seen.add(key)
-        changed |= self.ledger.set_failures(failures or {})
-        return self._write(sorted(changed))
+        failures = failures or {}
+        since = self._collected_until()
+        changed, latest = self.storage.changed(
+            self.campaign.campaign_id, None if since is None else since - OVERLAP
+        )
+        ids = sorted({*changed, *failures, *self._held_back()})
+        written = sum(self._write(batch) for batch in self._folded(ids, failures))
+        if latest is not None and latest != since:
+            self.database["campaigns"].update_one(
+                {"_id": self.campaign.campaign_id}, {"$set": {"collected_until": latest}}
+            )
+        return written
 
-    def _unread(self) -> list[tuple[str, int, str]]:
-        """Return uuid, index and time of the outputs not read yet, the oldest first.
+    def _folded(
+        self, ids: Iterable[str], failures: Mapping[str, str]
+    ) -> Iterator[list[CandidateDoc]]:
+        documents = fold(self.campaign, self.storage, ids, failures)
+        while batch := list(islice(documents, TOGETHER)):
+            yield batch
 
-        A job that was rerun stores its output again, at a later time.
-        """
-        self.store.connect()
-        query = {"metadata.campaign_id": self.campaign.campaign_id, "output.stage": {"$ne": None}}
-        rows = self.store.docs_store.query(query, ["uuid", "index", "name", "completed_at"])
-        found = {
-            (row["uuid"], row["index"], str(row["completed_at"]))
-            for row in rows
-            # a replaced job stores the output of the job that replaced it once more
-            if row["name"] != "store_inputs"
-        }
-        return sorted(found - self._seen, key=lambda key: key[2])
+    def _collected_until(self) -> datetime | None:
+        query = {"_id": self.campaign.campaign_id}
+        document = self.database["campaigns"].find_one(query, {"collected_until": 1}) or {}
+        found: datetime | None = document.get("collected_until")
+        return found
 
-    def _load(self, uuid: str, index: int) -> StageOutput | None:
-        from monty.json import MontyDecoder
+    def _held_back(self) -> list[str]:
+        """Return the candidates that a lost job held back when they were written."""
+        query = {"campaign_id": self.campaign.campaign_id, "reason_class": "job_failed"}
+        return [row["_id"] for row in self.database["candidates"].find(query, {"_id": 1})]
 
-        document = self.store.query_one({"uuid": uuid, "index": index}, ["output"], load=True)
-        output = MontyDecoder().process_decoded(document["output"]) if document else None
-        return output if isinstance(output, StageOutput) else None
-
-    def _write(self, candidate_ids: Iterable[str]) -> int:
+    def _write(self, documents: list[CandidateDoc]) -> int:
+        """Store the documents that differ from what is stored; return their number."""
         from pymongo import ReplaceOne
 
-        now = datetime.now(UTC)
-        writes = []
-        for candidate_id in candidate_ids:
-            if (document := self.ledger.document(candidate_id)) is None:
-                continue
-            row = document.model_dump(mode="json") | {"_id": candidate_id, "updated_at": now}
-            writes.append(ReplaceOne({"_id": candidate_id}, row, upsert=True))
+        from pccd_workflows.execution.mongo import check_schema_version
+
+        ids = [document.candidate_id for document in documents]
+        stored = {
+            row.pop("_id"): row for row in self.database["candidates"].find({"_id": {"$in": ids}})
+        }
+        now, writes = datetime.now(UTC), []
+        for document in documents:
+            name = document.candidate_id
+            row = document.model_dump(mode="json", exclude={"updated_at"})
+            before = stored.get(name, {})
+            if before:
+                check_schema_version(before, f"Candidate {name}")
+            before.pop("updated_at", None)
+            if row != before:
+                row |= {"_id": name, "updated_at": now}
+                writes.append(ReplaceOne({"_id": name}, row, upsert=True))
         if writes:
             self.database["candidates"].bulk_write(writes, ordered=False)
         return len(writes)

@@ -1,14 +1,8 @@
 """What a campaign will cost, rung by rung: a stated model, corrected by what finished runs cost.
 
-A DFT run's work is taken as
-
-    core-seconds = A * n_steps * n_kpoints * n_spins * (n_electrons / 100)^2 (1 + n_electrons / 400)
-
-with n_kpoints irreducible: the square is the Fourier transforms of n bands over a cell that grows
-with n, the cube their orthogonalisation, which overtakes near 400 electrons. A is a guess (an order
-of magnitude: machines, PREC and NELM differ) until runs of the level are in the ledger; then it is
-the median of what they took relative to the model, and the steps are theirs, too. A potential's
-work is core-seconds = A * n_steps * n_atoms.
+The models are those of the levels (`pccd_workflows.engines.cost_models`). Their scale is a guess
+(an order of magnitude: machines, PREC and NELM differ) until runs of the level are in the table of
+costs; then it is the median of what they took relative to the model, and the steps are theirs, too.
 """
 
 import math
@@ -21,7 +15,8 @@ from pymatgen.core import Composition, Element
 
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import DatabaseError, InputError
-from pccd_workflows.engines.levels import engine, get_level
+from pccd_workflows.engines.cost_models import Crystal
+from pccd_workflows.engines.levels import get_level
 from pccd_workflows.stages.rung import Rung
 
 if TYPE_CHECKING:
@@ -31,45 +26,10 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-VOLUME_PER_ATOM = 15.0
-"""Å^3; the middle of inorganic crystals."""
-KPOINT_VOLUME = {"vasp/mp-gga": 64.0, "vasp/mp-r2scan": 93.9, "gpaw/pbe": 64.0}
-"""k-points per Å^-3 of reciprocal space, 2π included; KSPACING 0.22 is 1 / 0.22^3."""
-SYMMETRY = 4
-"""A mesh has so many times the irreducible points: time reversal, and a mirror or so."""
-STEPS = {
-    "vasp/mp-gga": {"relax 1": 15, "relax 2": 5, "static": 1},
-    "vasp/mp-r2scan": {"pre-relax": 15, "relax": 8, "static": 1},
-    "gpaw/pbe": {"relax": 12},
-}
-"""Ionic steps of each run, before any is known."""
-BAND_KPOINTS: dict[str, dict[str, tuple[float, int]]] = {
-    "vasp/mp-gga": {
-        "bands static": (100 / 64, 0),
-        "bands uniform": (200 / 64, 0),
-        "bands line": (0, 200),
-    },
-    "vasp/mp-r2scan": {"bands static": (1, 0), "bands line": (1, 200)},
-}
-"""k-points of the runs of a band structure, one step each: multiples of a relaxation's, and
-points on the path (200 for rock salt; more for large or less symmetric cells)."""
-GUESSED = {"vasp/mp-gga": 60.0, "vasp/mp-r2scan": 180.0, "gpaw/pbe": 60.0}
-"""A, core-seconds, before any run is known: 100 electrons, one k-point, twelve SCF cycles; a
-meta-GGA at 680 eV takes about three times as long."""
-POTENTIAL = (0.01, 100)
-"""A (core-seconds per atom and step) and steps of a potential before any run is known."""
 TYPICAL_ATOMS = 12
 """Atoms of a cell that is not known yet."""
 ENOUGH = 3
 """Runs of one name from which a correction is taken."""
-
-
-@dataclass(frozen=True)
-class Crystal:
-    """What the cost of a crystal depends on: ``n_atoms``, ``n_electrons`` (valence)."""
-
-    n_atoms: float
-    n_electrons: float
 
 
 @dataclass(frozen=True)
@@ -122,20 +82,6 @@ def describe(composition: Composition) -> Crystal:
     return Crystal(composition.num_atoms, electrons)
 
 
-def irreducible_kpoints(level: str, n_atoms: float) -> float:
-    """Return how many k-points a cell of that many atoms has at a level, about."""
-    reciprocal = (2 * math.pi) ** 3 / (VOLUME_PER_ATOM * n_atoms)
-    return max(1.0, KPOINT_VOLUME[level] * reciprocal / SYMMETRY)
-
-
-def modelled_seconds(
-    level: str, *, n_electrons: float, n_kpoints: float, n_spins: int, n_steps: float
-) -> float:
-    """Return the core-seconds of a DFT run by the model, uncorrected."""
-    size = n_electrons / 100
-    return GUESSED[level] * n_steps * n_kpoints * n_spins * size**2 * (1 + n_electrons / 400)
-
-
 @dataclass(frozen=True)
 class History:
     """What finished runs of a level say: corrections and steps by name, and how many there are."""
@@ -151,11 +97,12 @@ def history_of(level: str, rows: Iterable[Document]) -> History:
 
     rows: as `pccd_workflows.execution.costs.finished_runs` returns them.
     """
+    model = get_level(level).cost
     ratios: dict[str, list[float]] = {}
     steps: dict[str, list[float]] = {}
     gpus = []
     for row in rows:
-        modelled = _modelled(level, row)
+        modelled = model.seconds(row)
         if not modelled or row.get("plan") not in ("relax", "reference", "bands"):
             continue
         ratios.setdefault(row["run"], []).append(row["seconds"] * row["cores"] / modelled)
@@ -170,43 +117,14 @@ def history_of(level: str, rows: Iterable[Document]) -> History:
     )
 
 
-def _modelled(level: str, row: Document) -> float | None:
-    """Return what the model says of a finished run; None if it cannot say."""
-    if get_level(level).kind == "potential":
-        size = row.get("n_atoms") or 0
-        return POTENTIAL[0] * float(size) * float(row.get("n_steps") or 0)
-    facts = {name: row.get(name) for name in ("n_electrons", "n_kpoints", "n_spins", "n_steps")}
-    if any(not value for value in facts.values()):
-        return None
-    return modelled_seconds(level, **facts)  # type: ignore[arg-type]
-
-
-def core_seconds(
-    level: str, crystal: Crystal, history: History, *, n_spins: int = 2, bands: bool = False
-) -> float:
+def core_seconds(level: str, crystal: Crystal, history: History, *, bands: bool = False) -> float:
     """Return the core-seconds of relaxing one crystal at a level; `bands`: of its bands, too."""
-    if get_level(level).kind == "potential":
-        per_atom, steps = POTENTIAL
-        steps_known = history.steps.get("relax", steps)
-        return per_atom * steps_known * crystal.n_atoms * history.corrections.get("relax", 1.0)
-    overall = _overall(history)
-    spins = 1 if engine(level) == "gpaw" else n_spins
-    n_kpoints = irreducible_kpoints(level, crystal.n_atoms)
-    runs = [(name, history.steps.get(name, n), n_kpoints) for name, n in STEPS[level].items()]
-    if bands:
-        for name, (mesh, path) in BAND_KPOINTS[level].items():
-            runs.append((name, 1, mesh * n_kpoints + path))
-    return sum(
-        modelled_seconds(
-            level,
-            n_electrons=crystal.n_electrons,
-            n_kpoints=points,
-            n_spins=spins,
-            n_steps=steps,
-        )
-        * history.corrections.get(name, overall)
-        for name, steps, points in runs
-    )
+    model, overall = get_level(level).cost, _overall(history)
+    total = 0.0
+    for name, facts in model.expected(crystal, bands=bands).items():
+        known = {**facts, "n_steps": history.steps.get(name, facts["n_steps"])}
+        total += (model.seconds(known) or 0.0) * history.corrections.get(name, overall)
+    return total
 
 
 def _overall(history: History) -> float:
@@ -252,14 +170,10 @@ def estimate(
 
 def expected_crystal(campaign: Campaign) -> Crystal:
     """Return the crystal that a campaign's samples are on average, by what was asked for."""
-    request, conditions = campaign.generate, campaign.generate.conditions
+    conditions = campaign.asked[0].asked_conditions()
     if conditions.composition is not None:
         return describe(Composition(conditions.composition))
-    if request.draw is not None:
-        symbols = [*request.draw.elements, *request.draw.always]
-    else:
-        sets = request.element_sets or [request.elements or []]
-        symbols = [symbol for elements in sets for symbol in elements]
+    symbols = campaign.elements
     mean = sum(map(valence_electrons, symbols)) / len(symbols)
     atoms = conditions.n_sites or TYPICAL_ATOMS
     return Crystal(atoms, atoms * mean)
@@ -274,7 +188,7 @@ def estimate_campaign(campaign: Campaign, settings: "Settings | None") -> list[E
     from pccd_workflows.execution import costs
 
     database = _database(settings)
-    found, most = [], campaign.generate.samples
+    found, most = [], campaign.n_samples
     for rung in campaign.rungs:
         most = min(most, rung.budget.candidates or most)
         crystals: Sequence[Crystal] = [expected_crystal(campaign)] * most
@@ -330,12 +244,12 @@ def _composition(row: Document) -> Composition:
 
 def _references(campaign: Campaign, rung: Rung) -> int:
     """Return how many competing phases a rung computes with DFT, at most."""
-    from pccd_workflows.jobs.references import recomputes
+    from pccd_workflows.stages.references import recomputes
 
     if not recomputes(campaign, rung):
         return 0
-    request = campaign.generate
-    systems = 1 if request.elements is not None else len(request.element_sets or [0])
+    sets = [getattr(source, "element_sets", None) or [0] for source in campaign.asked]
+    systems = 1 if campaign.chemsys is not None else sum(map(len, sets))
     return rung.budget.references * systems
 
 

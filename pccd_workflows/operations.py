@@ -1,24 +1,32 @@
 """What a user does with a campaign: check, submit, follow, resume. Repeatable after any kill."""
 
-import importlib.util
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pccd_workflows import stages
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.collect import Collector, Ledger
-from pccd_workflows.core.errors import InputError, MissingDependencyError
+from pccd_workflows.collect import Collector, reached
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
-from pccd_workflows.engines.levels import engine, get_level
+from pccd_workflows.engines.engine import engine_of
+from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
+from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.generators.registry import open_generator
 from pccd_workflows.jobs.common import CPU, GPU, OPTIONAL
 from pccd_workflows.pipeline import DiscoveryMaker
+from pccd_workflows.query import to_candidate
 from pccd_workflows.settings import Settings
+from pccd_workflows.stages.generate import source_versions
+from pccd_workflows.stages.relax import stage_before
 
 if TYPE_CHECKING:
-    from pccd_workflows.generators.pccd.checkpoint import ModelInfo
+    from pymongo.client_session import ClientSession
+
 
 Document = dict[str, Any]
 
@@ -45,36 +53,31 @@ class Progress:
         return self.states.get("COMPLETED", 0)
 
 
-def preflight(campaign: Campaign, settings: Settings) -> "ModelInfo":
+def preflight(campaign: Campaign, settings: Settings) -> list[str]:
     """Check everything a campaign needs on this machine before anything is stored.
+
+    Returns
+    -------
+    list of str
+        Versions of the campaign's sources, in order.
 
     Raises
     ------
     InputError, MissingDependencyError
-        One sentence: the model, an element, a level or a file is missing or does not fit.
+        One sentence: a source, an element, a level or a file is missing or does not fit.
     """
-    from pccd_workflows.generators.pccd.checkpoint import check_weights, find_model, read_model_info
-
-    folder = find_model(campaign.generate.model, settings)
-    info = read_model_info(folder)
-    check_weights(folder, info)
-    _check_elements(campaign, info)
-    levels = [rung.level for rung in campaign.rungs]
-    if campaign.phonons is not None:
-        levels += filter(None, [campaign.phonons.level, campaign.phonons.confirm])
-    for name in levels:
+    for options in campaign.asked:
+        open_generator(options).check()
+    for name in levels_of(campaign):
         level = get_level(name)
-        if importlib.util.find_spec(level.calculator.partition(":")[0].split(".")[0]) is None:
-            raise MissingDependencyError(
-                f"Level {name!r} needs a package that is not installed: "
-                f"pip install {level.package!r}."
-            )
-    _check_dft(campaign, settings)
+        engine_of(level).check(level, campaign.elements, settings)
     path = campaign.references.path
     if path is not None and not path.exists():
         raise InputError(f"references.path: there is no file or folder {path}.")
+    if path is not None:
+        _check_reference_file(campaign, path)
     check_known_materials(campaign, settings)
-    return info
+    return source_versions(campaign)
 
 
 def check_known_materials(campaign: Campaign, settings: Settings) -> None:
@@ -91,64 +94,23 @@ def check_known_materials(campaign: Campaign, settings: Settings) -> None:
             raise InputError(NO_KEY)
 
 
-def _check_dft(campaign: Campaign, settings: Settings) -> None:
-    """See that the program of each DFT level is there, and what it needs for each element."""
+def levels_of(campaign: Campaign) -> list[str]:
+    """Return every level of theory that a campaign computes at, in order."""
     section = campaign.phonons
     levels = [rung.level for rung in campaign.rungs]
     levels += filter(None, [section.level, section.confirm] if section else [])
-    for level in sorted(set(levels)):
-        if get_level(level).kind == "dft":
-            check_engine(level, sorted(_elements(campaign)), settings)
-    if campaign.references.path is not None:
-        _check_reference_file(campaign, campaign.references.path)
+    return list(dict.fromkeys(levels))
 
 
 def _check_reference_file(campaign: Campaign, path: Path) -> None:
     """Refuse a file whose energies are not those of every DFT rung: nothing computes them here."""
     from pccd_workflows.known.reference_files import load_reference_set
 
-    chemsys = "-".join(sorted(_elements(campaign)))
+    chemsys = "-".join(campaign.elements)
     for rung in campaign.rungs:
         level = get_level(rung.level)
-        if level.kind == "dft":
+        if not engine_of(level).batched:
             load_reference_set(path, chemsys, level.name, level.convention)
-
-
-def check_engine(level: str, elements: list[str], settings: Settings) -> None:
-    """See that the program of a DFT level is there, with what it needs for each element."""
-    if engine(level) == "gpaw":
-        from pccd_workflows.engines import gpaw
-
-        gpaw.check_ready(level, elements)
-    else:
-        from pccd_workflows.engines import vasp
-
-        vasp.check_ready(level, elements, settings)
-
-
-def _elements(campaign: Campaign) -> set[str]:
-    """Return every element that a campaign's crystals may hold."""
-    request = campaign.generate
-    if request.draw is not None:
-        return {*request.draw.elements, *request.draw.always}
-    sets = request.element_sets or [request.elements or []]
-    return {symbol for elements in sets for symbol in elements}
-
-
-def _check_elements(campaign: Campaign, info: "ModelInfo") -> None:
-    request = campaign.generate
-    symbols = _elements(campaign)
-    if request.draw is not None:
-        largest = request.draw.n_elements[1]
-    else:
-        largest = max(len(s) for s in request.element_sets or [request.elements or []])
-    if largest > info.max_elements:
-        raise InputError(
-            f"generate: model {info.name!r} handles at most {info.max_elements} elements in one "
-            f"crystal, not {largest}."
-        )
-    if foreign := sorted(symbols - set(info.elements)):
-        raise InputError(f"generate: model {info.name!r} was not trained on {', '.join(foreign)}.")
 
 
 def submit(campaign: Campaign, settings: Settings) -> Document:
@@ -161,7 +123,7 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
     InputError
         The campaign does not fit this machine (see `preflight`).
     """
-    info = preflight(campaign, settings)
+    versions = preflight(campaign, settings)
     database = mongo.database(settings)
     mongo.ensure_indexes(database)
     campaigns = database["campaigns"]
@@ -170,8 +132,7 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
         "name": campaign.name,
         "hash": campaign.hash,
         "campaign": campaign.resolved(),
-        "weights_sha256": info.weights_sha256,
-        "model": info.name,
+        "versions": versions,
         "submitted_at": datetime.now(UTC),
         "state": "submitting",
         "fw_ids": [],
@@ -179,31 +140,44 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
     campaigns.update_one({"_id": campaign.campaign_id}, {"$setOnInsert": document}, upsert=True)
     stored = campaign_document(campaign.campaign_id, settings)
     if stored["state"] == "submitting":
-        _submit_workflow(campaign, stored, settings)
+        submit_workflow(stored, settings)
         stored = campaign_document(campaign.campaign_id, settings)
     return stored
 
 
-def _submit_workflow(campaign: Campaign, document: Document, settings: Settings) -> None:
-    """Add the workflow unless a submission that was cut off already did."""
-    if not launchpad.campaign_states(settings, campaign.campaign_id):
-        flow = DiscoveryMaker().make(campaign, document["weights_sha256"])
-        launchpad.submit(flow, settings)
-    mongo.database(settings)["campaigns"].update_one(
-        {"_id": campaign.campaign_id}, {"$set": {"state": "submitted"}}
-    )
+def submit_workflow(document: Document, settings: Settings) -> None:
+    """Add the workflow, in one step with the note that it was: of several processes one does.
+
+    document: of the campaign, in state ``submitting``.
+    """
+    campaigns = mongo.database(settings)["campaigns"]
+
+    def claim(session: "ClientSession | None") -> bool:
+        query = {"_id": document["_id"], "state": "submitting"}
+        done = {"$set": {"state": "submitted"}}
+        return campaigns.find_one_and_update(query, done, session=session) is not None
+
+    campaign = stored_campaign(document)
+    flow = DiscoveryMaker().make(campaign, _versions(document))
+    launchpad.submit(flow, settings, claim=claim)
+
+
+def _versions(document: Document) -> list[str]:
+    """Return the versions of a stored campaign's sources; version 1 had one model."""
+    versions: list[str] = document.get("versions") or [document["weights_sha256"]]
+    return versions
 
 
 def stages_by_category(campaign: Campaign) -> dict[str, list[str]]:
     """Return what workers of each category do for a campaign (see jobs.common.assign)."""
-    stages: dict[str, list[str]] = {GPU: ["generate"], CPU: []}
+    work: dict[str, list[str]] = {GPU: ["generate"], CPU: []}
     for rung in campaign.rungs:
-        stages[CPU if get_level(rung.level).kind == "dft" else GPU].append(f"rung {rung.level}")
+        work[engine_of(rung.level).category].append(f"rung {rung.level}")
     if campaign.phonons is not None:
-        stages[GPU].append("phonons")
+        work[GPU].append("phonons")
         levels = filter(None, [campaign.phonons.level, campaign.phonons.confirm])
-        stages[CPU] += [f"phonons {x}" for x in levels if get_level(x).kind == "dft"]
-    return {category: names for category, names in stages.items() if names}
+        work[CPU] += [f"phonons {x}" for x in levels if engine_of(x).category == CPU]
+    return {category: names for category, names in work.items() if names}
 
 
 def campaign_document(name: str, settings: Settings) -> Document:
@@ -226,8 +200,8 @@ def campaign_document(name: str, settings: Settings) -> Document:
 
 
 def stored_campaign(document: Document) -> Campaign:
-    """Return the campaign of a stored document."""
-    return Campaign.model_validate(document["campaign"])
+    """Return the campaign of a stored document, with the id that it was stored under."""
+    return Campaign.model_validate({**document["campaign"], "stored_id": document["_id"]})
 
 
 def progress(campaign_id: str, settings: Settings) -> Progress:
@@ -240,7 +214,8 @@ def progress(campaign_id: str, settings: Settings) -> Progress:
 
 def collector(document: Document, settings: Settings) -> Collector:
     """Return the collector of a campaign."""
-    return Collector(mongo.database(settings), mongo.job_store(settings), stored_campaign(document))
+    database = mongo.database(settings)
+    return Collector(database, MongoStorage(database), stored_campaign(document))
 
 
 def lost_candidates(failures: list[Document]) -> dict[str, str]:
@@ -289,7 +264,7 @@ def check_reference(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class FunnelStep:
+class FunnelCount:
     """One step of the funnel.
 
     reached: candidates that passed it. out_of: those that were asked; None if not known yet.
@@ -300,43 +275,23 @@ class FunnelStep:
     out_of: int | None = None
 
 
-def funnel(campaign: Campaign, settings: Settings) -> list[FunnelStep]:
+def funnel(campaign: Campaign, settings: Settings) -> list[FunnelCount]:
     """Count a campaign's candidates step by step, inside the database."""
-    group: Document = {"_id": None, "generated": {"$sum": 1}}
-    conditions: dict[str, Document] = {
-        "decoded": {"$eq": [{"$ifNull": ["$generation.error_class", None]}, None]},
-        "screened": {"$eq": ["$screening.passed", True]},
-        "unique": {
-            "$and": [
-                {"$ne": [{"$ifNull": ["$novelty", None]}, None]},
-                {"$eq": [{"$ifNull": ["$novelty.duplicate_of", None]}, None]},
-            ]
-        },
-    }
-    for number, rung in enumerate(campaign.rungs):
-        usable = {"$in": [_nth("relaxations.verdict", number), ["converged", "unconverged"]]}
-        conditions[f"relaxed at {rung.level}"] = usable
-        near = f"within {rung.keep.energy_above_hull * 1000:.0f} meV/atom ({rung.level})"
-        conditions[near] = {"$eq": [_nth("stabilities.passed", number), True]}
-    if campaign.phonons is not None:
-        conditions["phonons computed"] = {"$gt": [{"$size": "$phonons"}, 0]}
-        conditions["phonon-stable"] = {"$eq": ["$phonon_stable", True]}
-    for name, condition in conditions.items():
-        group[_key(name)] = {"$sum": {"$cond": [condition, 1, 0]}}
-    pipeline = [{"$match": {"campaign_id": campaign.campaign_id}}, {"$group": group}]
-    row = next(iter(mongo.database(settings)["candidates"].aggregate(pipeline)), {})
-    steps = [FunnelStep("generated", row.get("generated", 0), campaign.generate.samples)]
-    for name in conditions:
-        steps.append(FunnelStep(name, row.get(_key(name), 0), steps[-1].reached))
+    pipeline: list[Document] = [
+        {"$match": {"campaign_id": campaign.campaign_id}},
+        {"$unwind": "$reached"},
+        {"$group": {"_id": "$reached", "number": {"$sum": 1}}},
+    ]
+    candidates = mongo.database(settings)["candidates"]
+    counts = Counter({row["_id"]: row["number"] for row in candidates.aggregate(pipeline)})
+    older = {"campaign_id": campaign.campaign_id, "reached": {"$exists": False}}
+    for document in candidates.find(older, {"_id": 0}):
+        counts.update(reached(campaign, to_candidate(document).records))
+    steps: list[FunnelCount] = []
+    for step in stages.funnel(campaign):
+        out_of = steps[-1].reached if steps else campaign.n_samples
+        steps.append(FunnelCount(step.label, counts[step.key], out_of))
     return steps
-
-
-def _nth(path: str, number: int) -> Document:
-    return {"$arrayElemAt": [f"${path}", number]}
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower())
 
 
 def release_dead(campaign_id: str, settings: Settings) -> list[int]:
@@ -344,26 +299,36 @@ def release_dead(campaign_id: str, settings: Settings) -> list[int]:
     return launchpad.release_dead_runs(settings, campaign_id)
 
 
-def seconds_left(ledger: Ledger, steps: list[FunnelStep], workers: int) -> float | None:
-    """Estimate the wall time left in the present stage from what its finished crystals took.
+RECENT = 200
+"""Finished crystals from which the time that is left is estimated."""
+
+
+def seconds_left(campaign: Campaign, settings: Settings, workers: int) -> float | None:
+    """Estimate the wall time left in the present stage from what its latest crystals took.
 
     None while nothing of the stage has finished, or nothing is left.
     """
-    spent: dict[str, list[float]] = {"generate": [], "relax": []}
-    for trail in ledger.trails.values():
-        for stage, record in trail.records.items():
-            kind = stage.partition(":")[0]
-            if kind in spent and record.seconds:
-                spent[kind].append(record.seconds)
-    by_name = {step.name.split(" ")[0]: step for step in steps}
-    generated = by_name["generated"]
-    kind, todo = "generate", (generated.out_of or 0) - generated.reached
-    if todo == 0:
-        judged = sum(any(s.startswith("relax") for s in t.records) for t in ledger.trails.values())
-        kind, todo = "relax", by_name["unique"].reached - judged
-    if todo <= 0 or not spent[kind]:
+    database = mongo.database(settings)
+    records = database["stage_records"]
+    generated = records.count_documents({**_stage(campaign, "generate")})
+    todo, stage = campaign.n_samples - generated, "generate"
+    for rung in campaign.rungs:
+        if todo > 0:
+            break
+        stage = f"relax:{rung.level}"
+        reaching = {**_stage(campaign, stage_before(campaign, rung)), "goes_on": True}
+        asked = records.count_documents(reaching)
+        asked = min(asked, rung.budget.candidates or asked)
+        todo = asked - records.count_documents(_stage(campaign, stage))
+    rows = records.find(_stage(campaign, stage), {"record.seconds": 1}).sort("at", -1).limit(RECENT)
+    spent = [row["record"]["seconds"] for row in rows]
+    if todo <= 0 or not spent:
         return None
-    return todo * sum(spent[kind]) / len(spent[kind]) / workers
+    return float(todo * sum(spent) / len(spent) / workers)
+
+
+def _stage(campaign: Campaign, stage: str) -> Document:
+    return {"campaign_id": campaign.campaign_id, "stage": stage}
 
 
 @dataclass(frozen=True)

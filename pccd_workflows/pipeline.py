@@ -1,77 +1,153 @@
-"""The graph of a campaign, read from top to bottom."""
+"""The graph of a campaign, read from top to bottom: nested Makers, each of which can be swapped."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from jobflow import Flow, Job, Maker
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.jobs.bands import start_bands
-from pccd_workflows.jobs.common import GPU, TOLERATE_LOST_PARENTS, assign
-from pccd_workflows.jobs.generate import generate
+from pccd_workflows.jobs.common import GPU, assign, named, tolerant
 from pccd_workflows.jobs.phonons import start_phonons
 from pccd_workflows.jobs.references import prepare_references
-from pccd_workflows.jobs.rungs import climb
-from pccd_workflows.jobs.screen import deduplicate, screen
+from pccd_workflows.jobs.rungs import start_bands, start_rung
+from pccd_workflows.jobs.stages import deduplicate, generate, run_stage
+from pccd_workflows.stages import STAGES
 from pccd_workflows.stages.rung import Rung
+
+
+@dataclass
+class GenerateMaker(Maker):
+    """Sample a campaign's crystals and screen them, batch by batch."""
+
+    name: str = "generate"
+
+    def make(self, campaign: Campaign, versions: Sequence[str]) -> list[Job]:
+        """Return a job for each batch; a lost one holds back none of the others.
+
+        versions: of the campaign's sources, so that a rerun makes the same crystals.
+        """
+        shards = campaign.shards
+        jobs = []
+        for number, (start, stop) in enumerate(shards, start=1):
+            job = assign(generate(campaign, start, stop, list(versions)), GPU)
+            jobs.append(named(job, f"{self.name} {number}/{len(shards)}"))
+        return jobs
+
+
+@dataclass
+class ReferencesMaker(Maker):
+    """See that every chemical system has its competing phases at a rung's level."""
+
+    name: str = "references"
+
+    def make(self, campaign: Campaign, rung: Rung, after: Sequence[Job]) -> Job:
+        """Return a job whose output is the list of the systems."""
+        job = prepare_references(campaign, rung, [one.output for one in after])
+        return named(tolerant(job), f"{self.name} {rung.level}")
+
+
+@dataclass
+class DeduplicateMaker(Maker):
+    """Keep one of equal crystals, say which are known."""
+
+    name: str = "deduplicate"
+
+    def make(self, campaign: Campaign, references: Job, after: Sequence[Job]) -> Job:
+        """Return a job that runs once the screened crystals and the references are there."""
+        job = deduplicate(campaign, references.output, [one.output for one in after])
+        return named(tolerant(job), self.name)
+
+
+@dataclass
+class RungMaker(Maker):
+    """Relax at one level, place on the hull, keep the near ones; bands beside the next rung.
+
+    Attributes
+    ----------
+    relax_maker
+        Makes the job that relaxes a structure, instead of the level's engine: any Maker whose
+        ``make(structure)`` ends in a document with ``structure`` and ``output.energy``, such as
+        atomate2's relaxations. The level still says which convention and references it belongs to.
+    """
+
+    relax_maker: Maker | None = None
+    name: str = "rung"
+
+    def make(self, campaign: Campaign, rung: Rung, references: Job, after: Job) -> list[Job]:
+        """Return the job that is done when the rung is, and those that nobody waits for."""
+        systems, before = references.output, after.output
+        judged = start_rung(campaign, rung, systems, self.relax_maker, before)
+        jobs = [named(judged, f"{self.name} {rung.level}")]
+        if rung.band_structure:
+            jobs.append(named(start_bands(campaign, rung, judged.output), f"bands {rung.level}"))
+        return jobs
+
+
+@dataclass
+class PhononsMaker(Maker):
+    """Phonons of the best crystals of the last rung."""
+
+    name: str = "start_phonons"
+
+    def make(self, campaign: Campaign, after: Job) -> Job:
+        """Return the job that starts a flow for each of them."""
+        return named(assign(start_phonons(campaign, after.output), GPU), self.name)
 
 
 @dataclass
 class DiscoveryMaker(Maker):
     """From a campaign to phonon verdicts.
 
-    generate -> screen (shard by shard) -> references -> deduplicate -> rung by rung: relax, hull
-    -> phonons; band structures beside the next rung. Jobs that gather others go on without those
-    that were lost; when a lost job is rerun, everything after it is, too.
+    generate and screen (batch by batch) -> references -> deduplicate -> rung by rung: relax, hull
+    -> phonons. Jobs that gather others go on without those that were lost; when a lost job is
+    rerun, everything after it is, too.
+
+    Attributes
+    ----------
+    rung_makers
+        Own Makers for the rungs of some levels; all others take `rung_maker`.
     """
 
+    generate_maker: Maker = field(default_factory=GenerateMaker)
+    references_maker: Maker = field(default_factory=ReferencesMaker)
+    deduplicate_maker: Maker = field(default_factory=DeduplicateMaker)
+    rung_maker: Maker = field(default_factory=RungMaker)
+    rung_makers: dict[str, Maker] = field(default_factory=dict)
+    phonons_maker: Maker = field(default_factory=PhononsMaker)
     name: str = "discovery"
 
-    def make(self, campaign: Campaign, weights_sha256: str) -> Flow:
+    def make(self, campaign: Campaign, versions: Sequence[str] = ()) -> Flow:
         """Return the flow; every job's metadata names the campaign.
 
-        weights_sha256: of the generative model, so that a rerun samples the same crystals.
+        versions: of the campaign's sources (`stages.generate.source_versions`), so that a rerun
+        makes the same crystals; not checked if left out.
         """
-        shards = self._shards(campaign, weights_sha256)
-        screens = [screen(campaign, shard.output) for shard in shards]
-        for number, job in enumerate(screens, start=1):
-            job.name = f"screen {number}/{len(screens)}"
-        first, *_ = campaign.rungs
-        references = self._references(campaign, first, screens)
-        unique = deduplicate(campaign, [job.output for job in screens], references.output)
-        unique.update_config(TOLERATE_LOST_PARENTS)
-        jobs = [*shards, *screens, references, unique]
-        judged = unique
-        for rung in campaign.rungs:
-            if rung is not first:
-                references = self._references(campaign, rung, [judged])
-                jobs.append(references)
-            judged = climb(campaign, rung, judged.output.survivors, references.output)
-            judged.name = f"rung {rung.level}"
-            jobs.append(judged)
-            if rung.band_structure:
-                jobs.append(start_bands(campaign, rung, judged.output))
-                jobs[-1].name = f"bands {rung.level}"
+        first, *later = campaign.rungs
+        generated = self.generate_maker.make(campaign, versions)
+        references = self.references_maker.make(campaign, first, generated)
+        unique = self.deduplicate_maker.make(campaign, references, generated)
+        judged, *beside = self._rung(first).make(campaign, first, references, unique)
+        jobs = [*generated, references, unique, judged, *beside]
+        for rung in later:
+            references = self.references_maker.make(campaign, rung, [judged])
+            judged, *beside = self._rung(rung).make(campaign, rung, references, judged)
+            jobs += [references, judged, *beside]
         if campaign.phonons is not None:
-            jobs.append(assign(start_phonons(campaign, judged.output), GPU))
+            jobs.append(self.phonons_maker.make(campaign, judged))
+        jobs += _plain_stages(campaign, judged)
         flow = Flow(jobs, name=f"{self.name} {campaign.campaign_id}")
         flow.update_metadata({"campaign_id": campaign.campaign_id})
         return flow
 
-    @staticmethod
-    def _shards(campaign: Campaign, weights_sha256: str) -> list[Job]:
-        request = campaign.generate
-        starts = range(0, request.samples, request.shard)
-        shards = []
-        for number, start in enumerate(starts, start=1):
-            stop = min(start + request.shard, request.samples)
-            shard = assign(generate(campaign, start, stop, weights_sha256), GPU)
-            shard.name = f"generate {number}/{len(starts)}"
-            shards.append(shard)
-        return shards
+    def _rung(self, rung: Rung) -> Maker:
+        return self.rung_makers.get(rung.level, self.rung_maker)
 
-    @staticmethod
-    def _references(campaign: Campaign, rung: Rung, jobs: list[Job]) -> Job:
-        references = prepare_references(campaign, rung, [job.output for job in jobs])
-        references.name = f"references {rung.level}"
-        references.update_config(TOLERATE_LOST_PARENTS)
-        return references
+
+def _plain_stages(campaign: Campaign, judged: Job) -> list[Job]:
+    """Return a job for each stage that has no Maker of its own."""
+    return [
+        named(run_stage(campaign, stage.name(level), judged.output), stage.name(level))
+        for stage in STAGES
+        if stage.run is not None
+        for level in stage.levels(campaign)
+    ]

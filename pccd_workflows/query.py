@@ -7,8 +7,9 @@ from typing import Any, get_args
 
 from pymatgen.core import Composition, Element
 
-from pccd_workflows.candidate import CandidateDoc, Status
+from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.stages.stage import Status
 
 STATUSES: tuple[str, ...] = get_args(Status)
 MAX_LIMIT = 1_000_000

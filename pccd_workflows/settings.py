@@ -18,10 +18,8 @@ from pydantic_settings import (
 )
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.resources import resource
 from pccd_workflows.core.validation import explain
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-"""Folder that holds model/, flows/ and db_config/ in a clone."""
 
 
 def _default_data_dir() -> Path:
@@ -45,7 +43,7 @@ class Settings(BaseSettings):
     mongod: Path | None = Field(None, description="mongod to use; else PATH, else the wheel's")
     mongod_port: int = Field(27117, ge=1024, le=65535, description="Port of the embedded mongod")
     database_timeout: float = Field(10.0, gt=0, description="Seconds to wait for MongoDB")
-    model_dir: Path = Field(default_factory=lambda: REPOSITORY / "model")
+    model_dir: Path = Field(default_factory=lambda: resource("model"))
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run")
     workers: int = Field(
         default_factory=lambda: max(1, min(os.cpu_count() or 1, 8)),

@@ -11,8 +11,8 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.campaign import Campaign, load_campaign
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.resources import resource
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 MINIMAL = {
     "name": "mg-mn-o",
     "generate": {"elements": ["Mg", "Mn", "O"]},
@@ -37,9 +37,7 @@ def write(tmp_path: Path, data) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "path", sorted((REPOSITORY / "flows").glob("*.yaml")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", sorted(resource("flows").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_campaign_is_valid_and_named_as_its_file(path):
     assert load_campaign(path).name == path.stem
 
@@ -154,7 +152,7 @@ HASHES = {
 
 @pytest.mark.parametrize("name", HASHES)
 def test_an_unchanged_file_keeps_its_hash(name):
-    assert load_campaign(REPOSITORY / "flows" / f"{name}.yaml").hash == HASHES[name]
+    assert load_campaign(resource("flows", f"{name}.yaml")).hash == HASHES[name]
 
 
 def test_other_unchanged_campaigns_keep_their_hash_too():

@@ -1,4 +1,4 @@
-"""The fold from stage outputs to candidate documents."""
+"""The fold from what stages say to candidate documents."""
 
 import itertools
 
@@ -7,11 +7,16 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal, StageOutput
-from pccd_workflows.collect import Ledger
+from pccd_workflows.collect import Collector, fold
+from pccd_workflows.core.errors import DatabaseError
+from pccd_workflows.core.storage import StageRow, structure_key
 from pccd_workflows.engines.records import Bands, Phonons, Relaxation
+from pccd_workflows.execution import mongo
+from pccd_workflows.execution.memory import MemoryStorage
+from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.known.novelty import Novelty, SetNovelty
+from pccd_workflows.operations import stored_campaign
 from pccd_workflows.stages.hull import Stability
 
 CAMPAIGN = Campaign.model_validate(
@@ -48,39 +53,51 @@ def stability(above: float, passed: bool = True) -> Stability:
     )
 
 
-OUTPUTS = [
-    StageOutput(
-        stage="generate",
-        records={
-            A: generation(0),
-            B: generation(1, error_class="no_cluster", reason="No sites."),
-            C: generation(2),
-        },
-        survivors=[Crystal(candidate_id=i, structure=SALT) for i in (A, C)],
-    ),
-    StageOutput(stage="screen", records={i: Screening(passed=True) for i in (A, C)}),
-    StageOutput(
-        stage="deduplicate",
-        records={
-            A: Novelty(sets={"references": SetNovelty(known=True, method="m", matched_id="x")}),
-            C: Novelty(duplicate_of=A),
-        },
-    ),
-    StageOutput(stage="relax:chgnet", records={A: relaxation()}),
-    StageOutput(stage="hull:chgnet", records={A: stability(0.01)}),
-    StageOutput(
-        stage="phonons:chgnet",
-        records={A: Phonons(level="chgnet", verdict="stable", tolerance=0.1, min_frequency=0.4)},
-    ),
-]
+# by stage: the record of each candidate
+OUTPUTS = {
+    "generate": {
+        A: generation(0),
+        B: generation(1, error_class="no_cluster", reason="No sites."),
+        C: generation(2),
+    },
+    "screen": {i: Screening(passed=True) for i in (A, C)},
+    "deduplicate": {
+        A: Novelty(sets={"references": SetNovelty(known=True, method="m", matched_id="x")}),
+        C: Novelty(duplicate_of=A),
+    },
+    "relax:chgnet": {A: relaxation()},
+    "hull:chgnet": {A: stability(0.01)},
+    "phonons:chgnet": {
+        A: Phonons(level="chgnet", verdict="stable", tolerance=0.1, min_frequency=0.4)
+    },
+}
 
 
-def folded(outputs) -> dict:
-    ledger = Ledger(CAMPAIGN)
-    for number, output in enumerate(outputs):
-        ledger.add(output, f"uuid-{number}")
-    documents = {i: ledger.document(i) for i in ledger.trails}
-    return {i: doc for i, doc in documents.items() if doc is not None}
+def write(storage, stage: str, records: dict, campaign: Campaign = CAMPAIGN) -> None:
+    key = structure_key(SALT)
+    storage.put_structures({key: SALT})
+    storage.put_rows(
+        [
+            StageRow(
+                campaign_id=campaign.campaign_id,
+                candidate_id=name,
+                index=int(name[-6:]),
+                stage=stage,
+                record=record.model_dump(mode="json"),
+                key=None if getattr(record, "error_class", None) else key,
+                job=f"uuid of {stage}",
+            )
+            for name, record in records.items()
+        ]
+    )
+
+
+def folded(outputs: dict, campaign: Campaign = CAMPAIGN, failures=None, storage=None) -> dict:
+    storage = storage or MemoryStorage()
+    for stage, records in outputs.items():
+        write(storage, stage, records, campaign)
+    ids, _ = storage.changed(campaign.campaign_id, None)
+    return {doc.candidate_id: doc for doc in fold(campaign, storage, ids, failures)}
 
 
 def test_a_candidate_that_went_through_everything_is_complete():
@@ -93,7 +110,7 @@ def test_a_candidate_that_went_through_everything_is_complete():
     assert document.structure == RELAXED
     assert document.spacegroup == "Fm-3m"
     assert (document.formula_pretty, document.chemsys) == ("NaCl", "Cl-Na")
-    assert document.jobs["hull:chgnet"] == "uuid-4"
+    assert document.jobs["hull:chgnet"] == "uuid of hull:chgnet"
     assert document.seconds == {"relax:chgnet": 2.0}
 
 
@@ -103,23 +120,14 @@ def test_a_band_gap_is_recorded_and_decides_nothing():
         CAMPAIGN.resolved() | {"rungs": [{"level": level, "band_structure": True}], "phonons": None}
     )
     ids = [campaign.candidate_id(i) for i in range(2)]
-    crystals = [Crystal(candidate_id=i, structure=SALT) for i in ids]
     hull = {i: stability(0.01).model_copy(update={"level": level}) for i in ids}
     gap = Bands(level=level, is_metal=False, band_gap=5.1, direct=True, seconds=9.0)
-    ledger = Ledger(campaign)
-    for output in (
-        StageOutput(
-            stage="generate",
-            records={key: generation(i) for i, key in enumerate(ids)},
-            survivors=crystals,
-        ),
-        StageOutput(stage=f"hull:{level}", records=hull),
-        StageOutput(stage=f"bands:{level}", records={}),
-        StageOutput(stage=f"bands:{level}", records={ids[0]: gap}),
-        StageOutput(stage=f"bands:{level}", records={ids[1]: Bands(level=level, reason="spent")}),
-    ):
-        ledger.add(output, "uuid")
-    computed, skipped = (ledger.document(i) for i in ids)
+    outputs = {
+        "generate": {key: generation(i) for i, key in enumerate(ids)},
+        f"hull:{level}": hull,
+        f"bands:{level}": {ids[0]: gap, ids[1]: Bands(level=level, reason="spent")},
+    }
+    computed, skipped = folded(outputs, campaign).values()
     assert (computed.status, computed.stage, computed.band_gap) == ("passed", f"bands:{level}", 5.1)
     assert computed.band_structures == [gap]
     assert computed.seconds == {f"bands:{level}": 9.0}
@@ -135,77 +143,125 @@ def test_every_generated_crystal_keeps_a_document_with_its_reason():
     assert A in documents[C].reason
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(range(len(OUTPUTS))))[::40])
+@pytest.mark.parametrize("order", list(itertools.permutations(OUTPUTS))[::40])
 def test_order_of_arrival_does_not_matter(order):
-    jobs_apart = {"jobs"}
-    expected = {i: d.model_dump(exclude=jobs_apart) for i, d in folded(OUTPUTS).items()}
-    shuffled = folded([OUTPUTS[i] for i in order])
-    assert {i: d.model_dump(exclude=jobs_apart) for i, d in shuffled.items()} == expected
+    assert folded({stage: OUTPUTS[stage] for stage in order}) == folded(OUTPUTS)
 
 
-def test_folding_twice_changes_nothing():
-    ledger = Ledger(CAMPAIGN)
-    assert ledger.add(OUTPUTS[0], "u") == {A, B, C}
-    assert ledger.add(OUTPUTS[0], "u") == set()
+def test_funnel_steps_are_those_of_its_records():
+    documents = folded(OUTPUTS)
+    assert documents[A].reached == [
+        "generated",
+        "decoded",
+        "screened",
+        "unique",
+        "relaxed:chgnet",
+        "within:chgnet",
+        "phonons",
+        "stable",
+    ]
+    assert documents[B].reached == ["generated"]
+    assert documents[C].reached == ["generated", "decoded", "screened"]
+
+
+def collector(settings) -> Collector:
+    database = mongo.database(settings)
+    mongo.ensure_indexes(database)
+    query = {"_id": CAMPAIGN.campaign_id}
+    database["campaigns"].update_one(query, {"$set": {"name": "fold"}}, upsert=True)
+    return Collector(database, MongoStorage(database), CAMPAIGN)
+
+
+def test_only_what_changed_is_written(settings):
+    collecting = collector(settings)
+    for stage in ("generate", "screen"):
+        write(collecting.storage, stage, OUTPUTS[stage])
+    assert collecting.update() == 3
+    assert collecting.update() == 0
+    before = {row["_id"]: row for row in collecting.database["candidates"].find()}
+    write(collecting.storage, "deduplicate", {C: Novelty(duplicate_of=A)})
+    # another process goes on where this one stopped
+    assert collector(settings).update() == 1
+    after = {row["_id"]: row for row in collecting.database["candidates"].find()}
+    assert after[C]["reason_class"] == "duplicate"
+    assert {i: row for i, row in after.items() if i != C} == {
+        i: row for i, row in before.items() if i != C
+    }
+
+
+def test_a_document_of_a_newer_version_is_not_overwritten(settings):
+    collecting = collector(settings)
+    write(collecting.storage, "generate", OUTPUTS["generate"])
+    collecting.update()
+    newer = {"$set": {"schema_version": 99}}
+    collecting.database["candidates"].update_one({"_id": A}, newer)
+    write(collecting.storage, "screen", OUTPUTS["screen"])
+    with pytest.raises(DatabaseError, match="newer version"):
+        collecting.update()
+    assert collecting.database["candidates"].find_one({"_id": A})["schema_version"] == 99
+
+
+def test_a_campaign_keeps_the_identity_it_was_stored_with(settings):
+    """An option that a later version adds changes the hash, not the campaign."""
+    stored = CAMPAIGN.resolved()
+    stored["screen"]["min_distance"] = 0.9  # as if today's defaults gave another hash
+    campaign = stored_campaign({"_id": CAMPAIGN.campaign_id, "campaign": stored})
+    assert campaign.hash != CAMPAIGN.hash
+    assert campaign.campaign_id == CAMPAIGN.campaign_id
+    storage = collector(settings).storage
+    write(storage, "generate", OUTPUTS["generate"])
+    assert Collector(storage.database, storage, campaign).update() == 3
 
 
 @pytest.mark.parametrize(
-    ("output", "status", "reason_class"),
+    ("stage", "record", "status", "reason_class"),
     [
         (
-            StageOutput(
-                stage="relax:chgnet",
-                records={A: relaxation("diverged", structure=None, reason="Exploded.")},
-            ),
+            "relax:chgnet",
+            relaxation("diverged", structure=None, reason="Exploded."),
             "rejected",
             "diverged",
         ),
+        ("hull:chgnet", stability(0.9, passed=False), "rejected", "unstable"),
         (
-            StageOutput(stage="hull:chgnet", records={A: stability(0.9, passed=False)}),
-            "rejected",
-            "unstable",
-        ),
-        (
-            StageOutput(
-                stage="phonons:chgnet",
-                records={A: Phonons(level="chgnet", verdict="unstable", tolerance=0.1)},
-            ),
+            "phonons:chgnet",
+            Phonons(level="chgnet", verdict="unstable", tolerance=0.1),
             "rejected",
             "phonons",
         ),
         (
-            StageOutput(
-                stage="phonons:chgnet",
-                records={A: Phonons(level="chgnet", verdict="ambiguous", tolerance=0.1)},
-            ),
+            "phonons:chgnet",
+            Phonons(level="chgnet", verdict="ambiguous", tolerance=0.1),
             "passed",
             None,
         ),
     ],
 )
-def test_the_stage_that_says_no_decides(output, status, reason_class):
-    others = [o for o in OUTPUTS if o.stage != output.stage]
-    document = folded([*others, output])[A]
+def test_the_stage_that_says_no_decides(stage, record, status, reason_class):
+    document = folded({**OUTPUTS, stage: {A: record}})[A]
     assert (document.status, document.reason_class) == (status, reason_class)
 
 
 def test_novelty_is_that_of_the_relaxed_crystal():
     assert folded(OUTPUTS)[A].novel is False
     relaxed = stability(0.01).model_copy(update={"novelty": Novelty()})
-    output = StageOutput(stage="hull:chgnet", records={A: relaxed})
-    assert folded([*OUTPUTS, output])[A].novel is True
+    assert folded({**OUTPUTS, "hull:chgnet": {A: relaxed}})[A].novel is True
 
 
-def test_a_lost_job_shows_until_its_rerun_delivers():
-    ledger = Ledger(CAMPAIGN)
-    for output in OUTPUTS[:3]:
-        ledger.add(output, "u")
-    assert ledger.document(A).status == "pending"
-    assert ledger.set_failures({A: "Job 'relax' failed: MemoryError"}) == {A}
-    failed = ledger.document(A)
-    assert (failed.status, failed.reason_class) == ("failed", "job_failed")
-    assert "MemoryError" in failed.reason
-    assert ledger.set_failures({}) == {A}
-    for output in OUTPUTS[3:]:
-        ledger.add(output, "u")
-    assert ledger.document(A).status == "passed"
+def test_a_lost_job_shows_until_its_rerun_delivers(settings):
+    collecting = collector(settings)
+    candidates = collecting.database["candidates"]
+    for stage in ("generate", "screen", "deduplicate"):
+        write(collecting.storage, stage, OUTPUTS[stage])
+    collecting.update()
+    assert candidates.find_one({"_id": A})["status"] == "pending"
+    assert collecting.update({A: "Job 'relax' failed: MemoryError"}) == 1
+    failed = candidates.find_one({"_id": A})
+    assert (failed["status"], failed["reason_class"]) == ("failed", "job_failed")
+    assert "MemoryError" in failed["reason"]
+    assert collecting.update() == 1
+    assert candidates.find_one({"_id": A})["status"] == "pending"
+    for stage in ("relax:chgnet", "hull:chgnet", "phonons:chgnet"):
+        write(collecting.storage, stage, OUTPUTS[stage])
+    collecting.update()
+    assert candidates.find_one({"_id": A})["status"] == "passed"

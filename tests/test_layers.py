@@ -75,7 +75,7 @@ def test_each_outside_system_has_one_owner(path):
 
 @pytest.mark.parametrize("module", ["pccd_workflows", "pccd_workflows.cli"])
 def test_importing_is_cheap(module):
-    heavy = {"torch", "pymatgen", "fireworks"}
+    heavy = {"torch", "pymatgen", "pymongo", "fireworks"}
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

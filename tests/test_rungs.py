@@ -6,18 +6,19 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.storage import CrystalRef, StageRow, structure_key
 from pccd_workflows.engines.records import Phonons, Relaxation
 from pccd_workflows.execution import launchpad, mongo
-from pccd_workflows.jobs.novelty import find_duplicates
-from pccd_workflows.jobs.phonons import _settled, choose
+from pccd_workflows.execution.memory import MemoryStorage
+from pccd_workflows.generators.request import Generation
+from pccd_workflows.jobs.phonons import _settled
 from pccd_workflows.jobs.references import prepare_references
-from pccd_workflows.jobs.rungs import judge_stability, with_novelty
 from pccd_workflows.known.novelty import Novelty, SetNovelty
-from pccd_workflows.stages.hull import Stability
-from pccd_workflows.stages.phonons import PhononsSection
+from pccd_workflows.stages.hull import Stability, judge_stability, with_novelty
+from pccd_workflows.stages.novelty import find_duplicates
+from pccd_workflows.stages.phonons import PhononsSection, choose
 from pccd_workflows.stages.rung import Rung
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
@@ -101,10 +102,7 @@ def test_duplicates_name_the_first_of_their_group():
     other = Structure.from_spacegroup(
         "Fm-3m", Lattice.cubic(6.6), ["K", "Cl"], [[0] * 3, [0.5] * 3]
     )
-    crystals = [
-        Crystal(candidate_id=name, structure=structure)
-        for name, structure in (("b", SALT), ("k", other), ("a", SALT.get_primitive_structure()))
-    ]
+    crystals = {"b": SALT, "k": other, "a": SALT.get_primitive_structure()}
     assert find_duplicates(crystals, campaign().novelty.matcher) == {"a": "b"}
 
 
@@ -115,12 +113,28 @@ def test_phonons_go_to_new_crystals_near_the_hull():
         "high": Stability(level="c", passed=True, energy_above_hull=0.2, novelty=NEW),
         "next": Stability(level="c", passed=True, energy_above_hull=0.03, novelty=NEW),
     }
-    crystals = [Crystal(candidate_id=name, structure=SALT) for name in records]
-    judged = StageOutput(stage="hull:c", records=records, survivors=crystals)
     section = PhononsSection(max_energy_above_hull=0.1, candidates=1)
-    assert [c.candidate_id for c in choose(judged, section)] == ["new"]
+    whole = campaign().model_copy(update={"phonons": section})
+    storage = MemoryStorage()
+    storage.put_rows(
+        [
+            StageRow(
+                campaign_id=whole.campaign_id,
+                candidate_id=name,
+                index=number,
+                stage="hull:chgnet",
+                record=record.model_dump(mode="json"),
+                goes_on=True,
+                rank=record.energy_above_hull,
+            )
+            for number, (name, record) in enumerate(records.items())
+        ]
+    )
+    assert [row.candidate_id for row in choose(whole, storage)] == ["new"]
     everything = section.model_copy(update={"novel_only": False, "candidates": 9})
-    assert [c.candidate_id for c in choose(judged, everything)] == ["known", "new", "next"]
+    update = {"phonons": everything, "stored_id": whole.campaign_id}
+    whole = whole.model_copy(update=update)
+    assert [row.candidate_id for row in choose(whole, storage)] == ["known", "new", "next"]
 
 
 def test_energies_without_corrections_stay_as_computed():
@@ -143,16 +157,21 @@ def test_a_rung_without_budget_left_says_so():
 
 def test_an_ambiguous_verdict_is_settled_at_the_better_level():
     section = PhononsSection(level="chgnet", confirm="vasp/mp-gga")
-    crystal = Crystal(candidate_id="c-0", structure=SALT)
+    storage, ref = MemoryStorage(), CrystalRef("c-0", structure_key(SALT))
+    generated = Generation(model="m", weights_sha256="0", seed=0, index=0, elements=["Na", "Cl"])
+    row = StageRow("c", ref.id, 0, "generate", generated.model_dump(mode="json"), key=ref.key)
+    storage.put_rows([row])
     record = Phonons(level="chgnet", verdict="ambiguous", tolerance=0.1)
-    response = _settled(crystal, section, record, "AFM")
-    assert response.output.records["c-0"].verdict == "ambiguous"
+    response = _settled(storage, "c", ref, section, record, "AFM")
+    assert response.output == "ambiguous"
+    (written,) = storage.rows("c", "phonons:chgnet")
+    assert written.read(Phonons) == record
     (job,) = response.addition.jobs
     assert job.name == "phonons vasp/mp-gga c-0"
-    assert job.function_args[1].confirm is None
-    assert job.function_args[2] == "AFM"
+    assert job.function_args[2].confirm is None
+    assert job.function_args[3] == "AFM"
     stable = record.model_copy(update={"verdict": "stable"})
-    assert _settled(crystal, section, stable, None).records["c-0"].verdict == "stable"
+    assert _settled(storage, "c", ref, section, stable, None) == "stable"
 
 
 def known_salts() -> ReferenceSet:

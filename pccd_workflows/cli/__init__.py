@@ -11,6 +11,7 @@ from pccd_workflows import __version__
 from pccd_workflows.core.errors import PccdError
 
 NOUNS = {
+    "quickstart": "Run the example campaign: new Mg-Mn-O crystals in about ten minutes.",
     "campaign": "Run, submit, watch and report discovery campaigns.",
     "job": "List jobs, explain failures and run them again.",
     "candidate": "List, show and export the crystals that were found.",

@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Run, submit, watch and report campaigns."
 )
 
-FILE = typer.Argument(..., help="Campaign file, e.g. flows/quickstart.yaml")
+FILE = typer.Argument(..., help="Campaign file, or the name of a shipped one: quickstart.yaml")
 NAME = typer.Argument(..., help="Name or id of a submitted campaign")
 WORKERS = typer.Option(None, min=1, max=256, help="Worker processes on this machine")
 AS_JSON = typer.Option(False, "--json", help="Print JSON")
@@ -117,9 +117,11 @@ def resume(
     `pccd job undo` takes the rerun of a failed job back as long as it has not started.
     """
     from pccd_workflows import operations
+    from pccd_workflows.migrate import check_migrated
 
     settings = _settings() if dry_run else _with_database(_settings())
     document = operations.campaign_document(operations.check_reference(name), settings)
+    check_migrated(settings, document["_id"])
     _raise_budgets(document, core_hours, settings, dry_run=dry_run)
     if dry_run:
         progress = operations.progress(document["_id"], settings)
@@ -167,9 +169,10 @@ def cost(
 ) -> None:
     """Estimate core-hours and GPU-hours rung by rung, at most; corrected by finished runs."""
     from pccd_workflows import operations
+    from pccd_workflows.core.resources import campaign_file
     from pccd_workflows.cost import estimate_campaign
 
-    if Path(name).is_file():
+    if campaign_file(name).is_file():
         campaign, settings = _read(Path(name))
     else:
         settings = _settings()
@@ -276,7 +279,7 @@ def list_campaigns(as_json: bool = AS_JSON) -> None:
         typer.echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        typer.echo("No campaign was submitted yet; try: pccd campaign run flows/quickstart.yaml")
+        typer.echo("No campaign was submitted yet; try: pccd quickstart")
         return
     table = Table("campaign", "submitted (UTC)", "jobs done", "failed")
     for row in rows:
@@ -287,13 +290,13 @@ def list_campaigns(as_json: bool = AS_JSON) -> None:
 
 def _print_queue_lines(templates: "list[Template]") -> None:
     """Say how to keep workers coming on a cluster."""
+    from pccd_workflows.core.resources import resource
     from pccd_workflows.execution.queue import launch_lines
-    from pccd_workflows.settings import REPOSITORY
 
     launchpad = Path("~/.fireworks/my_launchpad.yaml").expanduser()
     for template in templates:
         category = template.category or "any"
-        fworker = REPOSITORY / "db_config" / f"my_fworker_{category}.yaml"
+        fworker = resource("db_config", f"my_fworker_{category}.yaml")
         lines = launch_lines(template, launchpad, fworker)
         typer.echo(f"{template.kind} workers ({category}), now:\n  {lines.now}")
         typer.echo(f"and from now on, in your crontab:\n  {lines.crontab}")

@@ -138,8 +138,7 @@ def backup(
     from pccd_workflows.execution.backup import back_up
 
     settings = _settings()
-    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    folder = out or settings.data_dir / "backups" / f"{settings.database}-{moment}"
+    folder = out or _backup_folder(settings)
     db = mongo.database(settings)
     with mongo.explained(settings):
         manifest = back_up(db, folder.expanduser().absolute())
@@ -166,6 +165,53 @@ def restore(
         mongo.ensure_indexes(db)
         launchpad.launchpad(settings)
     _tell("Restored", manifest, folder, as_json=as_json)
+
+
+@app.command()
+def migrate(
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would be done"),
+    as_json: bool = AS_JSON,
+) -> None:
+    """Make campaigns of an older version go on; a backup is written first."""
+    from dataclasses import asdict
+
+    from pccd_workflows import migrate as migration
+
+    settings = _settings()
+    found = migration.plan(settings)
+    folder = None
+    if found.steps and not dry_run:
+        if not found.running:
+            folder = _back_up(settings)
+        found = migration.migrate(settings)
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "backup": folder and str(folder)}, indent=2))
+        return
+    would = "Would migrate" if dry_run else "Migrated"
+    for step in found.steps:
+        rest = f", {step.unfinished} jobs replaced" if step.unfinished else ""
+        typer.echo(f"{would} {step.campaign_id}: {step.candidates} candidates{rest}.")
+    if not found.steps:
+        typer.echo("Everything is of this version; nothing to migrate.")
+    if folder is not None:
+        typer.echo(f"Backup: {folder}")
+
+
+def _back_up(settings: "Settings") -> Path:
+    from pccd_workflows.execution import mongo
+    from pccd_workflows.execution.backup import back_up
+
+    folder = _backup_folder(settings)
+    db = mongo.database(settings)
+    with mongo.explained(settings):
+        back_up(db, folder)
+    return folder
+
+
+def _backup_folder(settings: "Settings") -> Path:
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = settings.data_dir / "backups" / f"{settings.database}-{moment}"
+    return folder.expanduser().absolute()
 
 
 def _tell(what: str, manifest: dict[str, Any], folder: Path, *, as_json: bool) -> None:

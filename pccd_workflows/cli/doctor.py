@@ -67,9 +67,9 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="Print JSON")) -> 
 def examine(settings: "Settings") -> list[Check]:
     """Return the outcome of every check."""
     checks: list[Callable[[Settings], Check]] = [
-        *(check_python, check_threads, check_folder, check_database, check_model),
-        *(check_chgnet, check_sevenn, check_mp_key),
-        *(check_vasp, check_potcars, check_gpaw, check_slurm),
+        *(check_python, check_threads, check_folder, check_database, check_fireworks),
+        *(check_files, check_model, check_chgnet, check_sevenn, check_mp_api, check_mp_key),
+        *(check_atomate2, check_vasp, check_potcars, check_gpaw, check_slurm),
     ]
     return [check(settings) for check in checks]
 
@@ -139,10 +139,52 @@ def check_database(settings: "Settings") -> Check:
         return Check("database", False, str(error), cost, needed=True)
 
 
+def check_fireworks(settings: "Settings") -> Check:  # noqa: ARG001
+    """Whether campaigns can be handed to workers."""
+    cost = "no campaign can run: pip install 'pccd-workflows[workflow]'"
+    return _package("FireWorks", cost, needed=True)
+
+
+def check_atomate2(settings: "Settings") -> Check:  # noqa: ARG001
+    """Whether VASP can be driven, and phonons be computed with a potential."""
+    return _package(
+        "atomate2",
+        "no phonons with a potential, no vasp/ level: pip install 'pccd-workflows[vasp]'",
+    )
+
+
+def check_mp_api(settings: "Settings") -> Check:  # noqa: ARG001
+    """Whether the Materials Project can be asked."""
+    return _package(
+        "mp-api", "nothing comes from the Materials Project: pip install 'pccd-workflows[mp]'"
+    )
+
+
+def _package(name: str, cost: str, *, needed: bool = False) -> Check:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Check(name, True, version(name), needed=needed)
+    except PackageNotFoundError:
+        return Check(name, False, "not installed", cost, needed=needed)
+
+
 def _mongod(settings: "Settings") -> Path:
     from pccd_workflows.execution import mongod
 
     return mongod.find_mongod(settings)
+
+
+def check_files(settings: "Settings") -> Check:  # noqa: ARG001
+    """Where the shipped campaign files, models and cluster templates are."""
+    from pccd_workflows.core.resources import resource
+
+    try:
+        folders = [resource("db_config"), resource("flows"), resource("model")]
+    except PccdError as error:
+        return Check("shipped files", False, str(error), "install again", needed=True)
+    found = f"{', '.join(folder.name for folder in folders)} in {folders[0].parent}"
+    return Check("shipped files", True, found, needed=True)
 
 
 def check_model(settings: "Settings") -> Check:
@@ -158,7 +200,7 @@ def check_model(settings: "Settings") -> Check:
         info = read_model_info(folder)
         check_weights(folder, info)
     except (PccdError, ImportError) as error:
-        cost = "no crystals can be generated: restore model/ from the repository, or PCCD_MODEL_DIR"
+        cost = "no crystals can be generated: install again, or set PCCD_MODEL_DIR"
         return Check("model", False, str(error), cost, needed=True)
     found = f"{info.name}, weights match their sha256 {info.weights_sha256[:10]}"
     return Check("model", True, found, needed=True)
@@ -237,13 +279,7 @@ def check_vasp(settings: "Settings") -> Check:
 
 def check_gpaw(settings: "Settings") -> Check:  # noqa: ARG001
     """Whether GPAW, DFT without a licence, is installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return Check("GPAW", True, version("gpaw"))
-    except PackageNotFoundError:
-        cost = "no rung or phonons at gpaw/pbe; `make gpaw` builds it"
-        return Check("GPAW", False, "not installed", cost)
+    return _package("GPAW", "no rung or phonons at gpaw/pbe; `make gpaw` builds it")
 
 
 def check_potcars(settings: "Settings") -> Check:  # noqa: ARG001

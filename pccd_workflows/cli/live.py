@@ -19,7 +19,7 @@ from rich.text import Text
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import PccdError
-from pccd_workflows.operations import FunnelStep, Progress
+from pccd_workflows.operations import FunnelCount, Progress
 from pccd_workflows.settings import Settings
 
 POLL_SECONDS = 2.0
@@ -92,7 +92,7 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
             progress = operations.progress(campaign_id, settings)
             collector.update(operations.lost_candidates(progress.failures))
             steps = operations.funnel(campaign, settings)
-            left = operations.seconds_left(collector.ledger, steps, max(1, workers.alive))
+            left = operations.seconds_left(campaign, settings, max(1, workers.alive))
             show(steps, progress, time.monotonic() - began, left)
             if ended:
                 break
@@ -133,7 +133,7 @@ def _screen(console: Console) -> Iterator[Any]:
         last = [""]
 
         def write(
-            steps: list[FunnelStep], _progress: Progress, seconds: float, _left: float | None
+            steps: list[FunnelCount], _progress: Progress, seconds: float, _left: float | None
         ) -> None:
             line = "  ".join(f"{step.name} {step.reached}" for step in steps)
             if line != last[0]:
@@ -146,14 +146,14 @@ def _screen(console: Console) -> Iterator[Any]:
     with Live(console=console, refresh_per_second=4) as live:
 
         def draw(
-            steps: list[FunnelStep], progress: Progress, seconds: float, left: float | None
+            steps: list[FunnelCount], progress: Progress, seconds: float, left: float | None
         ) -> None:
             live.update(Group(funnel_table(steps), _jobs_line(progress, seconds, left)))
 
         yield draw
 
 
-def funnel_table(steps: list[FunnelStep]) -> Table:
+def funnel_table(steps: list[FunnelCount]) -> Table:
     """Return the funnel as a table with bars, relative to what was generated."""
     whole = max([steps[0].out_of or 0, *(step.reached for step in steps)]) or 1
     table = Table("step", "crystals", "", box=None, pad_edge=False)
@@ -180,7 +180,7 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d} min"
 
 
-def status_view(campaign_id: str, steps: list[FunnelStep], progress: Progress) -> Group:
+def status_view(campaign_id: str, steps: list[FunnelCount], progress: Progress) -> Group:
     """Return what `pccd campaign status` shows."""
     states = Table("jobs", "number", box=None, pad_edge=False)
     for state, number in sorted(progress.states.items()):

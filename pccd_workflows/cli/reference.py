@@ -148,9 +148,13 @@ def _relaxer(
 ) -> "Callable[[Structure], Relaxation]":
     """Return the function that relaxes at `level`; stored results are looked up and kept."""
     if stored:
-        from pccd_workflows.jobs.relax import relax_once
+        from pccd_workflows.engines import engine
+        from pccd_workflows.execution.mongo_storage import mongo_storage
+        from pccd_workflows.settings import get_settings
 
-        return partial(relax_once, level=level, fmax=fmax, steps=steps)
+        task = engine.Task("relax", "reference", fmax=fmax, steps=steps)
+        work = engine.Work(mongo_storage(get_settings()))
+        return partial(engine.relax, level=level, work=work, task=task)
     from pccd_workflows.engines.potential import relax
 
     return partial(relax, level=level, fmax=fmax, steps=steps)

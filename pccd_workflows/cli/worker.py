@@ -32,8 +32,10 @@ def worker(
     if parent:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     from pccd_workflows.execution.launchpad import run_worker
+    from pccd_workflows.migrate import check_migrated
     from pccd_workflows.settings import get_settings
 
+    check_migrated(get_settings(), campaign or None)
     run_worker(
         get_settings(),
         campaign_id=campaign or None,

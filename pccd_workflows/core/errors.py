@@ -26,3 +26,18 @@ class MissingDependencyError(PccdError):
 
 class StaleResultError(PccdError):
     """Stored work belongs to other inputs than those asked for now."""
+
+
+class MachineFault(PccdError):  # noqa: N818
+    """A device, memory, a disk or the database failed: never a verdict on a crystal.
+
+    The job fails and can be run again, here or on another worker.
+    """
+
+
+class OutOfMemory(MachineFault):
+    """Memory, of the machine or of its device, did not suffice."""
+
+
+class DeviceFault(MachineFault):
+    """A GPU failed; what this process holds on it is not to be trusted any more."""

@@ -5,8 +5,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 from pymatgen.core import Structure
 
-SCHEMA_VERSION = 1
-"""Version of every document in the database; a higher one is refused, a lower one migrated."""
+SCHEMA_VERSION = 2
+"""Version of every document in the database; a higher one is refused, a lower one is read as it is.
+
+2: rows of stages (`stage_records`, `structures`) instead of job outputs; candidates say which steps
+of the funnel they reached. `pccd db migrate` makes campaigns of version 1 go on.
+"""
 
 
 StoredStructure = Annotated[

@@ -7,17 +7,23 @@ what a stage finds out about a candidate is one small document. Nothing here gro
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pymatgen.core import Structure
 
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.reference_set import ReferenceSet
 
+if TYPE_CHECKING:
+    from pymongo.database import Database
+
 Document = dict[str, Any]
 R = TypeVar("R", bound=Record)
+WRITER: ContextVar[str | None] = ContextVar("writer", default=None)
+"""uuid of the job that is running: the author of the rows that are written."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,12 @@ class StageRow:
         Whether the next stage gets it.
     rank
         Lower ones come first in the next stage; ties by index.
+    formula
+        Reduced formula of that structure.
     job
         uuid of the job.
     at
-        When it was written.
+        When it was written, by the clock of the storage.
     """
 
     campaign_id: str
@@ -82,12 +90,37 @@ class StageRow:
     key: str | None = None
     goes_on: bool = False
     rank: float = 0.0
-    job: str | None = None
+    formula: str | None = None
+    job: str | None = field(default_factory=WRITER.get)
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def read(self, kind: type[R]) -> R:
         """Return the record as the stage's own type."""
         return kind.model_validate(self.record)
+
+    def following(
+        self,
+        stage: str,
+        record: Record,
+        *,
+        goes_on: bool,
+        rank: float = 0.0,
+        structure: Structure | None = None,
+    ) -> "StageRow":
+        """Return what the next stage says about the same candidate.
+
+        structure: what it leaves that stage with; the one it came with if left out.
+        """
+        return replace(
+            self,
+            key=self.key if structure is None else structure_key(structure),
+            stage=stage,
+            record=record.model_dump(mode="json"),
+            goes_on=goes_on,
+            rank=rank,
+            job=WRITER.get(),
+            at=datetime.now(UTC),
+        )
 
     @property
     def ref(self) -> CrystalRef:
@@ -146,7 +179,14 @@ class Checkpoints(Protocol):
 
 
 class Storage(Results, Costs, Checkpoints, Protocol):
-    """Everything the stages of a campaign read and write."""
+    """Everything the stages of a campaign read and write.
+
+    database: with imported sets of known crystals and snapshots of the Materials Project; None
+    where there are none.
+    """
+
+    @property
+    def database(self) -> "Database[Document] | None": ...
 
     def put_structures(self, structures: Mapping[str, Structure]) -> None:
         """Store structures under their keys (`structure_key`)."""
@@ -181,8 +221,10 @@ class Storage(Results, Costs, Checkpoints, Protocol):
             At most so many.
         """
 
-    def changed_rows(self, campaign_id: str, since: datetime | None) -> Iterator[StageRow]:
-        """Yield the rows of all stages written at or after `since`, the oldest first."""
+    def changed(
+        self, campaign_id: str, since: datetime | None
+    ) -> tuple[list[str], datetime | None]:
+        """Return the candidates with rows written at or after `since`, and the latest time."""
 
     def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
         """Return the latest stored set of this source, system and level."""
@@ -192,6 +234,9 @@ class Storage(Results, Costs, Checkpoints, Protocol):
 
     def put_references(self, references: ReferenceSet) -> str:
         """Store a set; return its id."""
+
+    def rows_of(self, campaign_id: str, ids: Sequence[str]) -> Iterator[StageRow]:
+        """Yield what every stage said about these candidates."""
 
     def history(self, campaign_id: str, formulas: Sequence[str]) -> Iterator[tuple[str, Structure]]:
         """Yield the relaxed crystals of other campaigns with one of these reduced formulas."""

@@ -1,214 +1,157 @@
-"""Harmonic phonons around a tightly relaxed, symmetric cell.
+"""Harmonic phonons around a tightly relaxed, symmetric cell, from forces in displaced supercells.
 
-With a potential through atomate2's flow, all displacements in one job; with DFT from forces that
-were computed one job each, so that a lost displacement is run again alone.
+With an engine of many crystals a job everything is done in one process; with others each
+displacement is a job of its own, so that a lost one is run again alone. Stored are forces:
+displaced cells are made again from the cell at rest and the number of the displacement.
 """
 
-import hashlib
 import itertools
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jobflow import Flow
 from numpy.typing import ArrayLike, NDArray
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Structure
 
 from pccd_workflows.analysis.dynamics import AMBIGUOUS_FACTOR, PhononVerdict, judge_phonons
-from pccd_workflows.analysis.kpaths import (
-    SYMPREC,
-    labels_of,
-    legs_of,
-    plain_label,
-    symmetric_cell,
+from pccd_workflows.analysis.kpaths import SYMPREC, plain_label, symmetric_cell
+from pccd_workflows.core.errors import (
+    InputError,
+    MachineFault,
+    MissingDependencyError,
+    PccdError,
 )
-from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.storage import Results
+from pccd_workflows.engines.engine import Task, Work, engine_of, forces, relax
+from pccd_workflows.engines.geometry import text_key
 from pccd_workflows.engines.levels import get_level
-from pccd_workflows.engines.potential import relax, relaxation_key, software
-from pccd_workflows.engines.records import Phonons, Relaxation
-from pccd_workflows.stages.phonons import PhononsSection
+from pccd_workflows.engines.potential import EFFORT, relaxation_key, software
+from pccd_workflows.engines.records import Forces, Phonons, Relaxation
+from pccd_workflows.engines.shared import read_result
+from pccd_workflows.engines.supercells import (
+    PhononSettings,
+    displaced_cells,
+    displacements,
+    supercell_matrix,
+    with_displacements,
+)
 
 if TYPE_CHECKING:
     from phonopy import Phonopy
-    from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
 
-TIGHT_FMAX = 0.003
-"""eV/Å: forces that a displacement of 0.01 Å exceeds at least tenfold."""
-TIGHT_STEPS = 200
 POINTS_PER_SEGMENT = 51
 """q-points of one leg of the band path."""
-MAX_MULTIPLE = 8
-"""Most cells along one axis of a supercell."""
-ROUNDING = 1e-6
 ALGORITHM = 3
 """Raised when verdicts may change for the same settings: part of every key."""
 
 
-def phonon_flow(tight: Structure, level: str, settings: PhononsSection) -> Flow:
-    """Return the flow whose output is atomate2's PhononBSDOSDoc of a crystal at rest at `level`.
-
-    tight: as `tight_cell` returns it; its symmetry keeps the displaced supercells few. All of
-    these run in one job.
-    """
-    from atomate2.forcefields.flows.phonons import PhononMaker
-    from atomate2.forcefields.jobs import ForceFieldStaticMaker
-
-    displaced = ForceFieldStaticMaker(
-        force_field_name={
-            "@module": "pccd_workflows.engines.potential",
-            "@callable": "calculator_of",
-        },
-        calculator_kwargs={"level": level},
-        relax_kwargs={"final_atoms_object_file": None},
-        name=f"displacements {level}",
-    )
-    maker = PhononMaker(
-        bulk_relax_maker=None,
-        static_energy_maker=None,
-        phonon_displacement_maker=displaced,
-        socket=True,  # all displacements in one job
-        min_length=settings.min_length,
-        displacement=settings.displacement,
-        create_thermal_displacements=False,
-        generate_frequencies_eigenvectors_kwargs={
-            "npoints_band": POINTS_PER_SEGMENT,
-            "tol_imaginary_modes": settings.tolerance_thz,
-            "kpoint_density_dos": 1000,
-            "tstep": 100,
-        },
-    )
-    matrix = supercell_matrix(tight, settings.min_length).tolist()
-    return maker.make(tight, supercell_matrix=matrix)
-
-
-def supercell_matrix(structure: Structure, min_length: float) -> NDArray[np.int64]:
-    """Return the smallest supercell that keeps the crystal's symmetry and is long enough.
-
-    Multiples of the primitive and of the conventional axes are tried. One that breaks the symmetry
-    may have fewer atoms, but needs several times the displacements.
-
-    Parameters
-    ----------
-    structure
-        Primitive cell.
-    min_length
-        No two images of an atom are nearer than this, Å.
-
-    Returns
-    -------
-    ndarray
-        Shape (3, 3), rows are the supercell's vectors in those of `structure`.
+def tight_cell(structure: Structure, level: str, work: Work) -> Structure:
+    """Return the primitive cell of `structure` at rest, symmetric to SYMPREC; in this process.
 
     Raises
     ------
     PccdError
-        If it would take more than MAX_MULTIPLE cells along an axis.
+        If the crystal cannot be relaxed.
     """
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
-
-    symmetry = SpacegroupAnalyzer(structure, symprec=SYMPREC).get_symmetry_dataset()
-    conventional = np.rint(np.linalg.inv(symmetry.transformation_matrix).T).astype(int)
-    multiples = np.array(list(itertools.product(range(1, MAX_MULTIPLE + 1), repeat=3)))
-    fits = []
-    for basis in (np.eye(3, dtype=int), conventional):
-        for multiple in multiples:
-            matrix = np.diag(multiple) @ basis
-            if _keeps_symmetry(matrix, symmetry.rotations):
-                cell = Lattice(matrix @ structure.lattice.matrix)
-                shortest = float(cell.get_niggli_reduced_lattice().a)
-                if shortest >= min_length - ROUNDING:
-                    fits.append((abs(round(float(np.linalg.det(matrix)))), -shortest, matrix))
-    if not fits:
-        raise PccdError(f"No phonons: {MAX_MULTIPLE} cells a side are shorter than {min_length} Å.")
-    best: NDArray[np.int64] = min(fits, key=lambda fit: fit[:2])[2]
-    return best
-
-
-def _keeps_symmetry(matrix: NDArray[np.int64], rotations: NDArray[np.int64]) -> bool:
-    """Return whether every rotation (of fractional coordinates) maps the supercell onto itself."""
-    vectors = matrix.T  # columns, as rotations act on columns
-    moved = np.linalg.inv(vectors) @ rotations @ vectors
-    return bool(np.allclose(moved, np.rint(moved), atol=ROUNDING))
-
-
-class Relax(Protocol):
-    """Relaxes a structure at a level; the caller's may look a result up before computing it."""
-
-    def __call__(
-        self, structure: Structure, level: str, *, fmax: float, steps: int
-    ) -> Relaxation: ...
-
-
-def tight_cell(structure: Structure, level: str, *, relax: Relax = relax) -> Structure:
-    """Return the primitive cell of `structure` at rest, symmetric to SYMPREC.
-
-    Raises
-    ------
-    PccdError
-        If the potential cannot relax the crystal.
-    """
-    relaxed = _at_rest(structure, level, relax)
+    relaxed = _at_rest(structure, level, work)
     symmetric = symmetric_cell(relaxed)
-    return symmetric if len(symmetric) == 1 else _at_rest(symmetric, level, relax)
+    return symmetric if len(symmetric) == 1 else _at_rest(symmetric, level, work)
 
 
-def _at_rest(structure: Structure, level: str, relax: Relax) -> Structure:
-    relaxation = relax(structure, level, fmax=TIGHT_FMAX, steps=TIGHT_STEPS)
-    if not relaxation.usable or relaxation.structure is None:
-        raise PccdError(f"No phonons: the relaxation {relaxation.verdict}. {relaxation.reason}")
-    return relaxation.structure
+def _at_rest(structure: Structure, level: str, work: Work) -> Structure:
+    found = relax(structure, level, work, Task("tight", "phonons"))
+    if not found.usable or found.structure is None:
+        raise PccdError(f"No phonons: the relaxation {found.verdict}. {found.reason}")
+    return found.structure
 
 
-def displaced_cells(
-    tight: Structure, settings: PhononsSection, moments: Sequence[float] = ()
-) -> list[Structure]:
-    """Return the supercells whose forces determine the force constants.
+def compute_phonons(structure: Structure, settings: PhononSettings, work: Work) -> Phonons:
+    """Return the phonon verdict of a crystal: stored already, or computed now in this process.
+
+    What cannot be computed of the crystal is a verdict ``error``, which is not stored.
+
+    Raises
+    ------
+    InputError, MissingDependencyError
+        The level is unknown, computes no forces, or its package is missing.
+    MachineFault
+        The machine failed, not the crystal.
+    """
+    level, began = settings.level, time.monotonic()
+    key = phonon_key(structure, level, settings)
+    if (stored := stored_phonons(key, work.storage)) is not None:
+        return stored
+    try:
+        tight = tight_cell(structure, level, work)
+        found = [forces(cell, level, work).forces for cell in displaced_cells(tight, settings)]
+    except (MachineFault, InputError, MissingDependencyError):
+        raise
+    except PccdError as error:
+        return Phonons(
+            level=level, verdict="error", reason=str(error), tolerance=settings.tolerance_thz
+        )
+    record = phonon_record(tight, found, settings, software_versions=software(get_level(level)))
+    record = record.model_copy(update={"seconds": round(time.monotonic() - began, 3)})
+    work.storage.put_result(key, "phonons", record.model_dump(mode="json"))
+    return record
+
+
+def stored_phonons(key: str, results: Results) -> Phonons | None:
+    """Return the verdict stored under a `phonon_key`; None if there is none that can be read."""
+    return read_result(results, key, Phonons)
+
+
+def cell_to_displace(tight: Relaxation, settings: PhononSettings) -> tuple[Structure, int]:
+    """Return the cell whose atoms are displaced, moments as site property, and how often.
+
+    tight: the relaxation that brought it to rest.
+
+    Raises
+    ------
+    PccdError
+        The supercell would be too large, or there is no cell.
+    """
+    if tight.structure is None:
+        raise PccdError(f"No phonons: the relaxation is {tight.verdict}. {tight.reason or ''}")
+    cell = tight.structure.copy()
+    if moments := tight.settings.get("moments"):
+        cell.add_site_property("magmom", moments)
+    return cell, len(displacements(cell, settings))
+
+
+def judge_displacements(
+    tight: Relaxation, found: Sequence[Forces], settings: PhononSettings
+) -> Phonons:
+    """Judge a crystal by the forces in its displaced supercells.
 
     Parameters
     ----------
     tight
-        Primitive cell at rest.
-    moments
-        Of its sites, μB; repeated in the supercells as site property ``magmom``.
+        The relaxation that brought it to rest.
+    found
+        Forces in each of the displaced cells, in their order.
 
     Raises
     ------
     PccdError
-        The supercell would be too large.
+        There is no cell, or the number of forces does not fit.
     """
-    from pymatgen.io.phonopy import get_pmg_structure
-
-    phonon = _displaced(tight, settings)
-    cells = [get_pmg_structure(cell) for cell in phonon.supercells_with_displacements]
-    plain = [Structure(c.lattice, [s.specie.symbol for s in c], c.frac_coords) for c in cells]
-    if len(moments) > 0:
-        first = phonon.supercell.u2u_map
-        of_site = [float(moments[first[i]]) for i in phonon.supercell.s2u_map]
-        for cell in plain:
-            cell.add_site_property("magmom", of_site)
-    return plain
+    cell, _ = cell_to_displace(tight, settings)
+    of_cells = [one.forces for one in found]
+    record = phonon_record(cell, of_cells, settings, software_versions=tight.software)
+    seconds = tight.seconds + sum(one.seconds for one in found)
+    return record.model_copy(update={"seconds": seconds})
 
 
-def _displaced(tight: Structure, settings: PhononsSection) -> "Phonopy":
-    """Return phonopy's object for a crystal, with its displacements."""
-    from phonopy import Phonopy
-    from pymatgen.io.phonopy import get_phonopy_structure
-
-    matrix = supercell_matrix(tight, settings.min_length)
-    # rows are vectors here, columns in phonopy
-    phonon = Phonopy(get_phonopy_structure(tight), matrix.T, primitive_matrix=np.eye(3))
-    phonon.generate_displacements(distance=settings.displacement)
-    return phonon
-
-
-def dft_phonon_record(
+def phonon_record(
     tight: Structure,
-    forces: Sequence[ArrayLike],
-    level: str,
-    settings: PhononsSection,
+    of_cells: Sequence[ArrayLike],
+    settings: PhononSettings,
+    *,
     software_versions: Mapping[str, str],
 ) -> Phonons:
     """Judge a crystal by the forces in its displaced supercells.
@@ -216,9 +159,9 @@ def dft_phonon_record(
     Parameters
     ----------
     tight
-        As for `displaced_cells`.
-    forces
-        One (n, 3) array for each of its cells, in their order, eV/Å.
+        Primitive cell at rest.
+    of_cells
+        Forces, one (n, 3) array for each of its `displaced_cells`, in their order, eV/Å.
     software_versions
         Of what computed the forces.
 
@@ -227,18 +170,18 @@ def dft_phonon_record(
     PccdError
         The number of forces does not fit.
     """
-    phonon = _displaced(tight, settings)
+    phonon = with_displacements(tight, settings.min_length, settings.displacement)
     cells = phonon.supercells_with_displacements
-    if len(forces) != len(cells):
-        raise PccdError(f"There are forces for {len(forces)} of {len(cells)} displacements.")
-    phonon.forces = np.array(forces)
+    if len(of_cells) != len(cells):
+        raise PccdError(f"There are forces for {len(of_cells)} of {len(cells)} displacements.")
+    phonon.forces = np.array(of_cells)
     phonon.produce_force_constants()
+    plain = Structure(tight.lattice, [s.specie.symbol for s in tight], tight.frac_coords)
     return _judged(
         phonon,
-        _standard_path(tight),
-        level,
+        _standard_path(plain),
         settings,
-        supercell_matrix=supercell_matrix(tight, settings.min_length).tolist(),
+        supercell_matrix=supercell_matrix(plain, settings.min_length).tolist(),
         n_displacements=len(cells),
         software={**software_versions, "phonopy": version("phonopy")},
     )
@@ -279,9 +222,7 @@ def _standard_path(primitive: Structure) -> BandPath:
     return BandPath(np.concatenate(lines), np.concatenate(distances), legs, labels)
 
 
-def _judged(
-    phonon: "Phonopy", path: BandPath, level: str, settings: PhononsSection, **facts: Any
-) -> Phonons:
+def _judged(phonon: "Phonopy", path: BandPath, settings: PhononSettings, **facts: Any) -> Phonons:
     """Judge a crystal by its force constants, with the acoustic sum rule imposed on them.
 
     Force constants from finite displacements break translation invariance a little: float32 noise
@@ -299,7 +240,7 @@ def _judged(
     if verdict.verdict == "stable" and residual is not None:
         verdict = _distrust(verdict, residual, tolerance)
     return Phonons(
-        level=level,
+        level=settings.level,
         verdict=verdict.verdict,
         reason=verdict.reason,
         min_frequency=verdict.min_frequency,
@@ -323,74 +264,22 @@ def _frequencies(phonon: "Phonopy", qpoints: NDArray[np.float64]) -> NDArray[np.
 
 
 def phonon_key(
-    structure: Structure, level: str, settings: PhononsSection, ordering: str | None = None
+    structure: Structure, level: str, settings: PhononSettings, ordering: str | None = None
 ) -> str:
     """Return the content address of a phonon calculation: structure, level and settings."""
-    start = relaxation_key(structure, level, fmax=TIGHT_FMAX, steps=TIGHT_STEPS)
-    numbers = [
+    fmax, steps = EFFORT["tight"]
+    content: list[Any] = [
+        "phonons",
+        relaxation_key(structure, level, fmax=fmax, steps=steps),
         settings.min_length,
         settings.displacement,
         settings.tolerance_thz,
         SYMPREC,
         ALGORITHM,
     ]
-    content = ["phonons", start, *numbers]
-    if get_level(level).kind == "dft":
-        content += [ordering]  # potentials know no moments
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def phonon_record(
-    document: Any, level: str, settings: PhononsSection, *, seconds: float = 0.0
-) -> Phonons:
-    """Judge a finished calculation.
-
-    Parameters
-    ----------
-    document
-        atomate2's PhononBSDOSDoc, or its dictionary.
-    seconds
-        Wall time of the whole calculation, s.
-    """
-    bands = _band_structure(document)
-    path = BandPath(
-        np.array([q.frac_coords for q in bands.qpoints]),
-        np.asarray(bands.distance),
-        legs_of(bands),
-        labels_of(bands),
-    )
-    supercell = _get(document, "supercell_matrix")
-    uuids = _get(_get(document, "uuids"), "displacements_uuids")
-    return _judged(
-        _with_force_constants(document),
-        path,
-        level,
-        settings,
-        supercell_matrix=None if supercell is None else np.rint(supercell).astype(int).tolist(),
-        n_displacements=None if uuids is None else len(uuids),
-        software=software(get_level(level)),
-        seconds=seconds,
-    )
-
-
-def _with_force_constants(document: Any) -> "Phonopy":
-    """Return phonopy's object for a finished calculation."""
-    from phonopy import Phonopy
-    from pymatgen.io.phonopy import get_phonopy_structure
-
-    constants = _get(_get(document, "force_constants"), "force_constants")
-    structure = _get(document, "structure")
-    if constants is None or structure is None:
-        raise PccdError("The phonon calculation left no force constants.")
-    if isinstance(structure, Mapping):
-        structure = Structure.from_dict(structure)
-    phonon = Phonopy(
-        get_phonopy_structure(structure),
-        np.rint(_get(document, "supercell_matrix")).astype(int),
-        primitive_matrix=_get(document, "primitive_matrix"),
-    )
-    phonon.force_constants = np.array(constants)
-    return phonon
+    if not engine_of(level).batched:
+        content.append(ordering)  # potentials know no moments
+    return text_key(json.dumps(content))
 
 
 def _distrust(verdict: PhononVerdict, residual: float, tolerance: float) -> PhononVerdict:
@@ -403,19 +292,3 @@ def _distrust(verdict: PhononVerdict, residual: float, tolerance: float) -> Phon
         f"acoustic modes missed zero at Γ by {abs(residual):.3f} THz."
     )
     return replace(verdict, verdict="ambiguous", reason=reason)
-
-
-def _get(document: Any, name: str) -> Any:
-    """Return a field of a model or of its dictionary; None if there is none."""
-    if isinstance(document, Mapping):
-        return document.get(name)
-    return getattr(document, name, None)
-
-
-def _band_structure(document: Any) -> "PhononBandStructureSymmLine":
-    from pymatgen.phonon.bandstructure import PhononBandStructureSymmLine
-
-    bands = _get(document, "phonon_bandstructure")
-    if bands is None:
-        raise PccdError("The phonon calculation left no band structure.")
-    return PhononBandStructureSymmLine.from_dict(bands) if isinstance(bands, Mapping) else bands

@@ -1,51 +1,47 @@
-"""Machine-learned potentials: one crystal in, one relaxation record out; bad ones get a verdict."""
+"""Machine-learned potentials, and any other ASE calculator that makes one: many crystals a job."""
 
 import contextlib
-import hashlib
 import importlib
+import importlib.util
 import io
 import json
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pymatgen.core import Element, Structure
 
-from pccd_workflows.core.errors import InputError, MissingDependencyError
-from pccd_workflows.core.units import EV_PER_A3_TO_GPA
-from pccd_workflows.engines.levels import Level, get_level
-from pccd_workflows.engines.records import Relaxation
+from pccd_workflows.core.errors import (
+    InputError,
+    MachineFault,
+    MissingDependencyError,
+    PccdError,
+)
+from pccd_workflows.engines.engine import Category, Task, Work, engine_of
+from pccd_workflows.engines.faults import fault_behind, first_line, machine_fault
+from pccd_workflows.engines.geometry import content_key, structure_content, text_key
+from pccd_workflows.engines.levels import Level, TaskKind, get_level
+from pccd_workflows.engines.optimize import ALGORITHM, optimizer_settings, relax_atoms, to_atoms
+from pccd_workflows.engines.records import Forces, Relaxation, SinglePoint
+from pccd_workflows.engines.shared import OneRun, put_record
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
-ALGORITHM = 2
-"""Raised when `relax` changes in a way that changes its results: part of every key."""
-ROUGH_FMAX = 5.0
-"""FIRE takes overlapping atoms apart while a force exceeds it (eV/Å), BFGS does the rest.
+    from pccd_workflows.settings import Settings
 
-LBFGS takes as many steps as BFGS and no eigenvalues, but walks uphill where the energy curves
-down: it ended on a saddle of MgO2, 0.24 eV/atom above the minimum that BFGS and FIRE find."""
-MAX_STEP = 0.2
-"""Longest move of an atom in one BFGS step, Å; FIRE takes half of it."""
-STIFFNESS = 35.0
-"""BFGS's first guess of the curvature, eV/Å^2: half of ASE's cautious 70 saves 30 % of the steps
-on crystals displaced by 0.1 and by 0.5 Å, and no end energy differs."""
-VOLUME_RANGE = (0.25, 4.0)
-"""V / V_start outside of it is a collapse or an explosion."""
-MIN_VOLUME_PER_ATOM = 1.5
-"""Å^3; the densest crystal at ambient pressure, diamond, has 5.7."""
-MIN_ENERGY_PER_ATOM = -25.0
-"""eV/atom; real crystals stay above -15: anything deeper is a hole in the potential."""
-ABSURD_FORCE = 1.0e4
-"""eV/Å."""
+EFFORT: dict[TaskKind, tuple[float, int]] = {"relax": (0.05, 300), "tight": (0.003, 200)}
+"""Largest force, eV/Å, and most steps where a task leaves them open. Tight: forces that a
+displacement of 0.01 Å exceeds at least tenfold."""
 
-Failure = Literal["diverged", "not_a_number", "error"]
+
+# --- calculators -----------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=4)
@@ -72,16 +68,35 @@ def calculator(level: Level) -> "Calculator":
         If the level is not a potential.
     MissingDependencyError
         If its package is not installed; names what to install.
+    MachineFault
+        If the device or the disk fails while the model is loaded.
     """
-    if level.kind != "potential":
+    if engine_of(level) is not ENGINE:
         raise InputError(f"Level {level.name!r} is not a potential that runs in this process.")
     options = json.dumps(level.options, sort_keys=True)
-    return _make_calculator(level.calculator, options, _device(), level.package)
+    try:
+        return _make_calculator(level.calculator, options, _device(), level.package)
+    except PccdError:
+        raise
+    except Exception as error:
+        if (fault := machine_fault(error)) is not None:
+            raise fault from error
+        raise
 
 
 def calculator_of(level: str) -> "Calculator":
     """Return the calculator of the level with this name; what other packages are pointed to."""
     return calculator(get_level(level))
+
+
+@contextlib.contextmanager
+def _of_healthy_machines() -> Any:
+    """Forget the calculators of this process when the machine fails under one of them."""
+    try:
+        yield
+    except MachineFault:
+        _make_calculator.cache_clear()
+        raise
 
 
 def _device() -> str:
@@ -129,44 +144,43 @@ def _version(package: str) -> str:
         return "unknown"
 
 
+# --- keys ------------------------------------------------------------------------------------
+
+
 def relaxation_key(structure: Structure, level: str, *, fmax: float, steps: int) -> str:
     """Return the content address of a relaxation: sha256 of structure, level and settings.
 
     Lattice and fractional coordinates count to 1e-6; loads no potential.
     """
-    of = get_level(level)
-    content = {
-        "lattice": (np.round(structure.lattice.matrix, 6) + 0.0).tolist(),
-        "species": [site.species_string for site in structure],
-        "frac_coords": (np.mod(np.round(structure.frac_coords, 6), 1) + 0.0).tolist(),
-        "level": [of.name, of.address, of.options, _version(_package(of))],
-        "settings": {"fmax": fmax, "steps": steps, "algorithm": ALGORITHM},
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    settings = {"fmax": fmax, "steps": steps, "algorithm": ALGORITHM}
+    return _key(structure, get_level(level), settings)
 
 
-def single_point(structure: Structure, level: str) -> float:
-    """Return the energy of `structure` as it is, eV/atom.
-
-    Raises whatever the calculator raises.
-    """
-    atoms = to_atoms(structure)
-    atoms.calc = calculator(get_level(level))
-    return float(atoms.get_potential_energy()) / len(atoms)
+def _key(structure: Structure, level: Level, settings: dict[str, Any]) -> str:
+    of = [level.name, level.address, level.options, _version(_package(level))]
+    return content_key({**structure_content(structure), "level": of, "settings": settings})
 
 
-@dataclass
-class _Path:
-    """What a walk downhill has seen so far."""
+def _relaxation_key(structure: Structure, level: Level, task: Task) -> str:
+    fmax, steps = _effort(task)
+    return relaxation_key(structure, level.name, fmax=fmax, steps=steps)
 
-    energies: list[float] = field(default_factory=list)
-    failure: Failure | None = None
-    reason: str | None = None
-    converged: bool = False
 
-    @property
-    def n_steps(self) -> int:
-        return max(len(self.energies) - 1, 0)
+def _static_key(structure: Structure, level: Level, _task: Task) -> str:
+    plain = relaxation_key(structure, level.name, fmax=0.0, steps=0)
+    return text_key(f"single point {plain}")
+
+
+def _forces_key(structure: Structure, level: Level, _task: Task) -> str:
+    return _key(structure, level, {"forces": 1})
+
+
+def _effort(task: Task) -> tuple[float, int]:
+    fmax, steps = EFFORT[task.kind]
+    return (fmax if task.fmax is None else task.fmax, steps if task.steps is None else task.steps)
+
+
+# --- what is computed --------------------------------------------------------------------------
 
 
 def relax(structure: Structure, level: str, *, fmax: float = 0.05, steps: int = 300) -> Relaxation:
@@ -187,150 +201,171 @@ def relax(structure: Structure, level: str, *, fmax: float = 0.05, steps: int = 
     ------
     InputError, MissingDependencyError
         As `calculator`: the level is no potential, or its package is missing.
+    MachineFault
+        The machine failed, not the crystal.
     """
     start = time.perf_counter()
     of = get_level(level)
-    engine = calculator(of)
-    record: dict[str, Any] = {
-        "level": level,
-        "key": relaxation_key(structure, level, fmax=fmax, steps=steps),
-        "convention": of.convention,
-        "software": software(of),
-        "settings": optimizer_settings(fmax=fmax, steps=steps),
-    }
-    if not structure.is_ordered:
-        return Relaxation(**record, verdict="error", reason="Sites are partially occupied.")
-    known = supported_elements(of)
-    foreign = sorted({e.symbol for e in structure.elements} - known) if known is not None else []
-    if foreign:
-        reason = f"{level} was not trained on {', '.join(foreign)}."
-        return Relaxation(**record, verdict="unsupported_element", reason=reason)
-    atoms = to_atoms(structure)
-    atoms.calc = engine
-    found = relax_atoms(structure, atoms, fmax=fmax, steps=steps)
+    with _of_healthy_machines():
+        record: dict[str, Any] = {
+            "level": level,
+            "key": relaxation_key(structure, level, fmax=fmax, steps=steps),
+            "convention": of.convention,
+            "software": software(of),
+            "settings": optimizer_settings(fmax=fmax, steps=steps),
+        }
+        if not structure.is_ordered:
+            return Relaxation(**record, verdict="error", reason="Sites are partially occupied.")
+        if foreign := _foreign(structure, of):
+            reason = f"{level} was not trained on {', '.join(foreign)}."
+            return Relaxation(**record, verdict="unsupported_element", reason=reason)
+        found = relax_atoms(structure, _atoms(structure, of), fmax=fmax, steps=steps)
     return Relaxation(**record, **found, seconds=round(time.perf_counter() - start, 3))
 
 
-def optimizer_settings(*, fmax: float, steps: int) -> dict[str, Any]:
-    """Return what a record says about `relax_atoms`."""
-    return {
-        "fmax": fmax,
-        "steps": steps,
-        "optimizer": f"FIRE above {ROUGH_FMAX:g} eV/Å, then BFGS",
-        "alpha": STIFFNESS,
-        "max_step": MAX_STEP,
-        "filter": "FrechetCellFilter",
-        "algorithm": ALGORITHM,
-    }
+def _foreign(structure: Structure, level: Level) -> list[str]:
+    """Return the elements of a structure that a potential was not trained on."""
+    known = supported_elements(level)
+    return [] if known is None else sorted({e.symbol for e in structure.elements} - known)
 
 
-def relax_atoms(structure: Structure, atoms: "Atoms", *, fmax: float, steps: int) -> dict[str, Any]:
-    """Relax `atoms`, `structure` with a calculator; return verdict, energy and geometry.
+def _atoms(structure: Structure, level: Level) -> "Atoms":
+    atoms = to_atoms(structure)
+    atoms.calc = calculator(level)
+    return atoms
 
-    The fields are those of a Relaxation. Whatever goes wrong is a verdict, but for memory.
+
+def single_point(structure: Structure, level: str) -> float:
+    """Return the energy of `structure` as it is, eV/atom.
+
+    Raises
+    ------
+    MachineFault
+        The machine failed; whatever else the calculator raises is the crystal's fault.
     """
-    path = _Path()
-    found: dict[str, Any] = {}
+    energy = _evaluate(structure, get_level(level), lambda atoms: atoms.get_potential_energy())
+    return float(energy) / len(structure)
+
+
+def forces(structure: Structure, level: str) -> NDArray[np.float64]:
+    """Return the forces on the atoms of `structure` as it is, eV/Å, shape (n, 3).
+
+    Raises
+    ------
+    PccdError
+        The potential cannot say.
+    MachineFault
+        The machine failed, not the crystal.
+    """
     try:
-        _descend(atoms, path, fmax=fmax, steps=steps)
-        if not path.failure:
-            found = _outcome(structure, atoms)
-    except MemoryError:
+        found = _evaluate(structure, get_level(level), lambda atoms: atoms.get_forces())
+    except PccdError:
         raise
     except Exception as error:
-        path.failure, path.reason = "error", _sentence(error)
-    if not (path.failure or path.converged):
-        path.reason = f"Forces are not below {fmax:g} eV/Å after {steps} steps."
-    return {
-        **found,
-        "verdict": path.failure or ("converged" if path.converged else "unconverged"),
-        "reason": path.reason,
-        "n_steps": path.n_steps,
-        "energies": path.energies,
-    }
+        raise PccdError(f"{level} gives no forces: {first_line(error)}.") from error
+    if not np.isfinite(found).all():
+        raise PccdError(f"{level} gives forces that are not numbers.")
+    return np.asarray(found, dtype=float)
 
 
-def to_atoms(structure: Structure) -> "Atoms":
-    """Return a crystal as ASE's atoms."""
-    from ase import Atoms
-
-    return Atoms(
-        numbers=[site.specie.Z for site in structure],
-        cell=structure.lattice.matrix,
-        scaled_positions=structure.frac_coords,
-        pbc=True,
-    )
-
-
-def _descend(atoms: "Atoms", path: _Path, *, fmax: float, steps: int) -> None:
-    """Walk `atoms` downhill, noting each step in `path`; stops at a failure."""
-    from ase.filters import FrechetCellFilter
-    from ase.optimize import BFGS, FIRE
-
-    movable = FrechetCellFilter(atoms)
-    volume = atoms.get_volume()
-    # FIRE limits the norm of the whole step, BFGS that of each atom
-    rough = FIRE(movable, logfile=None, maxstep=MAX_STEP / 2 * np.sqrt(len(atoms)))
-    fine = BFGS(movable, logfile=None, maxstep=MAX_STEP, alpha=STIFFNESS)
-    for optimizer, target in ((rough, max(ROUGH_FMAX, fmax)), (fine, fmax)):
-        for converged in optimizer.irun(fmax=target, steps=steps - path.n_steps):
-            first_of_fine = optimizer is fine and optimizer.nsteps == 0
-            if not first_of_fine:
-                path.energies.append(round(float(atoms.get_potential_energy()) / len(atoms), 6))
-            path.converged = converged and target == fmax
-            path.failure, path.reason = _check(atoms, start_volume=volume)
-            if path.failure:
-                return
+def _evaluate(structure: Structure, level: Level, ask: Callable[["Atoms"], Any]) -> Any:
+    """Return what a potential says of a structure; its faults are told from the machine's."""
+    with _of_healthy_machines():
+        atoms = _atoms(structure, level)
+        try:
+            return ask(atoms)
+        except PccdError:
+            raise
+        except Exception as error:
+            if (fault := fault_behind(error, atoms)) is not None:
+                raise fault from error
+            raise
 
 
-def _check(atoms: "Atoms", *, start_volume: float) -> tuple[Failure | None, str | None]:
-    """Say whether a step left the realm of crystals, and how."""
-    energy = atoms.get_potential_energy() / len(atoms)
-    forces, stress = atoms.get_forces(), atoms.get_stress()
-    if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(stress).all()):
-        return "not_a_number", "The potential returned a value that is not a number."
-    volume = atoms.get_volume()
-    low, high = VOLUME_RANGE
-    if not low <= volume / start_volume <= high:
-        word = "collapsed" if volume < start_volume else "exploded"
-        return "diverged", f"The cell {word} to {volume / start_volume:.2f} of its first volume."
-    if volume / len(atoms) < MIN_VOLUME_PER_ATOM:
-        return "diverged", f"The cell is left with {volume / len(atoms):.2f} Å^3 per atom."
-    if energy < MIN_ENERGY_PER_ATOM:
-        return "diverged", f"{energy:.1f} eV/atom is deeper than any real crystal."
-    force = float(np.linalg.norm(forces, axis=1).max())
-    if force > ABSURD_FORCE:
-        return "diverged", f"A force of {force:.3g} eV/Å is beyond reason."
-    return None, None
+# --- the engine ------------------------------------------------------------------------------
 
 
-def _outcome(start: Structure, atoms: "Atoms") -> dict[str, Any]:
-    """Return the fields of a Relaxation that describe where it ended."""
-    energy = float(atoms.get_potential_energy())
-    end = Structure(
-        np.array(atoms.cell),
-        [site.specie.symbol for site in start],
-        atoms.get_scaled_positions(wrap=False),
-    )
-    return {
-        "structure": end,
-        "energy": energy,
-        "energy_per_atom": energy / len(atoms),
-        "max_force": float(np.linalg.norm(atoms.get_forces(), axis=1).max()),
-        "max_stress": float(np.abs(atoms.get_stress()).max()) * EV_PER_A3_TO_GPA,
-        "volume_change": end.volume / start.volume - 1,
-        "rms_displacement": _rms_displacement(start, end),
-    }
+def _do_relax(structure: Structure, level: Level, task: Task) -> Relaxation:
+    fmax, steps = _effort(task)
+    return relax(structure, level.name, fmax=fmax, steps=steps)
 
 
-def _rms_displacement(start: Structure, end: Structure) -> float:
-    """RMS distance in Å the atoms moved in the starting cell, their common drift removed."""
-    moved = end.frac_coords - start.frac_coords
-    moved = (moved - moved.mean(axis=0)) @ start.lattice.matrix
-    return float(np.sqrt((moved**2).sum(axis=1).mean()))
+def _do_static(structure: Structure, level: Level, _task: Task) -> SinglePoint:
+    began = time.perf_counter()
+    energy: float | None = None
+    reason: str | None = f"{level.name} returned a value that is not a number."
+    try:
+        energy, reason = single_point(structure, level.name), None
+    except PccdError:
+        raise
+    except Exception as error:  # an unknown element, a cell the potential cannot take, ...
+        reason = f"{first_line(error)}."
+    if energy is not None and not np.isfinite(energy):
+        energy, reason = None, f"{level.name} returned a value that is not a number."
+    return SinglePoint(energy_per_atom=energy, reason=reason, seconds=_since(began))
 
 
-def _sentence(error: Exception) -> str:
-    """Return the first line of an exception as one sentence."""
-    text = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
-    return f"{type(error).__name__}: {text}." if text else f"{type(error).__name__}."
+def _do_forces(structure: Structure, level: Level, _task: Task) -> Forces:
+    began = time.perf_counter()
+    found = forces(structure, level.name).tolist()
+    return Forces(forces=found, seconds=_since(began))
+
+
+def _since(began: float) -> float:
+    return round(time.perf_counter() - began, 3)
+
+
+KINDS: dict[TaskKind, tuple[Callable[..., str], Callable[..., Relaxation | SinglePoint | Forces]]]
+KINDS = {
+    "relax": (_relaxation_key, _do_relax),
+    "tight": (_relaxation_key, _do_relax),
+    "static": (_static_key, _do_static),
+    "forces": (_forces_key, _do_forces),
+}
+"""Key and computation of each kind of task."""
+
+
+class Potential(OneRun):
+    """ASE calculators in this process."""
+
+    category: Category = "gpu"
+    batched = True
+
+    def check(
+        self,
+        level: Level,
+        elements: Sequence[str],  # noqa: ARG002  # an unknown element is a verdict
+        settings: "Settings",  # noqa: ARG002
+    ) -> None:
+        """See that the module of a potential is installed."""
+        package = level.calculator.partition(":")[0].partition(".")[0]
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"Level {level.name!r} needs a package that is not installed: "
+                f"pip install {level.package!r}."
+            )
+
+    def key(self, level: Level, structure: Structure, task: Task) -> str:
+        """Return the content address of a task's result."""
+        make_key, _ = KINDS[task.kind]
+        return make_key(structure, level, task)
+
+    def run_next(self, level: Level, structure: Structure, task: Task, work: Work) -> None:
+        """Compute the task and store its result."""
+        _, computes = KINDS[task.kind]
+        record = computes(structure, level, task)
+        (run,) = self.runs(level, task)
+        work.note_cost(
+            level,
+            task,
+            run=run,
+            seconds=record.seconds,
+            cores=1,
+            gpus=int(runs_on_gpu()),
+            n_atoms=len(structure),
+            n_steps=getattr(record, "n_steps", 0) + 1,
+        )
+        put_record(work.storage, self.key(level, structure, task), task, record)
+
+
+ENGINE = Potential()

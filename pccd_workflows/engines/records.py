@@ -47,6 +47,21 @@ class Relaxation(Record):
         return self.verdict in ("converged", "unconverged") and self.structure is not None
 
 
+class SinglePoint(Record):
+    """Energy of a crystal as it is, at one level."""
+
+    energy_per_atom: float | None = Field(None, description="eV/atom; None if there is none")
+    reason: str | None = Field(None, description="Why there is none")
+    seconds: float = 0.0
+
+
+class Forces(Record):
+    """Forces on the atoms of a crystal as it is, at one level."""
+
+    forces: list[list[float]] = Field(description="One [x, y, z] per site, eV/Å")
+    seconds: float = 0.0
+
+
 class Phonons(Record):
     """Dynamical stability, with the evidence the verdict rests on."""
 

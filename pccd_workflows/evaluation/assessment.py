@@ -19,6 +19,7 @@ from pymatgen.core import Composition, Element, Structure
 
 from pccd_workflows.campaign import load_campaign
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.resources import resource
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.evaluation.generation import evaluate_generation
 from pccd_workflows.evaluation.published import table_2
@@ -48,7 +49,7 @@ from pccd_workflows.generators.pccd.dataset import (
 from pccd_workflows.generators.pccd.records import read_records
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.request import Conditions
-from pccd_workflows.settings import REPOSITORY, Settings
+from pccd_workflows.settings import Settings
 
 if TYPE_CHECKING:
     from pccd_workflows.execution.disk_results import DiskResults
@@ -353,7 +354,7 @@ def _batch_requests(
     """Return what a campaign file of flows/ asks for, and its seed."""
     from pccd_workflows.generators.elements import draw_elements
 
-    generate = load_campaign(REPOSITORY / "flows" / f"{name}.yaml").generate
+    generate = load_campaign(resource("flows", f"{name}.yaml")).generate
     asked = [draw_elements(generate, i) for i in range(samples)]
     return requests_for(asked, conditions or generate.conditions), generate.seed
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Composition, Structure
 
-from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.intervals import share
 from pccd_workflows.engines.records import Phonons
 from pccd_workflows.evaluation.assessment import hull_found
@@ -138,32 +138,10 @@ def checked_formula(text: str) -> Composition:
 
 def phonon_verdict(structure: Structure, level: str, results: "DiskResults") -> Phonons:
     """Return the phonon verdict of one crystal, computed in this process, without a database."""
-    import tempfile
-    import time
+    from pccd_workflows.engines.engine import Work
+    from pccd_workflows.engines.phonons import compute_phonons
+    from pccd_workflows.execution.memory import FolderStorage
 
-    from jobflow import run_locally
-
-    from pccd_workflows.engines.phonons import phonon_flow, phonon_key, phonon_record, tight_cell
-    from pccd_workflows.execution.stores import memory_store
-
-    section = PhononsSection(level=level)
-    key = phonon_key(structure, level, section)
-    if (stored := results.read(key)) is not None:
-        return Phonons.model_validate(stored)
-    began = time.monotonic()
-    try:
-        tight = tight_cell(structure, level)
-        flow = phonon_flow(tight, level, section)
-        store = memory_store()
-        with tempfile.TemporaryDirectory(prefix="pccd-phonons-") as folder:
-            run_locally(flow, store=store, log=False, ensure_success=True, root_dir=folder)
-        document = store.get_output(flow.output.uuid, load=True)
-        seconds = time.monotonic() - began
-        record = phonon_record(document, level, section, seconds=seconds)
-    except (PccdError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        record = Phonons(
-            level=level, verdict="error", reason=reason, tolerance=section.tolerance_thz
-        )
-    results.write(key, record.model_dump(mode="json"))
-    return record
+    return compute_phonons(
+        structure, PhononsSection(level=level), Work(FolderStorage(results.folder))
+    )

@@ -13,16 +13,19 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
-from fireworks.core.firework import Workflow
-from fireworks.core.launchpad import LaunchPad
-from fireworks.fw_config import GRIDFS_FALLBACK_COLLECTION
-from fireworks.utilities import fw_utilities
 from gridfs import GridFS
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 
+from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.execution.mongo import client_options, mongodb_uri, survive_outage
 from pccd_workflows.settings import Settings
+
+with optional_imports("A campaign on MongoDB"):
+    from fireworks.core.firework import Workflow
+    from fireworks.core.launchpad import LaunchPad
+    from fireworks.fw_config import GRIDFS_FALLBACK_COLLECTION
+    from fireworks.utilities import fw_utilities
 
 T = TypeVar("T")
 

@@ -1,6 +1,5 @@
-"""What runs cost, by campaign and level: the ledger that estimates and budgets rest on."""
+"""What runs cost, by campaign and level, in MongoDB: what estimates and budgets rest on."""
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,51 +12,6 @@ if TYPE_CHECKING:
     from pccd_workflows.settings import Settings
 
 Document = dict[str, Any]
-BUDGETED = ("relax", "bands")
-"""Plans (see jobs.dft.dft_job) that a spent budget stops: those of candidates.
-
-Competing phases and phonons count, too, but go on: without them, verdicts would be wrong."""
-CORES = (
-    # what the queue gave: number of tasks, times cores of each
-    (("SLURM_NTASKS",), ("SLURM_CPUS_PER_TASK",)),
-    (("PBS_NP", "NCPUS"), ()),
-    (("NSLOTS",), ()),
-)
-
-
-def allocated_cores() -> int:
-    """Return how many cores the queue gave this job; 1 where there is no queue."""
-    for tasks, each in CORES:
-        number = _first(tasks)
-        if number is not None:
-            return number * (_first(each) or 1)
-    return 1
-
-
-def _first(names: tuple[str, ...]) -> int | None:
-    values = (os.environ.get(name, "") for name in names)
-    return next((int(value) for value in values if value.isdigit() and int(value) > 0), None)
-
-
-def note_cost(db: "Database[Document]", job: Document, cost: Document) -> None:
-    """Add one run to the ledger.
-
-    Parameters
-    ----------
-    job
-        Metadata of the job: ``campaign_id``.
-    cost
-        ``level``, ``run``, ``seconds``, ``cores``, ``gpus``, ``outcome``, and what a model of the
-        cost needs (see pccd_workflows.cost).
-    """
-    row = {
-        **cost,
-        "campaign_id": job.get("campaign_id"),
-        "core_hours": cost["seconds"] * cost["cores"] / 3600,
-        "gpu_hours": cost["seconds"] * cost.get("gpus", 0) / 3600,
-        "at": datetime.now(UTC),
-    }
-    survive_outage(lambda: db["costs"].insert_one(dict(row)))
 
 
 def spent(db: "Database[Document]", campaign_id: str, level: str) -> float:
@@ -86,17 +40,6 @@ def budget(db: "Database[Document]", campaign_id: str, level: str) -> float | No
     rungs = document.get("campaign", {}).get("rungs", [])
     limits = [rung["budget"]["core_hours"] for rung in rungs if rung["level"] == level]
     return limits[0] if limits else None
-
-
-def overspent(db: "Database[Document]", campaign_id: str | None, level: str) -> str | None:
-    """Say that a rung's budget is spent; None if it is not, or there is none."""
-    limit = None if campaign_id is None else budget(db, campaign_id, level)
-    if limit is None or campaign_id is None:
-        return None
-    used = spent(db, campaign_id, level)
-    if used < limit:
-        return None
-    return f"The rung's budget of {limit:g} core-hours is spent ({used:.3g} were used)."
 
 
 def note_skipped(db: "Database[Document]", job: Document, uuid: str, level: str) -> None:

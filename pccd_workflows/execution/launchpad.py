@@ -2,19 +2,24 @@
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from fireworks.core.firework import FWAction
-from fireworks.fw_config import RUN_EXPIRATION_SECS
+from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
+from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
 from pccd_workflows.execution.mongo import database, explained, mongodb_uri
 from pccd_workflows.settings import Settings
+
+with optional_imports("A campaign on MongoDB"):
+    from fireworks.core.firework import FWAction
+    from fireworks.fw_config import RUN_EXPIRATION_SECS
 
 if TYPE_CHECKING:
     from jobflow import Flow
@@ -74,11 +79,16 @@ def prepare(opened: AtomicLaunchPad) -> None:
     opened.fireworks.create_index([("state", 1), *NEXT_FIRST])
 
 
-def submit(flow: "Flow", settings: Settings) -> list[int]:
+def submit(
+    flow: "Flow", settings: Settings, *, claim: Callable[[ClientSession | None], bool] | None = None
+) -> list[int]:
     """Add a flow to the LaunchPad; return the ids of its fireworks.
 
     The flow's jobs carry ``campaign_id`` in their metadata (``flow.update_metadata``), which
     jobflow hands on to jobs that come into being later.
+
+    claim: asked in the same transaction whether the flow is still wanted; if it is not, nothing is
+    added. Of several processes that submit the same flow, one gets a yes.
     """
     from jobflow.managers.fireworks import flow_to_workflow
 
@@ -87,8 +97,14 @@ def submit(flow: "Flow", settings: Settings) -> list[int]:
         if "campaign_id" in firework.spec:
             workflow.metadata["campaign_id"] = firework.spec["campaign_id"]
     opened = launchpad(settings)
-    with explained(settings):
+
+    def add() -> list[int]:
+        if claim is not None and not claim(opened.session):
+            return []
         return sorted(opened.add_wf(workflow).values())
+
+    with explained(settings):
+        return opened.atomically(add)
 
 
 def of_campaign(campaign_id: str | None) -> Document:
@@ -260,7 +276,7 @@ def release(opened: AtomicLaunchPad, launch_id: int, why: str) -> int | None:
             return None
         deaths = {"launch_id": {"$in": firework["archived_launches"]}, "released": DIED}
         if why == DIED and opened.launches.count_documents(deaths) + 1 >= MAX_DEATHS:
-            opened.complete_launch(launch_id, FWAction(stored_data=_poisonous()), "FIZZLED")
+            opened.complete_launch(launch_id, FWAction(stored_data=_worker_killer()), "FIZZLED")
         else:
             opened.rerun_fw(firework["fw_id"])
             opened.launches.update_one({"launch_id": launch_id}, {"$set": {"state": "ARCHIVED"}})
@@ -269,7 +285,30 @@ def release(opened: AtomicLaunchPad, launch_id: int, why: str) -> int | None:
     return opened.atomically(put_back)
 
 
-def _poisonous() -> Document:
+def running_jobs(settings: Settings) -> list[str]:
+    """Return the names of the jobs that living workers run."""
+    opened = launchpad(settings)
+    dead = set(find_dead(opened, None))
+    running = opened.fireworks.find({"state": "RUNNING"}, {"name": 1, "launches": 1})
+    return [row["name"] for row in running if not dead.intersection(row["launches"][-1:])]
+
+
+def delete_workflows(settings: Settings, campaign_id: str) -> None:
+    """Delete the workflows of a campaign, with their fireworks and launches."""
+    opened = launchpad(settings)
+    rows = opened.fireworks.find(of_campaign(campaign_id), {"fw_id": 1, "launches": 1})
+    fireworks = [(row["fw_id"], row["launches"]) for row in rows]
+    ids = [fw_id for fw_id, _ in fireworks]
+
+    def delete() -> None:
+        opened.workflows.delete_many({"nodes": {"$in": ids}})
+        opened.launches.delete_many({"fw_id": {"$in": ids}})
+        opened.fireworks.delete_many({"fw_id": {"$in": ids}})
+
+    opened.atomically(delete)
+
+
+def _worker_killer() -> Document:
     text = (
         f"WorkerDied: {MAX_DEATHS} workers died while they ran this job "
         "(killed, out of memory, or a crash below Python)."

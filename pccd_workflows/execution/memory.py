@@ -15,6 +15,8 @@ from pccd_workflows.core.storage import Document, StageRow
 class MemoryStorage:
     """Everything in dictionaries: a notebook needs no server."""
 
+    database = None
+
     def __init__(self) -> None:
         self._results: dict[str, Document] = {}
         self._structures: dict[str, Structure] = {}
@@ -70,8 +72,10 @@ class MemoryStorage:
         ]
         yield from sorted(found, key=lambda row: (row.rank, row.index))[:limit]
 
-    def changed_rows(self, campaign_id: str, since: datetime | None) -> Iterator[StageRow]:
-        """Yield the rows of all stages written at or after `since`, the oldest first."""
+    def changed(
+        self, campaign_id: str, since: datetime | None
+    ) -> tuple[list[str], datetime | None]:
+        """Return the candidates with rows written at or after `since`, and the latest time."""
         found = [
             row
             for (campaign, _), rows in self._rows.items()
@@ -79,7 +83,14 @@ class MemoryStorage:
             for row in rows.values()
             if since is None or row.at >= since
         ]
-        yield from sorted(found, key=lambda row: row.at)
+        latest = max((row.at for row in found), default=None)
+        return sorted({row.candidate_id for row in found}), latest
+
+    def rows_of(self, campaign_id: str, ids: Sequence[str]) -> Iterator[StageRow]:
+        """Yield what every stage said about these candidates."""
+        for (campaign, _), rows in self._rows.items():
+            if campaign == campaign_id:
+                yield from (rows[i] for i in ids if i in rows)
 
     def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
         """Return the latest stored set of this source, system and level."""

@@ -278,6 +278,7 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     "stage_records": {
         ("campaign_id", "stage", "rank", "index"): False,
         ("campaign_id", "at"): False,
+        ("campaign_id", "candidate_id"): False,
     },
     "results": {("kind",): False},
     "references": {("source", "chemsys", "level"): False},

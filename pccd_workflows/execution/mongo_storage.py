@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from pymatgen.core import Structure
-from pymongo import ReplaceOne
+from pymongo import UpdateOne
 from pymongo.database import Database
 
 from pccd_workflows.core.records import SCHEMA_VERSION
@@ -52,7 +52,8 @@ class MongoStorage:
             {"_id": key, "schema_version": SCHEMA_VERSION, "structure": structure.as_dict()}
             for key, structure in structures.items()
         ]
-        self._replace("structures", documents)
+        writes = [UpdateOne({"_id": d["_id"]}, {"$setOnInsert": d}, upsert=True) for d in documents]
+        self._write("structures", writes)
 
     def get_structures(self, keys: Iterable[str]) -> dict[str, Structure]:
         """Return stored structures by key."""
@@ -61,7 +62,7 @@ class MongoStorage:
         return {row["_id"]: Structure.from_dict(row["structure"]) for row in rows}
 
     def put_rows(self, rows: Sequence[StageRow]) -> None:
-        """Store what a stage says about candidates."""
+        """Store what a stage says about candidates, at the server's time."""
         documents = [
             {
                 "_id": f"{row.candidate_id}/{row.stage}",
@@ -70,15 +71,23 @@ class MongoStorage:
             }
             for row in rows
         ]
-        self._replace("stage_records", documents)
+        stamp = [{"at": "$$NOW"}]
+        self._write(
+            "stage_records",
+            [
+                UpdateOne(
+                    {"_id": document["_id"]},
+                    [{"$replaceWith": {"$mergeObjects": [{"$literal": document}, *stamp]}}],
+                    upsert=True,
+                )
+                for document in documents
+            ],
+        )
 
-    def _replace(self, collection: str, documents: Sequence[Document]) -> None:
-        for first in range(0, len(documents), PAGE):
-            writes = [
-                ReplaceOne({"_id": document["_id"]}, document, upsert=True)
-                for document in documents[first : first + PAGE]
-            ]
-            survive_outage(partial(self.database[collection].bulk_write, writes, ordered=False))
+    def _write(self, collection: str, writes: Sequence[Any]) -> None:
+        for first in range(0, len(writes), PAGE):
+            page = writes[first : first + PAGE]
+            survive_outage(partial(self.database[collection].bulk_write, page, ordered=False))
 
     def rows(
         self,
@@ -100,12 +109,23 @@ class MongoStorage:
             query["_id"] = {"$in": [f"{candidate_id}/{stage}" for candidate_id in ids]}
         yield from self._rows(query, [("rank", 1), ("index", 1)], limit or 0)
 
-    def changed_rows(self, campaign_id: str, since: datetime | None) -> Iterator[StageRow]:
-        """Yield the rows of all stages written at or after `since`, the oldest first."""
+    def changed(
+        self, campaign_id: str, since: datetime | None
+    ) -> tuple[list[str], datetime | None]:
+        """Return the candidates with rows written at or after `since`, and the latest time."""
         query: dict[str, Any] = {"campaign_id": campaign_id}
         if since is not None:
             query["at"] = {"$gte": since}
-        yield from self._rows(query, [("at", 1), ("_id", 1)])
+        group = {"_id": "$candidate_id", "at": {"$max": "$at"}}
+        stages = [{"$match": query}, {"$group": group}]
+        rows = survive_outage(lambda: list(self.database["stage_records"].aggregate(stages)))
+        latest = max((row["at"] for row in rows), default=None)
+        return sorted(row["_id"] for row in rows), latest
+
+    def rows_of(self, campaign_id: str, ids: Sequence[str]) -> Iterator[StageRow]:
+        """Yield what every stage said about these candidates."""
+        query = {"campaign_id": campaign_id, "candidate_id": {"$in": list(ids)}}
+        yield from self._rows(query, [("candidate_id", 1), ("at", 1)])
 
     def _rows(
         self, query: Document, order: Sequence[tuple[str, int]], limit: int = 0

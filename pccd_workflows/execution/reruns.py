@@ -18,6 +18,10 @@ MAX_ATTEMPTS = 5
 """A job that failed so often is not run again unless more is asked for."""
 CANDIDATES = "spec.candidates"
 JOB = "spec._tasks.0.job"
+RESTART = f"{JOB}.function_kwargs.restart"
+"""Argument of a job that says how its next run differs from a plain one."""
+RESTARTABLE = "spec.restartable"
+"""True of the jobs that take it (see jobs.compute)."""
 NOT_STARTED = ("READY", "WAITING")
 
 
@@ -215,21 +219,19 @@ def _rerun(
 
     def put_back() -> str | None:
         query = {"fw_id": failure.fw_id, "state": "FIZZLED"}
-        firework = opened.fireworks.find_one(query, {JOB.replace(".0", ""): 1})
+        fields = {RESTART.replace(".0", ""): 1, RESTARTABLE: 1}
+        firework = opened.fireworks.find_one(query, fields)
         if firework is None:
             return "it is not failed any more"
-        job = firework["spec"]["_tasks"][0]["job"]
-        vasp = job.get("function", {}).get("@callable") == "dft_run"
-        if restart is not None and not vasp:
+        spec = firework["spec"]
+        if restart is not None and not spec.get("restartable"):
             return "it is no VASP run: rerun it without --set and --from-contcar"
         if dry_run:
             return None
         before = _state(opened, failure.fw_id)
-        kept = job.get("function_kwargs", {}).get("restart")
+        kept = spec["_tasks"][0]["job"].get("function_kwargs", {}).get("restart")
         if restart is not None:
-            opened.fireworks.update_one(
-                {"fw_id": failure.fw_id}, {"$set": {f"{JOB}.function_kwargs.restart": restart}}
-            )
+            opened.fireworks.update_one({"fw_id": failure.fw_id}, {"$set": {RESTART: restart}})
         opened.rerun_fw(failure.fw_id)
         after = _state(opened, failure.fw_id)
         opened.db["reruns"].insert_one(
@@ -300,9 +302,8 @@ def _undo(opened: AtomicLaunchPad, fw_id: int) -> list[int]:
         restored = {name: row[name] for name in ("state", "launches", "archived_launches")}
         opened.fireworks.update_one({"fw_id": row["fw_id"]}, {"$set": restored})
     if last["restart"] is not None:
-        path = f"{JOB}.function_kwargs.restart"
         kept = last["restart_before"]
-        change = {"$unset": {path: ""}} if kept is None else {"$set": {path: kept}}
+        change = {"$unset": {RESTART: ""}} if kept is None else {"$set": {RESTART: kept}}
         opened.fireworks.update_one({"fw_id": fw_id}, change)
     states = {f"fw_states.{row['fw_id']}": row["state"] for row in last["before"]}
     opened.workflows.update_one(

@@ -15,12 +15,10 @@ from types import FrameType
 from typing import Any
 from urllib.parse import unquote_plus
 
-from fireworks.core import rocket
-from fireworks.core.fworker import FWorker
-from fireworks.core.rocket_launcher import launch_rocket
 from pymongo.errors import AutoReconnect
 
 from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
 from pccd_workflows.execution.launchpad import (
     ACTIVE,
@@ -44,6 +42,11 @@ from pccd_workflows.execution.mongo import (
 )
 from pccd_workflows.execution.reruns import note_failure
 from pccd_workflows.settings import Settings
+
+with optional_imports("A campaign on MongoDB"):
+    from fireworks.core import rocket
+    from fireworks.core.fworker import FWorker
+    from fireworks.core.rocket_launcher import launch_rocket
 
 SHORTEST_SECRET = 5
 """A shorter password is not blotted out of error messages: it would garble them."""

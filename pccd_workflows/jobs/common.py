@@ -1,34 +1,20 @@
-"""What every stage job shares: how it is stored, and where its database is."""
+"""What every job shares: which workers run it, what it tolerates, where it reads and writes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jobflow import Job, JobConfig, OnMissing, job
+from jobflow import CURRENT_JOB, Job, JobConfig, OnMissing, job
 
-from pccd_workflows.candidate import StageOutput
-from pccd_workflows.settings import get_settings
+from pccd_workflows.core.storage import WRITER, Storage
+from pccd_workflows.execution.storage import current_storage
 
-if TYPE_CHECKING:
-    from pymongo.database import Database
+plain_job: Callable[..., Any] = partial(job, config=JobConfig(expose_store=True))
+"""Decorator of a job that finds its storage beside the job store that runs it."""
 
-plain_job: Callable[..., Any] = job
-"""Decorator for functions that return anything else."""
-
-LARGE = ["records", "survivors"]
-"""Fields of a StageOutput that go to the additional store: together they may exceed 16 MB."""
-
-stage_job: Callable[..., Any] = partial(job, data=LARGE, output_schema=StageOutput)
-"""Decorator for functions that return a StageOutput."""
-
-branching_job: Callable[..., Any] = partial(job, data=LARGE)
-"""Decorator for functions that may return a Response whose flow ends in a StageOutput.
-
-No schema: jobflow would check it against the reference to the flow's output.
-"""
-
-task_job: Callable[..., Any] = partial(job, data=[*LARGE, "vasp_objects", "calcs_reversed"])
-"""Decorator for functions that return atomate2's TaskDoc or, in the end, a StageOutput."""
+task_job: Callable[..., Any] = partial(plain_job, data=["vasp_objects", "calcs_reversed"])
+"""Decorator of jobs that may return atomate2's TaskDoc, whose large parts go to GridFS."""
 
 GPU = "gpu"
 """Category of jobs that a GPU speeds up: sampling, ML potentials."""
@@ -45,12 +31,27 @@ def assign(assigned: Job, category: str) -> Job:
     return assigned
 
 
-TOLERATE_LOST_PARENTS = JobConfig(on_missing_references=OnMissing.NONE)
-"""For jobs that gather many others: one lost job must not hold back its siblings' results."""
+def tolerant(gathering: Job) -> Job:
+    """Return a job that goes on without those parents that were lost.
+
+    For jobs that gather many others: one lost job must not hold back its siblings' results.
+    """
+    gathering.update_config({"on_missing_references": OnMissing.NONE})
+    return gathering
 
 
-def stage_database() -> "Database[dict[str, Any]]":
-    """Return the campaign database of the machine this job runs on."""
-    from pccd_workflows.execution.mongo import database
+def named(unnamed: Job, name: str) -> Job:
+    """Return the job with a name."""
+    unnamed.name = name
+    return unnamed
 
-    return database(get_settings())
+
+@contextmanager
+def job_storage() -> Iterator[Storage]:
+    """Yield the storage of the running job; rows that are written name the job."""
+    job = CURRENT_JOB.job
+    token = WRITER.set(None if job is None else job.uuid)
+    try:
+        yield current_storage()
+    finally:
+        WRITER.reset(token)

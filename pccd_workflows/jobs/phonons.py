@@ -1,212 +1,170 @@
 """Dynamical stability of the best crystals, one flow for each.
 
-With a potential all displacements run in one job; with DFT each is a job of its own, so that a lost
-one is run again alone. An ambiguous verdict is settled at the level of `confirm`.
+With a potential all of it runs in one job; with DFT each displacement is a job of its own, so that
+a lost one is run again alone. An ambiguous verdict is settled at the level of `confirm`.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from jobflow import Flow, Job, Response
 
+from pccd_workflows.analysis.kpaths import symmetric_cell
+from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.core.errors import PccdError
-from pccd_workflows.engines.levels import get_level
-from pccd_workflows.engines.records import Phonons, Relaxation
-from pccd_workflows.jobs.common import branching_job, stage_database
-from pccd_workflows.jobs.dft import dft_job
-from pccd_workflows.jobs.relax import relax_once
-from pccd_workflows.stages.hull import Stability
+from pccd_workflows.core.storage import CrystalRef, Storage, load_crystals, store_crystals
+from pccd_workflows.engines import phonons as engine
+from pccd_workflows.engines.engine import Displacement, Task, Work, engine_of
+from pccd_workflows.engines.records import Forces, Phonons, Relaxation
+from pccd_workflows.jobs.common import CPU, GPU, assign, job_storage, named, plain_job
+from pccd_workflows.jobs.compute import compute_jobs
+from pccd_workflows.stages import phonons as stage
 from pccd_workflows.stages.phonons import PhononsSection
 
 
-@branching_job
-def start_phonons(campaign: Campaign, judged: StageOutput) -> Response[StageOutput] | StageOutput:
+@plain_job
+def start_phonons(
+    campaign: Campaign,
+    after: Any = None,  # noqa: ARG001
+) -> Response[int] | int:
     """Start the phonons of the lowest crystals that qualify, a flow each."""
     section = campaign.phonons
     if section is None:
-        return StageOutput(stage="phonons:none")
-    empty = StageOutput(stage=_stage(section))
-    ordering = campaign.generate.conditions.magnetic_ordering
-    flows = [_start(crystal, section, ordering) for crystal in choose(judged, section)]
-    return Response(output=empty, addition=Flow(flows)) if flows else empty
+        return 0
+    with job_storage() as storage:
+        refs = [row.ref for row in stage.choose(campaign, storage)]
+    starts = [
+        _start(campaign.campaign_id, ref, section, campaign.conditions(ref.id).magnetic_ordering)
+        for ref in refs
+    ]
+    return Response(output=len(starts), addition=Flow(starts)) if starts else 0
 
 
-def _start(crystal: Crystal, section: PhononsSection, ordering: str | None) -> Job:
+def _start(
+    campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: MagneticOrdering | None
+) -> Job:
     """Return the first job of a crystal's phonons."""
-    job = candidate_phonons(crystal, section, ordering)
-    job.name = f"phonons {section.level} {crystal.candidate_id}"
-    job.update_metadata({"candidates": [crystal.candidate_id]})
-    return job
+    first = candidate_phonons(campaign_id, ref, section, ordering)
+    first.update_metadata({"candidates": [ref.id]})
+    category = GPU if engine_of(section.level).batched else CPU
+    return named(assign(first, category), f"phonons {section.level} {ref.id}")
 
 
-def choose(judged: StageOutput, section: PhononsSection) -> list[Crystal]:
-    """Return the crystals worth a phonon calculation, lowest energy above hull first."""
-
-    def qualifies(crystal: Crystal) -> bool:
-        record = judged.records[crystal.candidate_id]
-        if not isinstance(record, Stability) or record.energy_above_hull is None:
-            return False
-        new = record.novelty is not None and record.novelty.novel
-        near = record.energy_above_hull <= section.max_energy_above_hull
-        return near and (new or not section.novel_only)
-
-    return [crystal for crystal in judged.survivors if qualifies(crystal)][: section.candidates]
-
-
-@branching_job
+@plain_job
 def candidate_phonons(
-    crystal: Crystal, section: PhononsSection, ordering: str | None = None
-) -> Response[StageOutput] | StageOutput:
-    """Relax one crystal tightly and compute its phonons, unless they are stored already."""
-    from pccd_workflows.engines.phonons import phonon_flow, phonon_key, tight_cell
-    from pccd_workflows.execution.mongo import get_result
-
-    key = phonon_key(crystal.structure, section.level, section, ordering)
-    if (stored := get_result(stage_database(), key)) is not None:
-        record = Phonons.model_validate(stored)
-        return _settled(crystal, section, record, ordering)
-    if get_level(section.level).kind == "dft":
-        return Response(replace=_dft_phonons(crystal, section, ordering, key))
-    began = time.time()
-    try:
-        tight = tight_cell(crystal.structure, section.level, relax=relax_once)
-        flow = phonon_flow(tight, section.level, section)
-    except PccdError as error:
-        record = Phonons(
-            level=section.level,
-            verdict="error",
-            reason=str(error),
-            tolerance=section.tolerance_thz,
-            seconds=time.time() - began,
-        )
-        return _output(crystal.candidate_id, section, record)
-    verdict = record_phonons(crystal, key, flow.output, section, began, ordering)
-    verdict.name = f"phonons verdict {crystal.candidate_id}"
-    whole = Flow([flow, verdict], output=verdict.output)
-    whole.update_metadata({"candidates": [crystal.candidate_id]})
-    return Response(replace=whole)
-
-
-@branching_job
-def record_phonons(
-    crystal: Crystal,
-    key: str,
-    document: Any,
+    campaign_id: str,
+    ref: CrystalRef,
     section: PhononsSection,
-    began: float,
-    ordering: str | None,
-) -> Response[StageOutput] | StageOutput:
-    """Judge a finished phonon calculation and store the verdict under its content's address.
-
-    began: when the calculation started, s since the epoch.
-    """
-    from pccd_workflows.engines.phonons import phonon_record
-    from pccd_workflows.execution.mongo import put_result
-
-    seconds = time.time() - began
-    record = phonon_record(document, section.level, section, seconds=seconds)
-    put_result(stage_database(), key, "phonons", record.model_dump(mode="json"))
-    return _settled(crystal, section, record, ordering)
+    ordering: MagneticOrdering | None = None,
+) -> Response[str] | str:
+    """Compute one crystal's phonons, unless they are stored already; return the verdict."""
+    with job_storage() as storage:
+        (structure,) = load_crystals(storage, [ref])
+        key = engine.phonon_key(structure, section.level, section, ordering)
+        if (record := engine.stored_phonons(key, storage)) is not None:
+            return _settled(storage, campaign_id, ref, section, record, ordering)
+        if not engine_of(section.level).batched:
+            return Response(replace=_dft_phonons(campaign_id, ref, section, ordering))
+        record = engine.compute_phonons(structure, section, Work(storage, campaign_id))
+        return _settled(storage, campaign_id, ref, section, record, ordering)
 
 
-# --- with DFT --------------------------------------------------------------------------------
+# --- with DFT: a job for each displacement -------------------------------------------------------
 
 
-def _dft_phonons(crystal: Crystal, section: PhononsSection, ordering: str | None, key: str) -> Flow:
+def _dft_phonons(
+    campaign_id: str, ref: CrystalRef, section: PhononsSection, ordering: MagneticOrdering | None
+) -> Flow:
     """Return the flow that brings a crystal to rest with DFT, then displaces its atoms."""
-    from pccd_workflows.analysis.kpaths import symmetric_cell
-
-    whole = Crystal(candidate_id=crystal.candidate_id, structure=symmetric_cell(crystal.structure))
-    tight = dft_job(whole, section.level, ordering, "tight")
-    displaced = displace(crystal, key, tight.output, section, ordering)
-    displaced.name = f"displacements {section.level} {crystal.candidate_id}"
+    with job_storage() as storage:
+        (structure,) = load_crystals(storage, [ref])
+        whole = store_crystals(storage, [(ref.id, symmetric_cell(structure))])
+    task = Task("tight", "phonons", ordering=ordering)
+    (tight,) = compute_jobs(whole, section.level, task, campaign_id=campaign_id)
+    displaced = named(
+        displace(campaign_id, ref, tight.output, section, ordering),
+        f"displacements {section.level} {ref.id}",
+    )
     flow = Flow([tight, displaced], output=displaced.output)
-    flow.update_metadata({"candidates": [crystal.candidate_id]})
+    flow.update_metadata({"candidates": [ref.id]})
     return flow
 
 
-@branching_job
+@plain_job
 def displace(
-    crystal: Crystal,
-    key: str,
-    tight: Relaxation,
+    campaign_id: str,
+    ref: CrystalRef,
+    tight_key: str,
     section: PhononsSection,
-    ordering: str | None,
-) -> Response[StageOutput] | StageOutput:
-    """Start a job for the forces of each displaced supercell, and the one that judges them."""
-    from pccd_workflows.engines.phonons import displaced_cells
+    ordering: MagneticOrdering | None,
+) -> Response[str] | str:
+    """Start a job for the forces of each displaced supercell, and the one that judges them.
 
-    candidate_id = crystal.candidate_id
-    if tight.verdict != "converged" or tight.structure is None:
-        reason = f"No phonons: the relaxation is {tight.verdict}. {tight.reason or ''}"
-        return _output(candidate_id, section, _failed(section, reason))
-    moments = tight.settings.get("moments") or []
-    try:
-        cells = displaced_cells(tight.structure, section, moments)
-    except PccdError as error:
-        return _output(candidate_id, section, _failed(section, str(error)))
+    tight_key: of the relaxation that brought the crystal to rest.
+    """
+    with job_storage() as storage:
+        tight = Relaxation.model_validate(storage.get_result(tight_key))
+        if tight.verdict != "converged" or tight.structure is None:
+            reason = f"No phonons: the relaxation is {tight.verdict}. {tight.reason or ''}"
+            return _written(storage, campaign_id, ref, stage.failed(section, reason))
+        try:
+            cell, count = engine.cell_to_displace(tight, section)
+        except PccdError as error:
+            return _written(storage, campaign_id, ref, stage.failed(section, str(error)))
+        refs = store_crystals(storage, [(ref.id, cell)])
     jobs = []
-    for number, cell in enumerate(cells, start=1):
-        job = dft_job(
-            Crystal(candidate_id=candidate_id, structure=cell), section.level, None, "forces"
-        )
-        job.name = f"forces {number}/{len(cells)} {section.level} {candidate_id}"
-        jobs.append(job)
-    forces = [job.output for job in jobs]
-    verdict = judge_forces(crystal, key, tight, forces, section, ordering)
-    verdict.name = f"phonons verdict {candidate_id}"
+    for number in range(count):
+        moved = Displacement(number, section.min_length, section.displacement)
+        task = Task("forces", "phonons", displacement=moved)
+        (forces,) = compute_jobs(refs, section.level, task, campaign_id=campaign_id)
+        jobs.append(named(forces, f"forces {number + 1}/{count} {section.level} {ref.id}"))
+    keys = [forces.output for forces in jobs]
+    verdict = named(
+        judge_forces(campaign_id, ref, tight_key, keys, section, ordering),
+        f"phonons verdict {ref.id}",
+    )
     whole = Flow([*jobs, verdict], output=verdict.output)
-    whole.update_metadata({"candidates": [candidate_id]})
+    whole.update_metadata({"candidates": [ref.id]})
     return Response(replace=whole)
 
 
-@branching_job
+@plain_job
 def judge_forces(
-    crystal: Crystal,
-    key: str,
-    tight: Relaxation,
-    forces: Sequence[dict[str, Any]],
+    campaign_id: str,
+    ref: CrystalRef,
+    tight_key: str,
+    force_keys: Sequence[str],
     section: PhononsSection,
-    ordering: str | None,
-) -> Response[StageOutput] | StageOutput:
+    ordering: MagneticOrdering | None,
+) -> Response[str] | str:
     """Judge a crystal by the forces of all its displaced supercells and store the verdict."""
-    from pccd_workflows.engines.phonons import dft_phonon_record
-    from pccd_workflows.execution.mongo import put_result
-
-    if tight.structure is None:
-        raise ValueError("the cell at rest has no structure")
-    record = dft_phonon_record(
-        tight.structure, [row["forces"] for row in forces], section.level, section, tight.software
-    )
-    seconds = tight.seconds + sum(row["seconds"] for row in forces)
-    record = record.model_copy(update={"seconds": seconds})
-    put_result(stage_database(), key, "phonons", record.model_dump(mode="json"))
-    return _settled(crystal, section, record, ordering)
-
-
-def _failed(section: PhononsSection, reason: str) -> Phonons:
-    return Phonons(
-        level=section.level, verdict="error", reason=reason, tolerance=section.tolerance_thz
-    )
+    with job_storage() as storage:
+        (structure,) = load_crystals(storage, [ref])
+        tight = Relaxation.model_validate(storage.get_result(tight_key))
+        forces = [Forces.model_validate(storage.get_result(key)) for key in force_keys]
+        record = engine.judge_displacements(tight, forces, section)
+        key = engine.phonon_key(structure, section.level, section, ordering)
+        storage.put_result(key, "phonons", record.model_dump(mode="json"))
+        return _settled(storage, campaign_id, ref, section, record, ordering)
 
 
 def _settled(
-    crystal: Crystal, section: PhononsSection, record: Phonons, ordering: str | None
-) -> Response[StageOutput] | StageOutput:
-    """Return the verdict; where it is ambiguous, start the calculation that settles it."""
-    output = _output(crystal.candidate_id, section, record)
-    if record.verdict != "ambiguous" or section.confirm is None:
-        return output
-    better = section.model_copy(update={"level": section.confirm, "confirm": None})
-    return Response(output=output, addition=Flow([_start(crystal, better, ordering)]))
+    storage: Storage,
+    campaign_id: str,
+    ref: CrystalRef,
+    section: PhononsSection,
+    record: Phonons,
+    ordering: MagneticOrdering | None,
+) -> Response[str] | str:
+    """Write the verdict; where it is ambiguous, start the calculation that settles it."""
+    verdict = _written(storage, campaign_id, ref, record)
+    better = stage.confirmation(section, record)
+    if better is None:
+        return verdict
+    return Response(output=verdict, addition=Flow([_start(campaign_id, ref, better, ordering)]))
 
 
-def _output(candidate_id: str, section: PhononsSection, record: Phonons) -> StageOutput:
-    return StageOutput(stage=_stage(section), records={candidate_id: record})
-
-
-def _stage(section: PhononsSection) -> str:
-    return f"phonons:{section.level}"
+def _written(storage: Storage, campaign_id: str, ref: CrystalRef, record: Phonons) -> str:
+    stage.store(storage, campaign_id, ref, record)
+    return record.verdict

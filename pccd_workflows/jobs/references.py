@@ -1,66 +1,54 @@
 """See that every chemical system a rung needs has its competing phases, at the rung's level."""
 
-from collections.abc import Iterable, Sequence
-from functools import partial
+from typing import Any
 
-from jobflow import Flow, Response
+from jobflow import Flow, Job, Response
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.engines.levels import MATERIALS_PROJECT_LEVEL, get_level
+from pccd_workflows.core.storage import store_crystals
+from pccd_workflows.engines.engine import Task
 from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.jobs.common import GPU, assign, plain_job, stage_database
-from pccd_workflows.jobs.dft import dft_job
-from pccd_workflows.jobs.relax import relax_once
+from pccd_workflows.jobs.common import GPU, assign, job_storage, named, plain_job
+from pccd_workflows.jobs.compute import compute_jobs
+from pccd_workflows.stages import references as stage
 from pccd_workflows.stages.rung import Rung
 
 
 @plain_job
 def prepare_references(
-    campaign: Campaign, rung: Rung, outputs: list[StageOutput | None]
+    campaign: Campaign,
+    rung: Rung,
+    after: Any = None,  # noqa: ARG001
 ) -> Response[list[str]] | list[str]:
-    """Return the chemical systems that cover all survivors, each with a stored reference set.
+    """Return the chemical systems that cover all crystals, each with a stored reference set.
 
     Systems that have none yet are built, one job each.
     """
-    from pccd_workflows.execution.mongo import find_reference_set
-
-    crystals = [crystal for output in outputs if output is not None for crystal in output.survivors]
-    systems = covering_systems(campaign, crystals)
-    database = stage_database()
-    source = campaign.references.source
-    missing = [s for s in systems if find_reference_set(database, source, s, rung.level) is None]
+    with job_storage() as storage:
+        systems = stage.systems_of(campaign, rung, storage)
+        present = stage.find(campaign, rung, systems, storage)
+    missing = [system for system in systems if system not in present]
     if not missing:
         return systems
-    if recomputes(campaign, rung):
-        builds = [recompute_references(campaign, rung, system) for system in missing]
-    else:
-        builds = [assign(build_references(campaign, rung, system), GPU) for system in missing]
-    for system, build in zip(missing, builds, strict=True):
-        build.name = f"references {system} {rung.level}"
-    present = [system for system in systems if system not in missing]
-    return Response(replace=Flow(builds, output=present + [build.output for build in builds]))
+    builds = [_build_job(campaign, rung, system) for system in missing]
+    output = [*present, *(build.output for build in builds)]
+    return Response(replace=Flow(builds, output=output))
+
+
+def _build_job(campaign: Campaign, rung: Rung, system: str) -> Job:
+    name = f"references {system} {rung.level}"
+    if stage.recomputes(campaign, rung):
+        return named(recompute_references(campaign, rung, system), name)
+    return named(assign(build_references(campaign, rung, system), GPU), name)
 
 
 @plain_job
 def build_references(campaign: Campaign, rung: Rung, chemsys: str) -> str:
     """Compute or fetch the competing phases of `chemsys`, store them, and return `chemsys`."""
-    from pccd_workflows.execution.mongo import put_reference_set
-
-    put_reference_set(stage_database(), make_reference_set(campaign, rung, chemsys))
+    with job_storage() as storage:
+        storage.put_references(stage.build(campaign, rung, chemsys, storage))
     return chemsys
-
-
-def recomputes(campaign: Campaign, rung: Rung) -> bool:
-    """Return whether a rung's competing phases are computed with DFT, a job each."""
-    theirs = campaign.references.source == "materials_project" and (
-        rung.level == MATERIALS_PROJECT_LEVEL
-    )
-    return get_level(rung.level).kind == "dft" and not (
-        theirs or campaign.references.source == "file"
-    )
 
 
 @plain_job
@@ -70,108 +58,42 @@ def recompute_references(campaign: Campaign, rung: Rung, chemsys: str) -> Respon
     One that is lost holds the hull back until it is run again: without it, crystals would look
     stabler than they are.
     """
-    from pccd_workflows.execution.mongo import put_reference_set
     from pccd_workflows.known.materials_project import RECOMPUTED_ABOVE_HULL, choose_phases
 
-    known = known_phases(campaign, chemsys)
-    reference_id = put_reference_set(stage_database(), known)
-    chosen = choose_phases(known, RECOMPUTED_ABOVE_HULL, rung.budget.references)
-    crystals = [
-        Crystal(candidate_id=entry.entry_id, structure=entry.structure)
-        for entry in chosen
-        if entry.structure is not None
-    ]
-    jobs = [dft_job(crystal, rung.level, None, "reference") for crystal in crystals]
-    ids = [crystal.candidate_id for crystal in crystals]
-    gather = gather_references(rung, reference_id, ids, [job.output for job in jobs])
-    gather.name = f"references {chemsys} {rung.level}"
+    with job_storage() as storage:
+        known = stage.known_phases(campaign, chemsys, storage)
+        known_id = storage.put_references(known)
+        chosen = choose_phases(known, RECOMPUTED_ABOVE_HULL, rung.budget.references)
+        refs = store_crystals(
+            storage,
+            [(entry.entry_id, entry.structure) for entry in chosen if entry.structure is not None],
+        )
+    task = Task("relax", "reference")
+    jobs = compute_jobs(refs, rung.level, task, campaign_id=campaign.campaign_id)
+    gather = gather_references(rung, known_id, [r.id for r in refs], [job.output for job in jobs])
+    named(gather, f"references {chemsys} {rung.level}")
     return Response(replace=Flow([*jobs, gather], output=gather.output))
 
 
 @plain_job
-def gather_references(
-    rung: Rung, known_id: str, entry_ids: list[str], relaxations: list[Relaxation]
-) -> str:
-    """Store the recomputed phases of the reference set `known_id`; return its chemical system."""
-    from pccd_workflows.execution.mongo import get_reference_set, put_reference_set
+def gather_references(rung: Rung, known_id: str, entry_ids: list[str], keys: list[str]) -> str:
+    """Store the recomputed phases of the reference set `known_id`; return its chemical system.
+
+    keys: of their relaxations.
+    """
     from pccd_workflows.known.materials_project import RECOMPUTED_ABOVE_HULL, recomputed
 
-    database = stage_database()
-    known = get_reference_set(database, known_id)
-    if known is None:
-        raise InputError(f"The reference set {known_id} is gone; run `pccd campaign resume`.")
-    settings = {
-        "max_energy_above_hull": RECOMPUTED_ABOVE_HULL,
-        "at_most": rung.budget.references,
-    }
-    by_id = dict(zip(entry_ids, relaxations, strict=True))
-    put_reference_set(database, recomputed(known, rung.level, by_id, settings))
+    with job_storage() as storage:
+        known = storage.get_references(known_id)
+        if known is None:
+            raise InputError(f"The reference set {known_id} is gone; run `pccd campaign resume`.")
+        settings = {
+            "max_energy_above_hull": RECOMPUTED_ABOVE_HULL,
+            "at_most": rung.budget.references,
+        }
+        relaxations = {
+            entry_id: Relaxation.model_validate(storage.get_result(key))
+            for entry_id, key in zip(entry_ids, keys, strict=True)
+        }
+        storage.put_references(recomputed(known, rung.level, relaxations, settings))
     return known.chemsys
-
-
-def known_phases(campaign: Campaign, chemsys: str) -> ReferenceSet:
-    """Return what the campaign's source knows of `chemsys`, at the level it knows it.
-
-    That is MP's own for the Materials Project; for prototypes the campaign's first potential.
-    """
-    from pccd_workflows.execution.mongo import find_reference_set
-    from pccd_workflows.known.materials_project import fetch_reference_set
-    from pccd_workflows.known.snapshots import MongoSnapshot
-
-    if campaign.references.source == "materials_project":
-        return fetch_reference_set(chemsys, snapshot=MongoSnapshot(stage_database()))
-    rungs = [rung for rung in campaign.rungs if get_level(rung.level).kind == "potential"]
-    rung = rungs[0] if rungs else Rung(level="chgnet")
-    found = find_reference_set(stage_database(), campaign.references.source, chemsys, rung.level)
-    return found or make_reference_set(campaign, rung, chemsys)
-
-
-def make_reference_set(campaign: Campaign, rung: Rung, chemsys: str) -> ReferenceSet:
-    """Return the competing phases of `chemsys` from the campaign's source at the rung's level."""
-    from pccd_workflows.known import materials_project
-    from pccd_workflows.known.prototypes import build_reference_set
-    from pccd_workflows.known.reference_files import load_reference_set, shipped_reference_set
-    from pccd_workflows.known.snapshots import MongoSnapshot
-
-    source, path = campaign.references.source, campaign.references.path
-    level = get_level(rung.level)
-    relax = partial(relax_once, level=rung.level, fmax=rung.fmax, steps=rung.steps)
-    if source == "file" and path is not None:
-        computes = relax if level.kind == "potential" else None  # DFT energies come with the file
-        return load_reference_set(path, chemsys, rung.level, level.convention, relax=computes)
-    if source == "materials_project":
-        return materials_project.build_reference_set(
-            chemsys, rung.level, relax=relax, snapshot=MongoSnapshot(stage_database())
-        )
-    if source == "prototypes":
-        if (shipped := shipped_reference_set(chemsys, rung.level)) is not None:
-            return shipped
-        return build_reference_set(chemsys, rung.level, relax=relax)
-    raise InputError(f"references.source {source!r} cannot be used at level {rung.level!r}.")
-
-
-def covering_systems(campaign: Campaign, crystals: Sequence[Crystal]) -> list[str]:
-    """Return the fewest chemical systems whose hulls hold every crystal.
-
-    A campaign with one set of elements has one system; otherwise the crystals' own systems that
-    are no part of another.
-    """
-    if campaign.generate.elements is not None:
-        return ["-".join(sorted(campaign.generate.elements))]
-    return maximal_systems(crystal.structure.chemical_system for crystal in crystals)
-
-
-def maximal_systems(systems: Iterable[str]) -> list[str]:
-    """Return the systems that are not contained in another one of `systems`, sorted."""
-    sets = sorted({frozenset(s.split("-")) for s in systems}, key=lambda s: (-len(s), sorted(s)))
-    kept: list[frozenset[str]] = []
-    for elements in sets:
-        if not any(elements < other for other in kept):
-            kept.append(elements)
-    return sorted("-".join(sorted(elements)) for elements in kept)
-
-
-def covering_system(chemsys: str, systems: Iterable[str]) -> str | None:
-    """Return the first of `systems` that contains `chemsys`, or None."""
-    elements = set(chemsys.split("-"))
-    return next((s for s in sorted(systems) if elements <= set(s.split("-"))), None)

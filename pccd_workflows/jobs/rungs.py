@@ -1,216 +1,105 @@
-"""One rung: relax the survivors, place them on the hull, keep the best.
+"""One rung: relax what reaches it, place it on the hull; band structures beside the next rung.
 
-ML potentials relax them in batches, DFT one by one: a failing crystal holds back no other.
+ML potentials relax crystals in batches, DFT one by one: a failing crystal holds back no other.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-from jobflow import Flow, Job, Response
+from jobflow import Flow, Job, Maker, Response
 
-from pccd_workflows.analysis.hull import (
-    Hull,
-    HullQuery,
-    HullResult,
-    correct_mp2020,
-    correct_references,
-)
+from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal, StageOutput
-from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.engines.levels import get_level, hull_convention
-from pccd_workflows.engines.records import Relaxation
+from pccd_workflows.core.storage import CrystalRef, load_crystals
+from pccd_workflows.engines.engine import Task
 from pccd_workflows.jobs.common import (
-    GPU,
-    TOLERATE_LOST_PARENTS,
-    assign,
-    branching_job,
-    stage_database,
-    stage_job,
+    OPTIONAL,
+    job_storage,
+    named,
+    plain_job,
+    tolerant,
 )
-from pccd_workflows.jobs.novelty import goes_on, judge_novelty
-from pccd_workflows.jobs.references import covering_system
-from pccd_workflows.jobs.relax import relax
-from pccd_workflows.known.novelty import Novelty
-from pccd_workflows.stages.hull import Stability
+from pccd_workflows.jobs.compute import compute_jobs
+from pccd_workflows.jobs.stages import hull
+from pccd_workflows.stages import bands, relax
 from pccd_workflows.stages.rung import Rung
 
 
-@branching_job
-def climb(
-    campaign: Campaign, rung: Rung, crystals: list[Crystal], reference_systems: list[str]
-) -> Response[StageOutput]:
-    """Relax what the budget allows of `crystals`, best first, and judge it."""
-    budget = rung.budget.candidates or len(crystals)
-    chosen, skipped = crystals[:budget], crystals[budget:]
-    if get_level(rung.level).kind == "dft":
-        from pccd_workflows.jobs.dft import dft_job
+@plain_job
+def start_rung(
+    campaign: Campaign,
+    rung: Rung,
+    systems: list[str],
+    relax_maker: Maker | None = None,
+    after: Any = None,  # noqa: ARG001
+) -> Response[int]:
+    """Relax what the budget allows of the crystals that reach a rung, best first, and judge it.
 
-        ordering = campaign.generate.conditions.magnetic_ordering
-        batches = [dft_job(crystal, rung.level, ordering) for crystal in chosen]
-    else:
-        batches = _batches(rung, chosen)
-    verdict = judge(
-        campaign,
-        rung,
-        [batch.output for batch in batches],
-        reference_systems,
-        [crystal.candidate_id for crystal in skipped],
-    )
-    verdict.name = f"hull {rung.level}"
-    verdict.update_config(TOLERATE_LOST_PARENTS)
-    return Response(replace=Flow([*batches, verdict], output=verdict.output))
+    relax_maker: makes the job that relaxes a structure, instead of the level's engine.
+    """
+    with job_storage() as storage:
+        chosen, _ = relax.choose(campaign, rung, storage)
+        refs = [row.ref for row in chosen]
+        if relax_maker is None:
+            jobs = _engine_jobs(campaign, rung, refs)
+        else:
+            structures = load_crystals(storage, refs)
+            jobs = [
+                step
+                for ref, structure in zip(refs, structures, strict=True)
+                for step in _maker_jobs(campaign, rung, ref, relax_maker.make(structure))
+            ]
+    verdict = tolerant(hull(campaign, rung, systems, [job.output for job in jobs]))
+    named(verdict, f"hull {rung.level}")
+    return Response(replace=Flow([*jobs, verdict], output=verdict.output))
 
 
-def _batches(rung: Rung, chosen: list[Crystal]) -> list[Job]:
-    """Return one job for every `rung.batch` crystals."""
-    starts = range(0, len(chosen), rung.batch)
+def _engine_jobs(campaign: Campaign, rung: Rung, refs: list[CrystalRef]) -> list[Job]:
+    """Return the jobs of the level's engine; crystals asked for different orders are apart."""
+    by_order: dict[MagneticOrdering | None, list[CrystalRef]] = {}
+    for ref in refs:
+        by_order.setdefault(campaign.conditions(ref.id).magnetic_ordering, []).append(ref)
     jobs = []
-    for number, first in enumerate(starts, start=1):
-        members = chosen[first : first + rung.batch]
-        batch = assign(relax(members, rung), GPU)
-        batch.name = f"relax {rung.level} {number}/{len(starts)}"
-        batch.update_metadata({"candidates": [crystal.candidate_id for crystal in members]})
-        jobs.append(batch)
+    for ordering, members in by_order.items():
+        task = Task("relax", fmax=rung.fmax, steps=rung.steps, ordering=ordering)
+        jobs += compute_jobs(
+            members, rung.level, task, campaign_id=campaign.campaign_id, batch=rung.batch
+        )
     return jobs
 
 
-@stage_job
-def judge(
+def _maker_jobs(campaign: Campaign, rung: Rung, ref: CrystalRef, made: Job | Flow) -> list[Any]:
+    """Return the job of somebody's own Maker, and the one that records what it found."""
+    record = named(
+        record_relaxation(campaign.campaign_id, ref, rung.level, made.output),
+        f"record {rung.level} {ref.id}",
+    )
+    record.update_metadata({"candidates": [ref.id]})
+    made.update_metadata({"candidates": [ref.id]})
+    return [made, record]
+
+
+@plain_job
+def record_relaxation(campaign_id: str, ref: CrystalRef, level: str, document: Any) -> int:
+    """Write what a Maker's relaxation found as the candidate's record of its rung."""
+    with job_storage() as storage:
+        (start,) = load_crystals(storage, [ref])
+        record = relax.read_relaxation(document, start, level)
+        return relax.store(storage, campaign_id, level, {ref.id: record})
+
+
+@plain_job
+def start_bands(
     campaign: Campaign,
     rung: Rung,
-    relaxed: list[Any],
-    reference_systems: list[str],
-    over_budget: list[str],
-) -> StageOutput:
-    """Place relaxed crystals on the hull of their chemical system; keep those near it.
+    after: Any = None,  # noqa: ARG001
+) -> Response[int] | int:
+    """Start the band structure of each crystal that survived a rung.
 
-    Crystals that became the same one, or a known one, by relaxing are noticed here.
-
-    relaxed: StageOutputs; None, or the output of an earlier run, where a job was lost.
+    What fails here holds back neither the crystal nor the next rung.
     """
-    relaxations = {
-        key: record
-        for output in relaxed
-        if isinstance(output, StageOutput)
-        for key, record in output.records.items()
-        if isinstance(record, Relaxation)
-    }
-    records = judge_stability(relaxations, rung, _references(campaign, rung, reference_systems))
-    for candidate_id in over_budget:
-        records[candidate_id] = Stability(
-            level=rung.level,
-            passed=False,
-            reason_class="budget",
-            reason=f"The rung's budget of {rung.budget.candidates} candidates was spent on others.",
-        )
-    near = sorted(
-        (candidate_id for candidate_id, record in records.items() if record.passed),
-        key=lambda i: (records[i].energy_above_hull or 0.0, i),
-    )
-    crystals = [Crystal(candidate_id=i, structure=relaxations[i].structure) for i in near]
-    novelty = judge_novelty(campaign, crystals, reference_systems, frameworks=True)
-    for candidate_id, verdict in novelty.items():
-        records[candidate_id] = with_novelty(campaign, records[candidate_id], verdict)
-    survivors = [crystal for crystal in crystals if records[crystal.candidate_id].passed]
-    return StageOutput(stage=f"hull:{rung.level}", records=records, survivors=survivors)
-
-
-def with_novelty(campaign: Campaign, record: Stability, novelty: Novelty) -> Stability:
-    """Return a verdict that counts in what the crystal turned out to be when it was relaxed."""
-    update: dict[str, Any] = {"novelty": novelty}
-    if not goes_on(campaign, novelty):
-        same = novelty.duplicate_of
-        known_in = [name for name, found in novelty.sets.items() if found.known]
-        update |= {
-            "passed": False,
-            "reason_class": "known" if same is None else "duplicate",
-            "reason": f"Relaxed to a crystal known in {', '.join(known_in)}."
-            if same is None
-            else f"Relaxed to the same crystal as {same}, which lies no higher.",
-        }
-    return record.model_copy(update=update)
-
-
-def judge_stability(
-    relaxations: dict[str, Relaxation], rung: Rung, references: Sequence[ReferenceSet]
-) -> dict[str, Stability]:
-    """Return a verdict for every relaxed crystal, against the set that covers its elements.
-
-    Uncorrected energies, of crystals and references alike, get the MP2020 corrections here, once.
-    """
-    sets = {found.chemsys: found for found in references}
-    records: dict[str, Stability] = {}
-    queries: dict[str, list[HullQuery]] = {}
-    for candidate_id, relaxation in relaxations.items():
-        structure = relaxation.structure
-        energy, convention = relaxation.energy, relaxation.convention
-        if not relaxation.usable or structure is None or energy is None or convention is None:
-            records[candidate_id] = _unusable(relaxation)
-            continue
-        system = covering_system(structure.chemical_system, sets)
-        if system is None:
-            records[candidate_id] = Stability(
-                level=rung.level,
-                passed=False,
-                reason_class="no_references",
-                reason=f"No reference set holds the elements of {structure.chemical_system}.",
-            )
-            continue
-        try:
-            corrected = correct_mp2020(structure, energy, convention=convention)
-        except InputError as error:
-            records[candidate_id] = Stability(
-                level=rung.level, passed=False, reason_class="no_correction", reason=str(error)
-            )
-            continue
-        queries.setdefault(system, []).append(
-            HullQuery(
-                id=candidate_id,
-                composition=structure.composition,
-                energy=corrected,
-                convention=hull_convention(convention),
-                level=relaxation.level,
-            )
-        )
-    for system, system_queries in queries.items():
-        results = Hull(correct_references(sets[system])).place(system_queries)
-        for query, result in zip(system_queries, results, strict=True):
-            records[query.id] = _placed(result, rung, sets[system])
-    return records
-
-
-def _unusable(relaxation: Relaxation) -> Stability:
-    return Stability(
-        level=relaxation.level,
-        passed=False,
-        reason_class=relaxation.verdict,
-        reason=relaxation.reason,
-    )
-
-
-def _placed(result: HullResult, rung: Rung, references: ReferenceSet) -> Stability:
-    limit = rung.keep.energy_above_hull
-    above = result.energy_above_hull
-    passed = above <= limit
-    return Stability(
-        level=rung.level,
-        passed=passed,
-        reason_class=None if passed else "above_threshold",
-        reason=None if passed else f"{above:.3f} eV/atom above the hull, more than {limit:g}.",
-        energy_above_hull=above,
-        formation_energy_per_atom=result.formation_energy_per_atom,
-        decomposition=result.decomposition,
-        references=references.reference_id,
-        convention=hull_convention(references.convention),
-        threshold=limit,
-    )
-
-
-def _references(campaign: Campaign, rung: Rung, systems: Sequence[str]) -> list[ReferenceSet]:
-    from pccd_workflows.execution.mongo import find_reference_set
-
-    database, source = stage_database(), campaign.references.source
-    found = [find_reference_set(database, source, system, rung.level) for system in systems]
-    return [reference_set for reference_set in found if reference_set is not None]
+    with job_storage() as storage:
+        refs = bands.cells(campaign, rung, storage)
+    jobs = compute_jobs(refs, rung.level, Task("bands"), campaign_id=campaign.campaign_id)
+    for band_job in jobs:
+        band_job.update_metadata({OPTIONAL: True})
+    return Response(output=len(jobs), addition=Flow(jobs)) if jobs else 0

@@ -10,6 +10,7 @@ from typing import Any
 from pymatgen.core import SETTINGS, Structure
 
 from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.core.reference_set import ReferenceEntry
 from pccd_workflows.known.http import HttpError, Patience, PatientAdapter, mount
 
@@ -52,6 +53,8 @@ class Client:
         patience: Patience | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        with optional_imports("Asking the Materials Project"):
+            import mp_api  # noqa: F401
         self._endpoint = endpoint
         self._patience = patience or Patience()
         self._sleep = sleep

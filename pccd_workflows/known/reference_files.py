@@ -17,12 +17,10 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.plain_structures import Unreadable, attempt, from_cif, plain_structure
 from pccd_workflows.core.records import SCHEMA_VERSION, EnergyConvention
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.resources import resource
 from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.settings import REPOSITORY
 
-SHIPPED = REPOSITORY / "flows" / "references"
-"""Folder of the sets that come with the project."""
 SET_SUFFIX = ".json.gz"
 ENERGIES = "energies.json"
 """Optional file in a folder of CIFs: total energy of each file's cell, eV, by file name."""
@@ -259,15 +257,19 @@ def _restricted(reference_set: ReferenceSet, chemsys: str) -> ReferenceSet:
     return ReferenceSet.model_validate({**dict(reference_set), **changed})
 
 
+def _shipped() -> Path:
+    return resource("flows", "references")
+
+
 def shipped_paths() -> list[Path]:
     """Return the files of the sets that come with the project."""
-    return sorted(SHIPPED.glob(f"*{SET_SUFFIX}"))
+    return sorted(_shipped().glob(f"*{SET_SUFFIX}"))
 
 
 def shipped_path(chemsys: str, level: str) -> Path:
     """Return where the shipped set of a chemical system is, or would be."""
     name = "-".join(sorted(chemsys.split("-"))).lower()
-    return SHIPPED / f"{name}.{level.replace('/', '.')}{SET_SUFFIX}"
+    return _shipped() / f"{name}.{level.replace('/', '.')}{SET_SUFFIX}"
 
 
 def shipped_reference_set(chemsys: str, level: str) -> ReferenceSet | None:

@@ -1,5 +1,5 @@
 """Pictures for people: one self-contained HTML file per campaign."""
 
-from pccd_workflows.report.render import write_report
+import lazy_loader
 
-__all__ = ["write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

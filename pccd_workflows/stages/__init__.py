@@ -1,0 +1,76 @@
+"""The stages of a campaign, in order. A new stage is one file here and one line below."""
+
+from typing import TYPE_CHECKING
+
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.stages import bands, deduplicate, generate, hull, phonons, relax, screen
+from pccd_workflows.stages.stage import FunnelStep, Outcome, Records, Stage
+
+if TYPE_CHECKING:
+    from pccd_workflows.campaign import Campaign
+
+__all__ = ["STAGES", "funnel", "judge", "names", "stage_of"]
+
+STAGES: tuple[Stage, ...] = (
+    generate.STAGE,
+    screen.STAGE,
+    deduplicate.STAGE,
+    relax.STAGE,
+    hull.STAGE,
+    bands.STAGE,
+    phonons.STAGE,
+)
+BY_KIND = {stage.kind: stage for stage in STAGES}
+
+
+def stage_of(name: str) -> Stage:
+    """Return the stage of a name such as ``relax:chgnet``.
+
+    Raises
+    ------
+    InputError
+        There is no such stage; the message names those that exist.
+    """
+    kind = name.partition(":")[0]
+    try:
+        return BY_KIND[kind]
+    except KeyError:
+        raise InputError(f"Unknown stage {name!r}; use one of {sorted(BY_KIND)}.") from None
+
+
+def _instances(campaign: "Campaign") -> list[tuple[Stage, str]]:
+    """Return the stages of a campaign with their levels, in the order candidates reach them."""
+    first_of_rungs = next(number for number, stage in enumerate(STAGES) if stage.rung)
+    before = [stage for stage in STAGES[:first_of_rungs] if not stage.rung]
+    after = [stage for stage in STAGES[first_of_rungs:] if not stage.rung]
+    of_rungs = [
+        (stage, rung.level)
+        for rung in campaign.rungs
+        for stage in STAGES
+        if stage.rung and rung.level in stage.levels(campaign)
+    ]
+    return [
+        *((stage, level) for stage in before for level in stage.levels(campaign)),
+        *of_rungs,
+        *((stage, level) for stage in after for level in stage.levels(campaign)),
+    ]
+
+
+def names(campaign: "Campaign") -> list[str]:
+    """Return every stage that a candidate may go through, in order, as documents name them."""
+    return [stage.name(level) for stage, level in _instances(campaign)]
+
+
+def funnel(campaign: "Campaign") -> list[FunnelStep]:
+    """Return the steps of a campaign's funnel, in order."""
+    return [step for stage, level in _instances(campaign) for step in stage.steps(campaign, level)]
+
+
+def judge(campaign: "Campaign", records: Records) -> Outcome | None:
+    """Return where its records leave a candidate: the first one that ends its way decides."""
+    for name in names(campaign):
+        if name in records:
+            outcome = stage_of(name).outcome(records[name], campaign)
+            if outcome is not None:
+                return outcome
+    return None

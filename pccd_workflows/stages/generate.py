@@ -1,39 +1,41 @@
-"""The first stage: crystals from the sources of a campaign; what is made is never made again."""
+"""Generate: crystals from the sources of a campaign; what is made is never made again."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymatgen.core import Structure
 
-from pccd_workflows.campaign import Campaign, NumberedSource
 from pccd_workflows.core.errors import StaleResultError
 from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.storage import StageRow, Storage, structure_key
 from pccd_workflows.generators.protocol import Generated
 from pccd_workflows.generators.registry import open_generator
 from pccd_workflows.generators.request import Generation
+from pccd_workflows.stages.stage import Description, FunnelStep, Outcome, Stage, facts
 
-STAGE = "generate"
+if TYPE_CHECKING:
+    from pccd_workflows.campaign import Campaign, NumberedSource
+
+NAME = "generate"
 BATCH = 32
 """Crystals that are stored together, as many as the model samples together: what a kill costs."""
 
 T = TypeVar("T")
 
 
-def source_versions(campaign: Campaign) -> list[str]:
+def source_versions(campaign: "Campaign") -> list[str]:
     """Return the version of each source now, in order: hashes of weights and of files."""
     return [open_generator(options).info().version for options in campaign.asked]
 
 
 def run(
-    campaign: Campaign,
+    campaign: "Campaign",
     start: int,
     stop: int,
     storage: Storage,
     *,
     versions: Sequence[str] = (),
-    job: str | None = None,
 ) -> int:
     """Make what is missing of samples `start` to `stop` - 1 and store it batch by batch.
 
@@ -46,8 +48,6 @@ def run(
     versions
         Of the sources when the campaign was submitted (see `source_versions`), in order; not
         checked if left out.
-    job
-        uuid of the job.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def run(
     InputError
         A source cannot do what is asked.
     """
-    rows = storage.rows(campaign.campaign_id, STAGE, indices=(start, stop))
+    rows = storage.rows(campaign.campaign_id, NAME, indices=(start, stop))
     done = {row.index for row in rows}
     made = 0
     for source in campaign.sources:
@@ -70,13 +70,13 @@ def run(
         if not missing:
             continue
         for batch in _batches(_made(campaign, source, missing, versions), BATCH):
-            _store(campaign, source, batch, storage, job)
+            _store(campaign, source, batch, storage)
             made += len(batch)
     return made
 
 
 def _made(
-    campaign: Campaign, source: NumberedSource, missing: Sequence[int], versions: Sequence[str]
+    campaign: "Campaign", source: "NumberedSource", missing: Sequence[int], versions: Sequence[str]
 ) -> Iterator[Generated]:
     generator = open_generator(source.options)
     if versions and generator.info().version != versions[source.number]:
@@ -89,36 +89,29 @@ def _made(
 
 
 def _store(
-    campaign: Campaign,
-    source: NumberedSource,
+    campaign: "Campaign",
+    source: "NumberedSource",
     batch: Sequence[Generated],
     storage: Storage,
-    job: str | None,
 ) -> None:
     """Store structures before the rows that name them: a kill in between loses rows, no key."""
     keys = {g.index: structure_key(g.structure) for g in batch if g.structure is not None}
     storage.put_structures({keys[g.index]: g.structure for g in batch if g.structure is not None})
-    storage.put_rows(
-        [
-            _row(campaign, source.start + g.index, g.generation, keys.get(g.index), job)
-            for g in batch
-        ]
-    )
+    storage.put_rows([_row(campaign, source.start + g.index, g, keys.get(g.index)) for g in batch])
 
 
-def _row(
-    campaign: Campaign, index: int, generation: Generation, key: str | None, job: str | None
-) -> StageRow:
+def _row(campaign: "Campaign", index: int, made: Generated, key: str | None) -> StageRow:
+    structure = made.structure
     return StageRow(
         campaign_id=campaign.campaign_id,
         candidate_id=campaign.candidate_id(index),
         index=index,
-        stage=STAGE,
-        record=generation.model_dump(mode="json"),
+        stage=NAME,
+        record=made.generation.model_dump(mode="json"),
         key=key,
         goes_on=key is not None,
         rank=float(index),
-        job=job,
+        formula=None if structure is None else structure.composition.reduced_formula,
     )
 
 
@@ -135,11 +128,12 @@ def row_of_sample(document: dict[str, Any]) -> tuple[StageRow, Structure | None]
         campaign_id=document["campaign_id"],
         candidate_id=document["_id"],
         index=document["index"],
-        stage=STAGE,
+        stage=NAME,
         record=generation.model_dump(mode="json"),
         key=key,
         goes_on=key is not None,
         rank=float(document["index"]),
+        formula=None if structure is None else structure.composition.reduced_formula,
     )
     return row, structure
 
@@ -148,3 +142,45 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _outcome(record: Generation, _campaign: "Campaign") -> Outcome | None:
+    if record.error_class is None:
+        return None
+    return Outcome("rejected", record.error_class, record.reason)
+
+
+def _describe(record: Generation) -> Description:
+    conditions = [f"{key}={value}" for key, value in record.conditions.items() if value is not None]
+    found = facts(
+        f"source {record.source}" if record.source != "pccd" else "",
+        f"model {record.model}, version {record.weights_sha256[:12]}",
+        f"seed {record.seed}, sample {record.index}, elements {'-'.join(record.elements)}",
+        f"from {record.origin}" if record.origin else "",
+        ", ".join(conditions),
+        record.reason or "",
+    )
+    failed = record.error_class is not None
+    verdict = f"no crystal: {record.error_class}" if failed else "a crystal"
+    return Description(verdict, "bad" if failed else "good", found)
+
+
+def _steps(_campaign: "Campaign", _level: str) -> tuple[FunnelStep, ...]:
+    return (
+        FunnelStep("generated", "generated", lambda _records: True),
+        FunnelStep(
+            "decoded",
+            "decoded to a crystal",
+            lambda records: records["generate"].error_class is None,
+        ),
+    )
+
+
+STAGE = Stage(
+    kind=NAME,
+    record=Generation,
+    levels=lambda _campaign: ("",),
+    outcome=_outcome,
+    describe=_describe,
+    steps=_steps,
+)

@@ -1,9 +1,36 @@
-"""Position of relaxed crystals on the convex hull of their competing phases."""
+"""Hull: where relaxed crystals lie on the convex hull of their competing phases; keep the near."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import EnergyConvention, Record
+from pccd_workflows.core.reference_set import ReferenceSet
+from pccd_workflows.core.storage import StageRow, Storage
+from pccd_workflows.core.systems import covering_system
+from pccd_workflows.core.units import EV_TO_MEV
+from pccd_workflows.engines.levels import hull_convention
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.novelty import Novelty
+from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in
+from pccd_workflows.stages.relax import choose
+from pccd_workflows.stages.rung import Rung
+from pccd_workflows.stages.stage import (
+    Column,
+    Description,
+    FunnelStep,
+    Outcome,
+    Stage,
+    facts,
+    number,
+    words,
+)
+
+if TYPE_CHECKING:
+    from pccd_workflows.analysis.hull import HullQuery, HullResult
+    from pccd_workflows.campaign import Campaign
 
 
 class Stability(Record):
@@ -26,3 +53,233 @@ class Stability(Record):
     novelty: Novelty | None = Field(
         None, description="Of the relaxed crystal, among those near the hull"
     )
+
+
+def run(campaign: "Campaign", rung: Rung, systems: Sequence[str], storage: Storage) -> int:
+    """Judge all relaxed crystals of a rung; return how many go on.
+
+    Crystals that became the same one, or a known one, by relaxing are noticed here. Those that the
+    rung's budget left out get a verdict, too.
+
+    Parameters
+    ----------
+    systems
+        Chemical systems whose competing phases are stored.
+    """
+    chosen, left_out = choose(campaign, rung, storage)
+    reached = {row.candidate_id for row in chosen}
+    relaxed = {
+        row.candidate_id: row
+        for row in storage.rows(campaign.campaign_id, f"relax:{rung.level}")
+        if row.candidate_id in reached
+    }
+    relaxations = {name: row.read(Relaxation) for name, row in relaxed.items()}
+    found = (
+        storage.find_references(campaign.references.source, system, rung.level)
+        for system in systems
+    )
+    records = judge_stability(relaxations, rung, [one for one in found if one is not None])
+    near = sorted(
+        (name for name, record in records.items() if record.passed),
+        key=lambda name: (records[name].energy_above_hull or 0.0, name),
+    )
+    crystals = {
+        name: structure for name in near if (structure := relaxations[name].structure) is not None
+    }
+    compared = Compared(campaign, storage, systems, frameworks=True)
+    for name, novelty in judge_novelty(crystals, compared).items():
+        records[name] = with_novelty(campaign, records[name], novelty)
+    rows = [_row(relaxed[name], record) for name, record in records.items()]
+    rows += [_row(row, _over_budget(rung)) for row in left_out]
+    storage.put_rows(rows)
+    return sum(row.goes_on for row in rows)
+
+
+def _row(before: StageRow, record: Stability) -> StageRow:
+    return before.following(
+        f"hull:{record.level}",
+        record,
+        goes_on=record.passed,
+        rank=record.energy_above_hull or 0.0,
+    )
+
+
+def _over_budget(rung: Rung) -> Stability:
+    return Stability(
+        level=rung.level,
+        passed=False,
+        reason_class="budget",
+        reason=f"The rung's budget of {rung.budget.candidates} candidates was spent on others.",
+    )
+
+
+def with_novelty(campaign: "Campaign", record: Stability, novelty: Novelty) -> Stability:
+    """Return a verdict that counts in what the crystal turned out to be when it was relaxed."""
+    update: dict[str, Any] = {"novelty": novelty}
+    if not goes_on(campaign, novelty):
+        same = novelty.duplicate_of
+        update |= {
+            "passed": False,
+            "reason_class": "known" if same is None else "duplicate",
+            "reason": f"Relaxed to a crystal known in {known_in(novelty)}."
+            if same is None
+            else f"Relaxed to the same crystal as {same}, which lies no higher.",
+        }
+    return record.model_copy(update=update)
+
+
+def judge_stability(
+    relaxations: Mapping[str, Relaxation], rung: Rung, references: Sequence[ReferenceSet]
+) -> dict[str, Stability]:
+    """Return a verdict for every relaxed crystal, against the set that covers its elements.
+
+    Uncorrected energies, of crystals and references alike, get the MP2020 corrections here, once.
+    """
+    from pccd_workflows.analysis.hull import Hull, correct_references
+
+    sets = {found.chemsys: found for found in references}
+    records: dict[str, Stability] = {}
+    queries: dict[str, list[HullQuery]] = {}
+    for name, relaxation in relaxations.items():
+        record_or_query = _query(name, relaxation, rung, sets)
+        if isinstance(record_or_query, Stability):
+            records[name] = record_or_query
+        else:
+            system, query = record_or_query
+            queries.setdefault(system, []).append(query)
+    for system, system_queries in queries.items():
+        results = Hull(correct_references(sets[system])).place(system_queries)
+        for query, result in zip(system_queries, results, strict=True):
+            records[query.id] = _placed(result, rung, sets[system])
+    return records
+
+
+def _query(
+    name: str, relaxation: Relaxation, rung: Rung, sets: Mapping[str, ReferenceSet]
+) -> "Stability | tuple[str, HullQuery]":
+    """Return the system and the question to its hull; a verdict where none can be asked."""
+    from pccd_workflows.analysis.hull import HullQuery, correct_mp2020
+
+    structure, energy = relaxation.structure, relaxation.energy
+    convention = relaxation.convention
+    if not relaxation.usable or structure is None or energy is None or convention is None:
+        return _refused(rung, relaxation.verdict, relaxation.reason)
+    system = covering_system(structure.chemical_system, sets)
+    if system is None:
+        reason = f"No reference set holds the elements of {structure.chemical_system}."
+        return _refused(rung, "no_references", reason)
+    try:
+        corrected = correct_mp2020(structure, energy, convention=convention)
+    except InputError as error:
+        return _refused(rung, "no_correction", str(error))
+    return system, HullQuery(
+        id=name,
+        composition=structure.composition,
+        energy=corrected,
+        convention=hull_convention(convention),
+        level=relaxation.level,
+    )
+
+
+def _refused(rung: Rung, reason_class: str, reason: str | None) -> Stability:
+    return Stability(level=rung.level, passed=False, reason_class=reason_class, reason=reason)
+
+
+def _placed(result: "HullResult", rung: Rung, references: ReferenceSet) -> Stability:
+    return placed(result, references, limit=rung.keep.energy_above_hull)
+
+
+def placed(result: "HullResult", references: ReferenceSet, *, limit: float | None) -> Stability:
+    """Return the verdict of a place on the hull of `references`.
+
+    limit: largest energy above hull that is kept, eV/atom; None keeps all.
+    """
+    above = result.energy_above_hull
+    passed = limit is None or above <= limit
+    return Stability(
+        level=references.level,
+        passed=passed,
+        reason_class=None if passed else "above_threshold",
+        reason=None if passed else f"{above:.3f} eV/atom above the hull, more than {limit:g}.",
+        energy_above_hull=above,
+        formation_energy_per_atom=result.formation_energy_per_atom,
+        decomposition=result.decomposition,
+        references=references.reference_id,
+        convention=hull_convention(references.convention),
+        threshold=limit,
+    )
+
+
+def _levels(campaign: "Campaign") -> list[str]:
+    return [rung.level for rung in campaign.rungs]
+
+
+def _outcome(record: Stability, _campaign: "Campaign") -> Outcome | None:
+    return None if record.passed else Outcome("rejected", record.reason_class, record.reason)
+
+
+def _describe(record: Stability) -> Description:
+    above, limit = record.energy_above_hull, record.threshold
+    phases = (f"{100 * part:.0f} % {name}" for name, part in record.decomposition.items())
+    found = facts(
+        "" if above is None else f"{millis(above)} meV/atom above the hull",
+        "" if limit is None else f"limit {millis(limit)} meV/atom",
+        number("formation energy", record.formation_energy_per_atom, "eV/atom", 3),
+        f"competes with {', '.join(phases)}" if record.decomposition else "",
+        f"references {record.references}" if record.references else "",
+        *_known_after_relaxation(record.novelty),
+        record.reason or "",
+    )
+    verdict = "kept" if record.passed else f"rejected: {words(record.reason_class)}"
+    return Description(verdict, "good" if record.passed else "bad", found)
+
+
+def millis(energy: float | None) -> str:
+    """Return an energy in meV/atom, without a decimal that no potential deserves."""
+    return "" if energy is None else f"{round(EV_TO_MEV * energy) + 0}"
+
+
+def _known_after_relaxation(novelty: Novelty | None) -> list[str]:
+    sets = novelty.sets if novelty is not None else {}
+    known = [
+        f"relaxed, it is known in {name}" + (f" as {found.matched_id}" if found.matched_id else "")
+        for name, found in sets.items()
+        if found.known
+    ]
+    types = [
+        f"a new composition of a known structure type, that of {found.framework_id} in {name}"
+        for name, found in sets.items()
+        if found.framework_id and not known
+    ]
+    return known + types
+
+
+def _steps(campaign: "Campaign", level: str) -> tuple[FunnelStep, ...]:
+    limit = next(r.keep.energy_above_hull for r in campaign.rungs if r.level == level)
+    name = f"hull:{level}"
+    return (
+        FunnelStep(
+            f"within:{level}",
+            f"within {limit * EV_TO_MEV:.0f} meV/atom ({level})",
+            lambda records: name in records and records[name].passed,
+        ),
+    )
+
+
+STAGE = Stage(
+    kind="hull",
+    record=Stability,
+    levels=_levels,
+    outcome=_outcome,
+    describe=_describe,
+    steps=_steps,
+    rung=True,
+    columns=(
+        Column("energy_above_hull", "eV/atom", lambda record: record.energy_above_hull),
+        Column(
+            "formation_energy_per_atom",
+            "eV/atom",
+            lambda record: record.formation_energy_per_atom,
+        ),
+    ),
+)

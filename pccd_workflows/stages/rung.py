@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from pccd_workflows.core.sections import Section
-from pccd_workflows.engines.levels import LEVELS, LevelName, engine
+from pccd_workflows.engines.levels import LEVELS, LevelName, get_level
 
 
 class Keep(Section):
@@ -43,8 +43,11 @@ class Rung(Section):
     )
 
     @model_validator(mode="after")
-    def _bands_need_vasp(self) -> Self:
-        if self.band_structure and engine(self.level) != "vasp":
-            able = " or ".join(name for name in LEVELS if engine(name) == "vasp")
+    def _computes_bands(self) -> Self:
+        # a level that has to be imported is looked at before the campaign starts
+        if not self.band_structure or ":" in self.level:
+            return self
+        if not get_level(self.level).computes("bands"):
+            able = " or ".join(level.name for level in LEVELS.values() if level.computes("bands"))
             raise ValueError(f"band_structure needs the level {able}, not {self.level!r}")
         return self

@@ -10,10 +10,11 @@ from pymongo.uri_parser import parse_uri
 from vasp_fixture import use_standin
 
 from pccd_workflows.cli import main
+from pccd_workflows.core.resources import resource
 from pccd_workflows.execution.queue import launch_lines, read_template
 from pccd_workflows.settings import get_settings
 
-FLOWS = Path(__file__).resolve().parents[2] / "flows"
+FLOWS = resource("flows")
 TEMPLATES = FLOWS.with_name("db_config")
 MINIMAL = {
     "name": "cli",

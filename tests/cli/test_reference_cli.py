@@ -20,7 +20,7 @@ def small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(prototypes, "prototypes", lambda: few)
     shipped = tmp_path / "shipped"
     shipped.mkdir()
-    monkeypatch.setattr(reference_files, "SHIPPED", shipped)
+    monkeypatch.setattr(reference_files, "resource", lambda *_: shipped)
     return shipped
 
 

@@ -18,12 +18,13 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.cli import main
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.resources import resource
 from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.settings import Settings
 
-DB_CONFIG = Path(__file__).resolve().parents[2] / "db_config"
+DB_CONFIG = resource("db_config")
 WEIGHTS = "0" * 64
 VOLATILE = {"_id", "updated_at", "seconds", "core_hours", "jobs", "runs", "key", "energies"}
 TOLERANCE = 2e-3

@@ -11,10 +11,11 @@ from fireworks.core.rocket_launcher import launch_rocket
 from jobflow import Flow, JobConfig
 from jobflow.settings import JobflowSettings
 
+from pccd_workflows.core.resources import resource
 from pccd_workflows.execution import launchpad, mongo
-from pccd_workflows.settings import REPOSITORY, Settings
+from pccd_workflows.settings import Settings
 
-FOLDER = REPOSITORY / "db_config"
+FOLDER = resource("db_config")
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import yaml
 from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.resources import resource
 from pccd_workflows.execution.queue import launch_lines, read_template
 
-DB_CONFIG = Path(__file__).resolve().parents[2] / "db_config"
+DB_CONFIG = resource("db_config")
 DIRECTIVES = {
     "slurm_cpu": ["#SBATCH --time=24:00:00", "#SBATCH --ntasks=32", "--category cpu"],
     "slurm_gpu": ["#SBATCH --time=04:00:00", "#SBATCH --gres=gpu:1", "--category gpu"],

@@ -216,7 +216,7 @@ def test_a_set_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_a_shipped_set_serves_its_subsystems(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference_files, "SHIPPED", tmp_path)
+    monkeypatch.setattr(reference_files, "resource", lambda *_: tmp_path)
     assert shipped_reference_set("Mg-O", "chgnet") is None
     write_reference_set(shipped_path("O-Mg", "chgnet"), small_set())
     assert shipped_path("O-Mg", "chgnet").name == "mg-o.chgnet.json.gz"

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mp_server import caesium_chloride, rock_salt, serve
+from pccd_workflows.jobs.novelty import _known_sets
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
@@ -24,7 +25,6 @@ from pccd_workflows.core.crystal_files import read_crystals
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.plain_structures import Unreadable
 from pccd_workflows.execution import mongo
-from pccd_workflows.jobs.novelty import _known_sets
 from pccd_workflows.known.http import HttpError, Patience
 from pccd_workflows.known.index import find_index
 from pccd_workflows.known.providers import read_collection, read_optimade

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.generators.pccd.analogues import find_analogues, measure
 from pccd_workflows.generators.pccd.checkpoint import ModelInfo, save_model
 from pccd_workflows.generators.pccd.composition import train_composition_model
@@ -130,7 +131,8 @@ class Run:
 
 def start_run(config: TrainConfig, folder: Path) -> Run:
     """Return a new run, or the one that was interrupted."""
-    from lightning.fabric import Fabric
+    with optional_imports("Training"):
+        from lightning.fabric import Fabric
 
     fabric = Fabric(devices=config.devices or "auto", precision=config.precision)
     fabric.launch()

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.resources import resource
 from pccd_workflows.generators.pccd.checkpoint import (
     INFO_FILE,
     WEIGHTS_FILE,
@@ -17,7 +18,7 @@ from pccd_workflows.generators.pccd.checkpoint import (
     read_model_info,
 )
 from pccd_workflows.generators.pccd.training_index import in_training, load_training_index
-from pccd_workflows.settings import REPOSITORY, Settings
+from pccd_workflows.settings import Settings
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_training_index(tiny_folder, tmp_path):
 
 
 def test_the_shipped_model_loads():
-    folder = REPOSITORY / "model" / "pccd-default"
+    folder = resource("model", "pccd-default")
     model = load_model(folder, "cpu")
     assert (model.info.max_sites, model.info.max_elements) == (20, 5)
     assert {"space_group", "composition", "n_sites"} <= set(model.info.conditions)

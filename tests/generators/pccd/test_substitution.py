@@ -4,10 +4,10 @@ import numpy as np
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.cli.evaluation import chosen_parts
+from pccd_workflows.core.resources import resource
 from pccd_workflows.evaluation.substitution import measure_substitution
 from pccd_workflows.generators.pccd.checkpoint import read_model_info
 from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number
-from pccd_workflows.settings import REPOSITORY
 
 DISTANCE = np.full((104, 104), 2.0)
 np.fill_diagonal(DISTANCE, 0)
@@ -54,7 +54,7 @@ def test_no_crystal_with_the_same_numbers_of_atoms():
 
 
 def test_it_is_left_out_where_no_coordinates_can_be_read(tmp_path):
-    info = read_model_info(REPOSITORY / "model" / "pccd-default")
+    info = read_model_info(resource("model", "pccd-default"))
     assert "substitution" in chosen_parts(None, info, tmp_path / "crystals.jsonl.gz")
     assert "substitution" in chosen_parts(None, info, tmp_path)  # a folder of CIFs
     parts = chosen_parts(None, info, tmp_path / "crystals.npz")

@@ -123,9 +123,9 @@ def test_training_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["pccd-default", "paper"])
 def test_shipped_training_files_are_valid(name):
-    from pccd_workflows.settings import REPOSITORY
+    from pccd_workflows.core.resources import resource
 
-    assert load_train_config(REPOSITORY / "model" / name / "train.yaml").name == name
+    assert load_train_config(resource("model", name, "train.yaml")).name == name
 
 
 def test_training_can_begin_with_a_smaller_model(tiny_config, tiny_folder, tmp_path):

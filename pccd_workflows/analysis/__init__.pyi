@@ -1,0 +1,13 @@
+from .dynamics import PhononVerdict as PhononVerdict
+from .dynamics import judge_phonons as judge_phonons
+from .hull import Hull as Hull
+from .hull import HullQuery as HullQuery
+from .hull import HullResult as HullResult
+from .hull import correct_mp2020 as correct_mp2020
+from .hull import correct_references as correct_references
+from .magnetism import ordering_of as ordering_of
+from .magnetism import starting_moments as starting_moments
+from .screening import Screen as Screen
+from .screening import Screening as Screening
+from .validity import charge_balance as charge_balance
+from .validity import screen as screen

@@ -1,0 +1,384 @@
+"""What a notebook calls: discover, relax, place on a hull, ask whether crystals are known.
+
+Nothing here needs a server. Results are kept in memory, or in a folder where they outlive the
+process; `read_campaign` reads what workers wrote to MongoDB.
+"""
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.core.storage import Storage
+from pccd_workflows.core.systems import chemical_system
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from jobflow import Maker
+    from pymatgen.core import Structure
+
+    from pccd_workflows.core.reference_set import ReferenceSet
+    from pccd_workflows.engines.records import Relaxation
+    from pccd_workflows.known.novelty import Novelty
+    from pccd_workflows.stages.hull import Stability
+
+Folder = str | os.PathLike[str]
+
+COLUMNS = (
+    "candidate_id",
+    "formula_pretty",
+    "spacegroup",
+    "nsites",
+    "energy_above_hull",
+    "novel",
+    "phonon_stable",
+    "status",
+    "stage",
+    "reason",
+)
+
+
+class Candidates(Sequence[CandidateDoc]):
+    """The candidates of a campaign, the best first: new ones, then by energy above the hull.
+
+    Parameters
+    ----------
+    campaign
+        Whose they are.
+    documents
+        One for each crystal that was generated.
+    """
+
+    def __init__(self, campaign: Campaign, documents: Sequence[CandidateDoc]) -> None:
+        self.campaign = campaign
+        self._documents = sorted(documents, key=_rank)
+
+    @overload
+    def __getitem__(self, index: int) -> CandidateDoc: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[CandidateDoc]: ...
+    def __getitem__(self, index: int | slice) -> CandidateDoc | Sequence[CandidateDoc]:
+        return self._documents[index]
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __repr__(self) -> str:
+        steps = ", ".join(f"{label} {count}" for label, count in self.funnel().items())
+        return f"<Candidates of {self.campaign.campaign_id}: {steps}>"
+
+    def funnel(self) -> dict[str, int]:
+        """Return how many candidates reached each step, in order."""
+        from pccd_workflows import stages
+
+        return {
+            step.label: sum(step.key in document.reached for document in self)
+            for step in stages.funnel(self.campaign)
+        }
+
+    @property
+    def passed(self) -> list[CandidateDoc]:
+        """Those that no stage rejected."""
+        return [document for document in self if document.status == "passed"]
+
+    def structures(self) -> dict[str, "Structure"]:
+        """Return the latest structure of each candidate that passed, by its id."""
+        return {
+            document.candidate_id: document.structure
+            for document in self.passed
+            if document.structure is not None
+        }
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Return a table, a row per candidate; energies in eV/atom."""
+        import pandas as pd
+
+        rows = [{name: getattr(document, name) for name in COLUMNS} for document in self]
+        return pd.DataFrame(rows, columns=list(COLUMNS)).set_index("candidate_id")
+
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(max_rows=20))
+
+
+def _rank(document: CandidateDoc) -> tuple[bool, bool, float, int]:
+    above = document.energy_above_hull
+    return (
+        document.status != "passed",
+        not document.novel,
+        float("inf") if above is None else above,
+        document.index,
+    )
+
+
+def discover(  # noqa: PLR0913
+    what: str | Sequence[str] | Mapping[str, Any] | Campaign,
+    *,
+    samples: int = 32,
+    seed: int = 0,
+    level: str = "chgnet",
+    energy_above_hull: float = 0.25,
+    folder: Folder | None = None,
+    maker: "Maker | None" = None,
+    progress: bool = True,
+) -> Candidates:
+    """Run a campaign in this process, from generated crystals to their place on the hull.
+
+    Parameters
+    ----------
+    what
+        A chemical system ("Mg-Mn-O" or its elements); or a whole campaign, or the mapping that a
+        campaign file holds: then the options below it are not looked at.
+    samples
+        Crystals to generate.
+    seed
+        Fixes them.
+    level
+        Level of theory that relaxes them and places them on its hull.
+    energy_above_hull
+        What is kept, eV/atom, at most.
+    folder
+        Where results outlive the process: a second call with the same folder goes on. In memory if
+        left out.
+    maker
+        The graph to run, e.g. a `DiscoveryMaker` with another relaxing Maker.
+    progress
+        Whether to print what runs.
+
+    Returns
+    -------
+    Candidates
+        One document for every crystal, rejected ones with the reason.
+
+    Raises
+    ------
+    InputError
+        The campaign does not fit: an element, a level or a model.
+    PccdError
+        A job failed; what was computed before is in `folder`.
+    """
+    from jobflow import run_locally
+
+    from pccd_workflows.collect import fold
+    from pccd_workflows.execution.memory import FolderStorage, MemoryStorage
+    from pccd_workflows.execution.storage import use_storage
+    from pccd_workflows.execution.stores import memory_store
+    from pccd_workflows.operations import preflight
+    from pccd_workflows.pipeline import DiscoveryMaker
+    from pccd_workflows.settings import get_settings
+
+    campaign = _campaign(what, samples, seed, level, energy_above_hull)
+    versions = preflight(campaign, get_settings())
+    storage = MemoryStorage() if folder is None else FolderStorage(Path(folder))
+    flow = (maker or DiscoveryMaker()).make(campaign, versions)
+    failures: list[str] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="pccd-") as scratch,
+        _telling(failures, progress=progress),
+        use_storage(storage),
+        chdir(scratch),
+    ):
+        run_locally(flow, store=memory_store(), log=False, create_folders=True)
+    if failures:
+        raise PccdError(f"{failures[0]} ({len(failures)} jobs failed.)")
+    ids, _ = storage.changed(campaign.campaign_id, None)
+    return Candidates(campaign, list(fold(campaign, storage, ids)))
+
+
+def _campaign(
+    what: str | Sequence[str] | Mapping[str, Any] | Campaign,
+    samples: int,
+    seed: int,
+    level: str,
+    energy_above_hull: float,
+) -> Campaign:
+    from pydantic import ValidationError
+
+    from pccd_workflows.core.validation import explain
+
+    if isinstance(what, Campaign):
+        return what
+    if not isinstance(what, Mapping):
+        elements = what.split("-") if isinstance(what, str) else list(what)
+        rung = {"level": level, "keep": {"energy_above_hull": energy_above_hull}}
+        what = {
+            "name": chemical_system(elements).lower(),
+            "generate": {"elements": elements, "samples": samples, "seed": seed},
+            "rungs": [rung],
+        }
+    try:
+        return Campaign.model_validate(what)
+    except ValidationError as error:
+        raise InputError(explain(error, Campaign)) from None
+
+
+@contextmanager
+def _telling(failures: list[str], *, progress: bool) -> Iterator[None]:
+    """Print the names of jobs as they start, and collect what failed."""
+    handler = _JobLog(failures, progress=progress)
+    logger = logging.getLogger("jobflow")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class _JobLog(logging.Handler):
+    """Reads jobflow's log: which job starts, which one failed and why."""
+
+    def __init__(self, failures: list[str], *, progress: bool) -> None:
+        super().__init__(logging.INFO)
+        self._failures = failures
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one line of the log."""
+        text = record.getMessage()
+        if (started := re.match(r"Starting job - (.*) \(", text)) and self._progress:
+            if started[1] != "store_inputs":
+                print(f"{started[1]} ...", flush=True)  # noqa: T201
+        elif "failed with exception" in text:
+            self._failures.append(f"{text.splitlines()[0]} {text.strip().splitlines()[-1]}")
+
+
+def relax(
+    structures: "Sequence[Structure]",
+    *,
+    level: str = "chgnet",
+    fmax: float = 0.05,
+    steps: int = 300,
+    folder: Folder | None = None,
+) -> "list[Relaxation]":
+    """Relax cells and sites of crystals at a level of theory that runs in this process.
+
+    Parameters
+    ----------
+    structures
+        Ordered crystals.
+    fmax
+        Largest force of a converged one, eV/Å.
+    steps
+        Most steps of each.
+    folder
+        Where relaxations outlive the process and are found again.
+
+    Returns
+    -------
+    list of Relaxation
+        In their order; what could not be relaxed has a verdict and a reason.
+
+    Raises
+    ------
+    InputError, MissingDependencyError
+        The level is unknown, no potential, or its package is missing.
+    """
+    from pccd_workflows.engines.engine import Task, Work, compute
+    from pccd_workflows.engines.records import Relaxation
+
+    work = Work(_storage(folder))
+    task = Task("relax", "reference", fmax=fmax, steps=steps)
+    found = [compute(structure, level, task, work) for structure in structures]
+    return [record for record in found if isinstance(record, Relaxation)]
+
+
+def _storage(folder: Folder | None) -> Storage:
+    from pccd_workflows.execution.memory import FolderStorage, MemoryStorage
+
+    return MemoryStorage() if folder is None else FolderStorage(Path(folder))
+
+
+def references(
+    chemsys: str,
+    *,
+    source: str = "prototypes",
+    level: str = "chgnet",
+    folder: Folder | None = None,
+) -> "ReferenceSet":
+    """Return the competing phases of a chemical system at a level, computed where missing.
+
+    source: as in a campaign file (`references.source`), of those that need no database.
+    """
+    from pccd_workflows.stages.references import build
+
+    campaign = Campaign.model_validate(
+        {
+            "name": "references",
+            "generate": {"elements": chemsys.split("-")},
+            "references": {"source": source},
+            "rungs": [{"level": level}],
+        }
+    )
+    system = chemical_system(chemsys.split("-"))
+    return build(campaign, campaign.rungs[0], system, _storage(folder))
+
+
+def place_on_hull(relaxations: "Sequence[Relaxation]", phases: "ReferenceSet") -> "list[Stability]":
+    """Return where relaxed crystals lie on the hull of competing phases of the same level.
+
+    Energies that lack the MP2020 corrections get them here, once.
+    """
+    from pccd_workflows.stages.hull import judge_stability
+    from pccd_workflows.stages.rung import Keep, Rung
+
+    everything = Rung(level=phases.level, keep=Keep(energy_above_hull=10.0))
+    named = {str(number): relaxation for number, relaxation in enumerate(relaxations)}
+    found = judge_stability(named, everything, [phases])
+    return [found[name] for name in named]
+
+
+def is_known(
+    structures: "Sequence[Structure]", known: "Sequence[Structure] | ReferenceSet"
+) -> "list[Novelty]":
+    """Return for each crystal whether it repeats an earlier one of them, and whether it is known.
+
+    known: crystals to compare with, by structure, whatever their cell.
+    """
+    from pccd_workflows.core.reference_set import ReferenceSet
+    from pccd_workflows.known.novelty import Novelty
+    from pccd_workflows.matching.known_crystals import KnownCrystals
+    from pccd_workflows.stages.novelty import find_duplicates, match_known
+
+    if isinstance(known, ReferenceSet):
+        pairs = [(e.entry_id, e.structure) for e in known.entries if e.structure is not None]
+    else:
+        pairs = [(str(number), structure) for number, structure in enumerate(known)]
+    named = {str(number): structure for number, structure in enumerate(structures)}
+    index = KnownCrystals(pairs)
+    duplicates = find_duplicates(named, index.settings)
+    verdicts = match_known(named, index)
+    return [
+        Novelty(duplicate_of=duplicates.get(name), sets={"known": verdicts[name]}) for name in named
+    ]
+
+
+def read_campaign(name: str) -> Candidates:
+    """Return the candidates of a campaign in MongoDB, by its name or id, as last collected.
+
+    Raises
+    ------
+    InputError
+        There is no such campaign; the message names those that exist.
+    DatabaseError
+        The database is not there.
+    """
+    from pccd_workflows import operations, query
+    from pccd_workflows.execution.mongo import database
+    from pccd_workflows.settings import get_settings
+
+    settings = get_settings()
+    document = operations.campaign_document(operations.check_reference(name), settings)
+    rows = database(settings)["candidates"].find({"campaign_id": document["_id"]}, {"_id": 0})
+    found = [query.to_candidate(row) for row in rows]
+    return Candidates(operations.stored_campaign(document), found)

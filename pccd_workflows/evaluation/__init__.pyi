@@ -1,0 +1,10 @@
+from .generation import evaluate_generation as evaluate_generation
+from .prediction import predict_structures as predict_structures
+from .reconstruction import reconstruct as reconstruct
+from .rediscovery import rediscover as rediscover
+from .substitution import Substitution as Substitution
+from .substitution import measure_substitution as measure_substitution
+from .verdicts import Known as Known
+from .verdicts import Sample as Sample
+from .verdicts import draw_samples as draw_samples
+from .verdicts import judge_samples as judge_samples

@@ -1,0 +1,14 @@
+from .cells import SampleRequest as SampleRequest
+from .checkpoint import ModelInfo as ModelInfo
+from .checkpoint import find_model as find_model
+from .checkpoint import load_model as load_model
+from .checkpoint import read_model_info as read_model_info
+from .checkpoint import save_model as save_model
+from .config import TrainConfig as TrainConfig
+from .config import load_train_config as load_train_config
+from .dataset import DatasetLimits as DatasetLimits
+from .dataset import build_dataset as build_dataset
+from .dataset import read_dataset as read_dataset
+from .dataset import write_dataset as write_dataset
+from .sample import sample_clouds as sample_clouds
+from .sampler import Sampler as Sampler

@@ -1,0 +1,2 @@
+from .decode import DecodeError as DecodeError
+from .encode import PointCloud as PointCloud

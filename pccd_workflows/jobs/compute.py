@@ -1,0 +1,234 @@
+"""Jobs for everything that engines compute: by reference, run by run, each result stored once.
+
+A job whose result is stored already computes nothing; one that is lost leaves its siblings alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jobflow import CURRENT_JOB, Flow, Job, Response
+from pymatgen.core import Structure
+
+from pccd_workflows.core.errors import OutOfMemory
+from pccd_workflows.core.records import Record
+from pccd_workflows.core.storage import (
+    Costs,
+    CrystalRef,
+    StageRow,
+    load_crystals,
+    structure_key,
+)
+from pccd_workflows.engines.engine import (
+    Engine,
+    Restart,
+    Task,
+    WalltimeReached,
+    Work,
+    engine_of,
+    level_for,
+)
+from pccd_workflows.engines.levels import Level
+from pccd_workflows.engines.records import Bands, Relaxation
+from pccd_workflows.engines.supercells import displaced_cell
+from pccd_workflows.jobs.common import OPTIONAL, assign, job_storage, task_job
+from pccd_workflows.settings import get_settings
+
+RESTARTABLE = "restartable"
+"""Name in the metadata of jobs that `pccd job rerun` may give INCAR tags or a geometry."""
+
+
+def compute_jobs(
+    refs: Sequence[CrystalRef],
+    level: str,
+    task: Task,
+    *,
+    campaign_id: str | None = None,
+    batch: int = 1,
+) -> list[Job]:
+    """Return the (first) jobs that compute a task of each crystal.
+
+    Tasks of candidates write the rows of stage ``relax:<level>`` or ``bands:<level>`` (key: of the
+    relaxed structure, stored too; goes_on: usable) and output the number of crystals. All others
+    output the key of their result (str), a job each: read it with
+    ``storage.get_result(key)`` and ``Relaxation.model_validate`` or ``Forces.model_validate``.
+
+    Parameters
+    ----------
+    refs
+        Crystals by reference; the structures are stored.
+    batch
+        Candidates per job, where the engine takes more than one.
+
+    Raises
+    ------
+    InputError
+        The level is unknown or does not compute such tasks.
+    """
+    of = level_for(level, task)
+    engine = engine_of(of)
+    size = batch if engine.batched and task.purpose == "candidate" else 1
+    batches = [list(refs[first : first + size]) for first in range(0, len(refs), size)]
+    (first_run, *_) = engine.runs(of, task)
+    jobs = []
+    for number, members in enumerate(batches, start=1):
+        job = compute(members, level, task, campaign_id)
+        whose = f"{number}/{len(batches)}" if size > 1 else members[0].id
+        jobs.append(_dressed(job, members, task, engine, f"{first_run} {level} {whose}"))
+    return jobs
+
+
+def _dressed(job: Job, refs: Sequence[CrystalRef], task: Task, engine: Engine, name: str) -> Job:
+    """Return the job with its name, its candidates and its kind of worker."""
+    job.name = name
+    if task.purpose != "reference":
+        job.update_metadata({"candidates": [ref.id for ref in refs]})
+    if task.optional:
+        job.update_metadata({OPTIONAL: True})
+    if engine.restartable:
+        job.update_metadata({RESTARTABLE: True})
+    return assign(job, engine.category)
+
+
+@task_job
+def compute(
+    refs: list[CrystalRef],
+    level: str,
+    task: Task,
+    campaign_id: str | None = None,
+    continuations: int = 0,
+    restart: dict[str, Any] | None = None,
+) -> Response[Any] | str | int:
+    """Compute a task of crystals, one after the other; of several runs the next one.
+
+    Parameters
+    ----------
+    continuations
+        How often this run went on after reaching the walltime.
+    restart
+        Set by `pccd job rerun`: ``incar`` (tags) and ``from_contcar`` (bool).
+
+    Raises
+    ------
+    MachineFault
+        The machine failed. Where memory did not suffice for one of several crystals, the rest is
+        shared between two jobs first, so that it fails alone.
+    PccdError
+        A run left no result.
+    """
+    changed = restart or {}
+    start = Restart(bool(changed.get("from_contcar")), dict(changed.get("incar") or {}))
+    of, keys = level_for(level, task), []
+    with job_storage() as storage:
+        work = Work(storage, campaign_id, start)
+        for number, (ref, crystal) in enumerate(
+            zip(refs, load_crystals(storage, refs), strict=True)
+        ):
+            try:
+                found = _next(ref, _start(crystal, task), of, task, work)
+            except WalltimeReached:
+                if continuations >= get_settings().vasp_continuations:
+                    raise
+                arguments = {"continuations": continuations + 1, "restart": restart}
+                again = compute(refs, level, task, campaign_id, **arguments)
+                return Response(
+                    replace=_next_job(again, ref, _start(crystal, task), of, task, work)
+                )
+            except OutOfMemory:
+                if len(refs) - number == 1:
+                    raise
+                return _halved(refs[number:], of, task, campaign_id)
+            if isinstance(found, Response):
+                return found
+            keys.append(found)
+    return len(refs) if task.purpose == "candidate" else keys[0]
+
+
+def _start(crystal: Structure, task: Task) -> Structure:
+    """Return what of a stored crystal a task takes."""
+    return crystal if task.displacement is None else displaced_cell(crystal, task.displacement)
+
+
+def _next(
+    ref: CrystalRef, structure: Structure, of: Level, task: Task, work: Work
+) -> Response[Any] | str:
+    """Do the next run of a crystal; return its result's key, or what follows the run."""
+    engine = engine_of(of)
+    record = engine.finished(of, structure, task, work.storage)
+    if record is None:
+        record = _over_budget(of, task, work)
+    while record is None:
+        document = engine.run_next(of, structure, task, work)
+        if document is not None:
+            job = compute([ref], of.name, task, work.campaign_id)
+            following = _next_job(job, ref, structure, of, task, work)
+            return Response(output=document, replace=following)
+        record = engine.finished(of, structure, task, work.storage)
+    if task.purpose == "candidate":
+        _tell(ref, of, task, record, work)
+    return engine.key(of, structure, task)
+
+
+def _next_job(
+    job: Job, ref: CrystalRef, structure: Structure, of: Level, task: Task, work: Work
+) -> Job:
+    engine = engine_of(of)
+    run = engine.next_run(of, structure, task, work.storage) or "record"
+    return _dressed(job, [ref], task, engine, f"{run} {of.name} {ref.id}")
+
+
+def _halved(
+    refs: Sequence[CrystalRef], of: Level, task: Task, campaign_id: str | None
+) -> Response[Any]:
+    """Return two jobs for what is left of a batch that did not fit into memory."""
+    engine, middle = engine_of(of), len(refs) // 2
+    (run, *_) = engine.runs(of, task)
+    jobs = []
+    for half in (list(refs[:middle]), list(refs[middle:])):
+        job = compute(half, of.name, task, campaign_id)
+        name = f"{run} {of.name} {half[0].id} and {len(half) - 1} more"
+        jobs.append(_dressed(job, half, task, engine, name))
+    return Response(replace=Flow(jobs, output=[job.output for job in jobs]))
+
+
+def _tell(ref: CrystalRef, of: Level, task: Task, record: Record, work: Work) -> None:
+    """Write what a stage says of a candidate, and the structure it leaves it with."""
+    structure = record.structure if isinstance(record, Relaxation) and record.usable else None
+    key = None if structure is None else structure_key(structure)
+    if structure is not None and key is not None:
+        work.storage.put_structures({key: structure})
+    row = StageRow(
+        campaign_id=work.campaign_id or "",
+        candidate_id=ref.id,
+        index=int(ref.id.rpartition("-")[2]),
+        stage=f"{task.kind}:{of.name}",
+        record=record.model_dump(mode="json"),
+        key=key,
+        goes_on=structure is not None,
+        formula=None if structure is None else structure.composition.reduced_formula,
+    )
+    work.storage.put_rows([row])
+
+
+def _over_budget(of: Level, task: Task, work: Work) -> Record | None:
+    """Return the verdict of a candidate for which the rung's budget is spent; None if it is not."""
+    if task.purpose != "candidate":
+        return None
+    reason = overspent(work.storage, work.campaign_id, of.name)
+    if reason is None:
+        return None
+    if (job := CURRENT_JOB.job) is not None:
+        work.storage.note_skipped(work.campaign_id, of.name, job.uuid)
+    if task.optional:
+        return Bands(level=of.name, reason=reason)
+    return Relaxation(level=of.name, key="", verdict="budget", reason=reason)
+
+
+def overspent(costs: Costs, campaign_id: str | None, level: str) -> str | None:
+    """Say that a rung's budget is spent; None if it is not, or there is none."""
+    limit = None if campaign_id is None else costs.budget(campaign_id, level)
+    if limit is None or campaign_id is None:
+        return None
+    used = costs.spent(campaign_id, level)
+    if used < limit:
+        return None
+    return f"The rung's budget of {limit:g} core-hours is spent ({used:.3g} were used)."

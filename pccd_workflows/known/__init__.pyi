@@ -1,0 +1,12 @@
+from .materials_project import fetch_reference_set as fetch_reference_set
+from .options import References as References
+from .reference_files import load_reference_set as load_reference_set
+from .reference_files import read_reference_set as read_reference_set
+from .reference_files import shipped_reference_set as shipped_reference_set
+from .reference_files import write_reference_set as write_reference_set
+from .sets import import_known_set as import_known_set
+from .sets import list_known_sets as list_known_sets
+from .snapshots import MemorySnapshot as MemorySnapshot
+from .snapshots import MongoSnapshot as MongoSnapshot
+from .snapshots import export_snapshot as export_snapshot
+from .snapshots import import_snapshot as import_snapshot

@@ -1,0 +1,123 @@
+"""Competing phases of a campaign's hulls: which chemical systems, and where they come from."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pymatgen.core import Structure
+
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceSet
+from pccd_workflows.core.storage import Storage
+from pccd_workflows.core.systems import maximal_systems
+from pccd_workflows.engines.engine import Task, Work, compute, engine_of
+from pccd_workflows.engines.levels import get_level
+from pccd_workflows.engines.records import Relaxation
+from pccd_workflows.known.options import References
+from pccd_workflows.stages.relax import stage_before
+from pccd_workflows.stages.rung import Rung
+
+if TYPE_CHECKING:
+    from pccd_workflows.campaign import Campaign
+    from pccd_workflows.known.snapshots import MongoSnapshot
+
+__all__ = ["References", "build", "find", "known_phases", "recomputes", "systems_of"]
+
+
+def systems_of(campaign: "Campaign", rung: Rung, storage: Storage) -> list[str]:
+    """Return the fewest chemical systems whose hulls hold every crystal that reaches a rung.
+
+    A campaign with one set of elements has one system; otherwise the crystals' own systems that
+    are no part of another.
+    """
+    if campaign.chemsys is not None:
+        return [campaign.chemsys]
+    before = stage_before(campaign, rung)
+    # duplicates and known crystals are found with the competing phases at hand
+    stage = "screen" if before == "deduplicate" else before
+    rows = storage.rows(campaign.campaign_id, stage, goes_on=True)
+    return maximal_systems(_system_of_formula(formula) for formula in {r.formula for r in rows})
+
+
+def _system_of_formula(formula: str | None) -> str:
+    from pymatgen.core import Composition
+
+    return str(Composition(formula or "").chemical_system)
+
+
+def find(
+    campaign: "Campaign", rung: Rung, systems: Iterable[str], storage: Storage
+) -> dict[str, ReferenceSet]:
+    """Return the stored reference sets of a rung, by chemical system."""
+    source = campaign.references.source
+    found = ((system, storage.find_references(source, system, rung.level)) for system in systems)
+    return {system: references for system, references in found if references is not None}
+
+
+def recomputes(campaign: "Campaign", rung: Rung) -> bool:
+    """Return whether a rung's competing phases are computed with DFT, a job each."""
+    source, level = campaign.references.source, get_level(rung.level)
+    theirs = source == "materials_project" and level.materials_project
+    return not (engine_of(level).batched or theirs or source == "file")
+
+
+def known_phases(campaign: "Campaign", chemsys: str, storage: Storage) -> ReferenceSet:
+    """Return what the campaign's source knows of `chemsys`, at the level it knows it.
+
+    That is MP's own for the Materials Project; for prototypes the campaign's first potential.
+    """
+    from pccd_workflows.known.materials_project import fetch_reference_set
+
+    if campaign.references.source == "materials_project":
+        return fetch_reference_set(chemsys, snapshot=_snapshot(storage))
+    rungs = [rung for rung in campaign.rungs if engine_of(rung.level).batched]
+    rung = rungs[0] if rungs else Rung(level="chgnet")
+    found = storage.find_references(campaign.references.source, chemsys, rung.level)
+    return found or build(campaign, rung, chemsys, storage)
+
+
+def build(campaign: "Campaign", rung: Rung, chemsys: str, storage: Storage) -> ReferenceSet:
+    """Return the competing phases of `chemsys` from the campaign's source at the rung's level.
+
+    Raises
+    ------
+    InputError
+        The source cannot be used at this level, or in this storage.
+    """
+    from pccd_workflows.known import materials_project
+    from pccd_workflows.known.prototypes import build_reference_set
+    from pccd_workflows.known.reference_files import load_reference_set, shipped_reference_set
+
+    source, path = campaign.references.source, campaign.references.path
+    level = get_level(rung.level)
+    task = Task("relax", "reference", fmax=rung.fmax, steps=rung.steps)
+    work = Work(storage, campaign.campaign_id)
+
+    def relax(structure: Structure) -> Relaxation:
+        record = compute(structure, rung.level, task, work)
+        if not isinstance(record, Relaxation):
+            raise TypeError(f"{rung.level} did not return a relaxation")
+        return record
+
+    if source == "file" and path is not None:
+        computes = relax if engine_of(level).batched else None  # DFT energies come with the file
+        return load_reference_set(path, chemsys, rung.level, level.convention, relax=computes)
+    if source == "materials_project":
+        return materials_project.build_reference_set(
+            chemsys, rung.level, relax=relax, snapshot=_snapshot(storage)
+        )
+    if source == "prototypes":
+        if (shipped := shipped_reference_set(chemsys, rung.level)) is not None:
+            return shipped
+        return build_reference_set(chemsys, rung.level, relax=relax)
+    raise InputError(f"references.source {source!r} cannot be used at level {rung.level!r}.")
+
+
+def _snapshot(storage: Storage) -> "MongoSnapshot":
+    from pccd_workflows.known.snapshots import MongoSnapshot
+
+    if storage.database is None:
+        raise InputError(
+            "references.source 'materials_project' keeps its snapshot in a database: submit the "
+            "campaign with `pccd campaign run`, or use another source."
+        )
+    return MongoSnapshot(storage.database)

@@ -1,0 +1,161 @@
+"""Relax: the geometry of a crystal at rest at one level of theory."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pymatgen.core import Structure
+
+from pccd_workflows.core.storage import StageRow, Storage, structure_key
+from pccd_workflows.engines.levels import get_level
+from pccd_workflows.engines.records import Relaxation
+from pccd_workflows.stages.stage import (
+    Description,
+    FunnelStep,
+    Outcome,
+    Stage,
+    Tone,
+    facts,
+    number,
+    words,
+)
+
+if TYPE_CHECKING:
+    from pccd_workflows.campaign import Campaign
+    from pccd_workflows.stages.rung import Rung
+
+
+def choose(
+    campaign: "Campaign", rung: "Rung", storage: Storage
+) -> tuple[list[StageRow], list[StageRow]]:
+    """Return what the rung's budget allows of the crystals that reach it, best first; the rest."""
+    before = stage_before(campaign, rung)
+    reaching = list(storage.rows(campaign.campaign_id, before, goes_on=True))
+    limit = rung.budget.candidates or len(reaching)
+    return reaching[:limit], reaching[limit:]
+
+
+def stage_before(campaign: "Campaign", rung: "Rung") -> str:
+    """Return the name of the stage whose survivors a rung relaxes."""
+    number_of_rung = [other.level for other in campaign.rungs].index(rung.level)
+    return f"hull:{campaign.rungs[number_of_rung - 1].level}" if number_of_rung else "deduplicate"
+
+
+def store(storage: Storage, campaign_id: str, level: str, records: Mapping[str, Relaxation]) -> int:
+    """Write relaxations as their candidates' records; return how many are usable.
+
+    records: by candidate_id.
+    """
+    generated = {
+        row.candidate_id: row
+        for row in storage.rows_of(campaign_id, list(records))
+        if row.stage == "generate"
+    }
+    rows = [
+        generated[name].following(
+            f"relax:{level}", record, goes_on=record.usable, structure=record.structure
+        )
+        for name, record in records.items()
+    ]
+    storage.put_structures(
+        {
+            row.ref.key: record.structure
+            for row, record in zip(rows, records.values(), strict=True)
+            if record.structure is not None
+        }
+    )
+    storage.put_rows(rows)
+    return sum(row.goes_on for row in rows)
+
+
+def read_relaxation(document: Any, start: Structure, level: str) -> Relaxation:
+    """Return the relaxation in a document of atomate2's kind.
+
+    Parameters
+    ----------
+    document
+        With ``structure``, ``output.energy`` (eV, of the cell), and ``is_force_converged`` or
+        ``state``; an object or its dictionary.
+    start
+        The structure before.
+    level
+        Level of theory whose energy convention it has.
+    """
+    structure, energy = _get(document, "structure"), _get(document, "output", "energy")
+    if isinstance(structure, Mapping):
+        structure = Structure.from_dict(dict(structure))
+    convention = get_level(level).convention
+    if structure is None or energy is None:
+        reason = "The job of the relaxing Maker left no structure or no energy."
+        return Relaxation(level=level, key="", verdict="error", reason=reason)
+    converged = _get(document, "is_force_converged")
+    if converged is None:
+        converged = str(_get(document, "state")).rpartition(".")[2].lower() == "successful"
+    return Relaxation(
+        level=level,
+        key=structure_key(structure),
+        verdict="converged" if converged else "unconverged",
+        reason=None if converged else "The relaxing Maker says that it did not converge.",
+        structure=structure,
+        energy=float(energy),
+        energy_per_atom=float(energy) / len(structure),
+        convention=convention,
+        volume_change=structure.volume / start.volume - 1,
+    )
+
+
+def _get(document: Any, *path: str) -> Any:
+    for name in path:
+        if document is None:
+            return None
+        if isinstance(document, Mapping):
+            document = document.get(name)
+        else:
+            document = getattr(document, name, None)
+    return document
+
+
+def _levels(campaign: "Campaign") -> Sequence[str]:
+    return [rung.level for rung in campaign.rungs]
+
+
+def _outcome(record: Relaxation, _campaign: "Campaign") -> Outcome | None:
+    return None if record.usable else Outcome("rejected", record.verdict, record.reason)
+
+
+def _describe(record: Relaxation) -> Description:
+    change = record.volume_change
+    found = facts(
+        number("energy", record.energy_per_atom, "eV/atom", 4),
+        f"{record.n_steps} steps",
+        number("largest force", record.max_force, "eV/Å", 3),
+        number("largest stress", record.max_stress, "GPa", 2),
+        "" if change is None else f"volume {100 * change:+.1f} %",
+        number("atoms moved", record.rms_displacement, "Å (RMS)", 2),
+        f"magnetic order {record.magnetic_ordering}" if record.magnetic_ordering else "",
+        record.reason or "",
+        f"result {record.key[:16]}",
+    )
+    tone: Tone = "good" if record.verdict == "converged" else "open" if record.usable else "bad"
+    return Description(words(record.verdict), tone, found)
+
+
+def _steps(_campaign: "Campaign", level: str) -> tuple[FunnelStep, ...]:
+    name = f"relax:{level}"
+    return (
+        FunnelStep(
+            f"relaxed:{level}",
+            f"relaxed at {level}",
+            lambda records: name in records and records[name].usable,
+        ),
+    )
+
+
+STAGE = Stage(
+    kind="relax",
+    record=Relaxation,
+    levels=_levels,
+    outcome=_outcome,
+    describe=_describe,
+    steps=_steps,
+    rung=True,
+)

@@ -1,0 +1,138 @@
+"""What every stage says of itself: its record, what it rejects, how the funnel counts it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pccd_workflows.core.records import Record
+
+if TYPE_CHECKING:
+    from pccd_workflows.campaign import Campaign
+    from pccd_workflows.core.storage import Storage
+
+Status = Literal[
+    "pending",  # alive, waits for its next stage
+    "rejected",  # a stage said no; `reason_class` and `reason` tell which and why
+    "failed",  # a job died or a computation broke; can be rerun
+    "passed",  # went through every stage of its campaign
+]
+Tone = Literal["good", "bad", "open"]
+Records = Mapping[str, Any]
+"""The records of one candidate, by stage name."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a record leaves its candidate."""
+
+    status: Status
+    reason_class: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """A record in words: the verdict, whether that is good, and the numbers behind it."""
+
+    verdict: str
+    tone: Tone
+    facts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FunnelStep:
+    """One step of the funnel.
+
+    Attributes
+    ----------
+    key
+        Stored with every candidate that reached the step.
+    label
+        For people.
+    reached
+        Whether a candidate with these records reached it.
+    """
+
+    key: str
+    label: str
+    reached: Callable[[Records], bool]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a stage adds to tables and exports.
+
+    value: of one candidate's record of this stage (the latest one, if there are several).
+    """
+
+    name: str
+    unit: str
+    value: Callable[[Any], Any]
+
+
+def nothing(*_: Any) -> tuple[()]:
+    """Return nothing: what most stages have of most things."""
+    return ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a campaign, everything of it in one place.
+
+    Attributes
+    ----------
+    kind
+        First part of its name in documents; a level may follow: ``relax:chgnet``.
+    record
+        What it finds out about one crystal.
+    levels
+        The levels at which a campaign asks for it; ``("",)`` where it has none, () where it is not
+        asked for.
+    outcome
+        Whether a record ends its candidate's way, and why; None if it goes on.
+    describe
+        A record in words.
+    steps
+        Its steps of the funnel, at one level.
+    rung
+        Whether it belongs to each rung, rather than to the campaign.
+    columns
+        What it adds to tables.
+    run
+        Runs it for all candidates that reached it, in one job; for stages without a Maker of
+        their own. Arguments: campaign, level, storage.
+    """
+
+    kind: str
+    record: type[Record]
+    levels: Callable[["Campaign"], Sequence[str]]
+    outcome: Callable[[Any, "Campaign"], Outcome | None]
+    describe: Callable[[Any], Description]
+    steps: Callable[["Campaign", str], Sequence[FunnelStep]] = nothing
+    rung: bool = False
+    columns: tuple[Column, ...] = ()
+    run: Callable[["Campaign", str, "Storage"], None] | None = None
+
+    def name(self, level: str) -> str:
+        """Return the stage's name at a level, as documents hold it."""
+        return f"{self.kind}:{level}" if level else self.kind
+
+
+def facts(*texts: str) -> tuple[str, ...]:
+    """Return the texts that are not empty."""
+    return tuple(text for text in texts if text)
+
+
+def number(name: str, value: float | None, unit: str, digits: int) -> str:
+    """Return ``name value unit``; empty if there is no value."""
+    return "" if value is None else f"{name} {value:.{digits}f} {unit}"
+
+
+def words(name: str | None) -> str:
+    """Return a class of reasons in words."""
+    return (name or "no reason stated").replace("_", " ")
+
+
+def point(values: Sequence[float]) -> str:
+    """Return reduced coordinates as text."""
+    return ", ".join(f"{value:.3g}" for value in values)
