@@ -4,6 +4,7 @@ from .protocol import GeneratorInfo as GeneratorInfo
 from .registry import generator_type as generator_type
 from .registry import open_generator as open_generator
 from .registry import source_names as source_names
+from .request import AskedElements as AskedElements
 from .request import Conditions as Conditions
 from .request import Draw as Draw
 from .request import Generate as Generate

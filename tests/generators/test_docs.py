@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from contract import check_contract
@@ -10,10 +11,9 @@ from pccd_workflows.campaign import load_campaign
 from pccd_workflows.execution.memory import MemoryStorage
 from pccd_workflows.generators import source_names
 from pccd_workflows.generators.registry import GROUP
-from pccd_workflows.settings import REPOSITORY
 from pccd_workflows.stages import generate as stage
 
-TEXT = (REPOSITORY / "docs" / "generators.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "generators.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture

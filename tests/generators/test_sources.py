@@ -148,13 +148,13 @@ def test_conditions_are_those_of_the_sample_s_source(folder):
 def test_the_stage_stores_every_sample_once(folder):
     campaign, storage = several(folder), MemoryStorage()
     versions = stage.source_versions(campaign)
-    assert stage.run(campaign, 4, 12, storage, versions=versions, job="j") == 8
+    assert stage.run(campaign, 4, 12, storage, versions=versions) == 8
     assert stage.run(campaign, 0, 17, storage, versions=versions) == 9
     assert stage.run(campaign, 0, 17, storage, versions=versions) == 0
     rows = list(storage.rows(campaign.campaign_id, "generate"))
     assert [row.index for row in rows] == list(range(17))
     assert [row.candidate_id for row in rows] == [campaign.candidate_id(i) for i in range(17)]
-    assert {row.job for row in rows[4:12]} == {"j"}
+    assert [row.formula for row in rows[6:11]] == ["NaCl", "KBr", "MgO", "CaO", None]
     records = [row.read(Generation) for row in rows]
     assert [r.source for r in records] == ["pccd"] * 6 + ["files"] * 5 + ["substitution"] * 6
     assert [r.index for r in records] == [*range(6), *range(5), *range(6)]
@@ -210,7 +210,7 @@ def test_samples_of_earlier_versions_are_rows(folder):
     dead, none = stage.row_of_sample({**old, "structure": None})
     assert none is None
     assert not dead.goes_on
-    assert replace(dead, key=row.key, goes_on=True, at=row.at) == row
+    assert replace(dead, key=row.key, goes_on=True, formula="NaCl", at=row.at) == row
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.evaluation.symmetry import space_group_of
+from pccd_workflows.core.resources import resource
 from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.analogues import Analogues
 from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells, likeliest_cells
@@ -17,7 +18,6 @@ from pccd_workflows.generators.pccd.pointcloud.decode import decode
 from pccd_workflows.generators.pccd.sample import sample_clouds, sample_crystals
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.request import Conditions, Generate
-from pccd_workflows.settings import REPOSITORY
 
 FAST = Sampler(name="dpm-solver++", steps=15, start=1)
 
@@ -125,7 +125,7 @@ def test_temperature_zero_takes_the_likeliest(tiny_model):
 
 
 def test_cold_compositions_are_few():
-    model = load_model(REPOSITORY / "model" / "pccd-default", "cpu")
+    model = load_model(resource("model", "pccd-default"), "cpu")
     (request,) = ask(("Mg", "Mn", "O"), n=1)
 
     def formulas(temperature):
@@ -138,7 +138,7 @@ def test_cold_compositions_are_few():
 
 def test_known_compounds_come_again_when_asked_for():
     """The structure types drawn for MgMn2O4 are those of its known phases, or by analogy others."""
-    model = load_model(REPOSITORY / "model" / "pccd-default", "cpu")
+    model = load_model(resource("model", "pccd-default"), "cpu")
     known = model.analogues
     (request,) = ask(("Mg", "Mn", "O"), n=1, composition="Mg2Mn4O8")
     names = electropositive_first([12, 25, 8])
