@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from pymatgen.core import Structure
 
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.columns import EXPORTED, values
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.records import Relaxation
 
@@ -80,44 +81,13 @@ def properties(doc: CandidateDoc) -> dict[str, Any]:
     """Return the scalar facts of a candidate: a CSV row, the comments of a structure file."""
     relaxation = best_relaxation(doc)
     structure = relaxation.structure if relaxation else doc.structure
-    hull = next((s for s in reversed(doc.stabilities) if s.energy_above_hull is not None), None)
-    phonons = doc.phonons[-1] if doc.phonons else None
-    bands = next((b for b in reversed(doc.band_structures) if b.band_gap is not None), None)
     cell = structure.lattice.parameters if structure else (None,) * 6
     return {
-        "candidate_id": doc.candidate_id,
-        "campaign_id": doc.campaign_id,
-        "formula_pretty": doc.formula_pretty,
-        "chemsys": doc.chemsys,
-        "nsites": doc.nsites,
-        "spacegroup": doc.spacegroup,
-        "status": doc.status,
-        "stage": doc.stage,
-        "reason_class": doc.reason_class,
-        "reason": doc.reason,
-        "novel": doc.novel,
-        "energy_above_hull_ev_per_atom": hull.energy_above_hull if hull else None,
-        "formation_energy_ev_per_atom": hull.formation_energy_per_atom if hull else None,
-        "hull_level": hull.level if hull else None,
-        "hull_references": hull.references if hull else None,
-        "phonon_verdict": phonons.verdict if phonons else None,
-        "min_frequency_thz": phonons.min_frequency if phonons else None,
-        "band_gap_ev": bands.band_gap if bands else None,
-        "band_gap_direct": bands.direct if bands else None,
-        "is_metal": bands.is_metal if bands else None,
-        "band_gap_level": bands.level if bands else None,
-        "band_gap_asked_ev": doc.generation.conditions.get("band_gap"),
-        "relaxation_level": relaxation.level if relaxation else None,
-        "relaxation_verdict": relaxation.verdict if relaxation else None,
-        "relaxation_key": relaxation.key if relaxation else None,
-        "energy_ev_per_atom": relaxation.energy_per_atom if relaxation else None,
+        **{name: getattr(doc, name) for name in EXPORTED},
+        **values(doc.records),
         **dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), cell, strict=True)),
         "volume_a3_per_atom": structure.volume / len(structure) if structure else None,
         "density_g_per_cm3": float(structure.density) if structure else None,
-        "model": doc.generation.model,
-        "weights_sha256": doc.generation.weights_sha256,
-        "seed": doc.generation.seed,
-        "index": doc.generation.index,
     }
 
 

@@ -12,7 +12,7 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.collect import Collector, reached
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
-from pccd_workflows.engines.engine import engine_of
+from pccd_workflows.engines.engine import Task, engine_of, level_for
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
@@ -26,6 +26,7 @@ from pccd_workflows.stages.relax import stage_before
 
 if TYPE_CHECKING:
     from pymongo.client_session import ClientSession
+    from pymongo.database import Database
 
 
 Document = dict[str, Any]
@@ -71,6 +72,9 @@ def preflight(campaign: Campaign, settings: Settings) -> list[str]:
     for name in levels_of(campaign):
         level = get_level(name)
         engine_of(level).check(level, campaign.elements, settings)
+    for rung in campaign.rungs:
+        if rung.band_structure:  # of a level of one's own that could not be asked before
+            level_for(rung.level, Task("bands"))
     path = campaign.references.path
     if path is not None and not path.exists():
         raise InputError(f"references.path: there is no file or folder {path}.")
@@ -150,12 +154,12 @@ def submit_workflow(document: Document, settings: Settings) -> None:
 
     document: of the campaign, in state ``submitting``.
     """
-    campaigns = mongo.database(settings)["campaigns"]
 
-    def claim(session: "ClientSession | None") -> bool:
+    def claim(database: "Database[Document]", session: "ClientSession | None") -> bool:
         query = {"_id": document["_id"], "state": "submitting"}
         done = {"$set": {"state": "submitted"}}
-        return campaigns.find_one_and_update(query, done, session=session) is not None
+        found = database["campaigns"].find_one_and_update(query, done, session=session)
+        return found is not None
 
     campaign = stored_campaign(document)
     flow = DiscoveryMaker().make(campaign, _versions(document))
@@ -329,38 +333,3 @@ def seconds_left(campaign: Campaign, settings: Settings, workers: int) -> float 
 
 def _stage(campaign: Campaign, stage: str) -> Document:
     return {"campaign_id": campaign.campaign_id, "stage": stage}
-
-
-@dataclass(frozen=True)
-class Best:
-    """A row of the closing table. energy_above_hull: eV/atom."""
-
-    candidate_id: str
-    formula: str
-    spacegroup: str
-    energy_above_hull: float
-    known_in: str
-    phonons: str
-
-
-def best_candidates(campaign_id: str, settings: Settings, limit: int) -> list[Best]:
-    """Return the crystals that passed, lowest energy above hull first."""
-    query = {"campaign_id": campaign_id, "status": "passed", "energy_above_hull": {"$ne": None}}
-    fields = ["formula_pretty", "spacegroup", "energy_above_hull"]
-    fields += ["stabilities.novelty.sets", "phonons.verdict"]
-    rows = mongo.database(settings)["candidates"].find(query, fields)
-    return [
-        Best(
-            candidate_id=row["_id"],
-            formula=row["formula_pretty"],
-            spacegroup=row["spacegroup"] or "?",
-            energy_above_hull=row["energy_above_hull"],
-            known_in=", ".join(
-                name
-                for name, verdict in row["stabilities"][-1]["novelty"]["sets"].items()
-                if verdict["known"]
-            ),
-            phonons=row["phonons"][-1]["verdict"] if row["phonons"] else "-",
-        )
-        for row in rows.sort("energy_above_hull", 1).limit(limit)
-    ]

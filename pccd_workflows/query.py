@@ -1,7 +1,7 @@
 """Which candidates: one validated filter, shared by every command and page, as a MongoDB query."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -9,12 +9,18 @@ from pymatgen.core import Composition, Element
 
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.units import EV_TO_MEV
+from pccd_workflows.engines.records import Phonons
+from pccd_workflows.stages import stage_of
 from pccd_workflows.stages.stage import Status
 
 STATUSES: tuple[str, ...] = get_args(Status)
+PHONON_VERDICTS: tuple[str, ...] = get_args(Phonons.model_fields["verdict"].annotation)
 MAX_LIMIT = 1_000_000
 MAX_EHULL = 10.0
 """eV/atom; a larger number was meant in meV/atom."""
+DOUBTFUL_EHULL = 1.0
+"""eV/atom; so much lets nearly every crystal pass, and may be meant in meV/atom."""
 SORT_KEYS = (
     "energy_above_hull",
     "index",
@@ -49,8 +55,13 @@ SUMMARY_FIELDS = (
 
 # Everything a name, a stage or an id of ours can contain: neither '$' nor a quote nor NUL.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,120}")
-_STAGE = re.compile(r"[a-z]{1,20}(?::[A-Za-z0-9._/-]{1,60})?")
+_STAGE = re.compile(r"[a-z_]{1,40}(?::[A-Za-z0-9._/:-]{1,120})?")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_./:-]{0,60}")
+
+# an index, or one as ids hold it; other zeros in front are the beginning of an id that was cut
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}|[0-9]{6}")
+SHORTEST_HASH = 4
+"""Digits of a campaign's hash in short ids, at least."""
 
 Query = dict[str, Any]
 Order = list[tuple[str, int]]
@@ -65,7 +76,8 @@ class CandidateFilter:
     formula: any multiple or order of the formula ("O2Mg2" finds MgO).
     elements: crystals that contain at least all of these.
     max_ehull: largest energy above hull, eV/atom; crystals without one are left out.
-    novel, stable_phonons: the verdict asked for; crystals without one are left out.
+    novel: the verdict asked for; crystals without one are left out.
+    phonons: the last verdict; one of `PHONON_VERDICTS`.
     sort: one of `SORT_KEYS`, with '-' for descending; crystals without a value come last.
 
     Raises
@@ -80,7 +92,7 @@ class CandidateFilter:
     elements: tuple[str, ...] = ()
     max_ehull: float | None = None
     novel: bool | None = None
-    stable_phonons: bool | None = None
+    phonons: str | None = None
     status: str | None = None
     stage: str | None = None
     reason_class: str | None = None
@@ -90,9 +102,10 @@ class CandidateFilter:
     def __post_init__(self) -> None:
         """Check every value and bring chemical systems and formulas into the stored form."""
         _match(_NAME, "campaign", self.campaign)
-        _match(_STAGE, "stage", self.stage)
+        _check_stage(self.stage)
         _match(_WORD, "reason class", self.reason_class)
         _one_of("status", self.status, STATUSES)
+        _one_of("phonon verdict", self.phonons, PHONON_VERDICTS)
         _one_of("sort key", self.sort.removeprefix("-"), SORT_KEYS)
         for symbol in self.elements:
             _check_element(symbol)
@@ -117,11 +130,13 @@ class CandidateFilter:
             "stage": self.stage,
             "reason_class": self.reason_class,
             "novel": self.novel,
-            "phonon_stable": self.stable_phonons,
+            "phonon_stable": {"stable": True, "unstable": False}.get(self.phonons or ""),
         }
         query: Query = {
             field: {"$eq": value} for field, value in conditions.items() if value is not None
         }
+        if self.phonons in ("ambiguous", "error"):
+            query |= {"phonons.verdict": self.phonons, "phonon_stable": None}
         if self.campaign is not None:
             query["$or"] = [{"campaign": self.campaign}, {"campaign_id": self.campaign}]
         if self.elements:
@@ -148,7 +163,15 @@ class CandidateFilter:
         """Return the filter as the options that would repeat it; empty if it lets all pass."""
         parts = [
             f"--{name.replace('_', '-')} {value}"
-            for name in ("campaign", "chemsys", "formula", "max_ehull", "status", "stage")
+            for name in (
+                "campaign",
+                "chemsys",
+                "formula",
+                "max_ehull",
+                "phonons",
+                "status",
+                "stage",
+            )
             if (value := getattr(self, name)) is not None
         ]
         parts += [f"--element {symbol}" for symbol in self.elements]
@@ -156,9 +179,18 @@ class CandidateFilter:
             parts.append(f"--reason {self.reason_class}")
         if self.novel is not None:
             parts.append("--novel" if self.novel else "--known")
-        if self.stable_phonons is not None:
-            parts.append("--stable-phonons" if self.stable_phonons else "--unstable-phonons")
         return " ".join(parts)
+
+    @property
+    def doubt(self) -> str:
+        """A question about a value that is possible, but hardly meant; empty if there is none."""
+        if self.max_ehull is None or self.max_ehull < DOUBTFUL_EHULL:
+            return ""
+        value = self.max_ehull
+        return (
+            f"Energies above hull are in eV/atom here: {value:g} lets nearly every crystal pass. "
+            f"Did you mean {value:g} meV/atom, that is {value / EV_TO_MEV:g}?"
+        )
 
 
 def normalise_chemsys(text: str) -> str:
@@ -224,30 +256,84 @@ def count_documents(collection: Any, which: CandidateFilter) -> int:
     return int(collection.count_documents(which.to_mongo()))
 
 
-def find_candidate(collection: Any, candidate_id: str) -> CandidateDoc:
-    """Return the candidate with this id, or the only one whose id begins so.
+def find_candidate(collection: Any, reference: str) -> CandidateDoc:
+    """Return the candidate that a reference means.
+
+    Parameters
+    ----------
+    collection
+        A pymongo collection of candidates.
+    reference
+        Its id; its index in the latest campaign (``11``); a campaign's name, or the beginning of
+        its id or of its hash, and the index (``0f3a-11``, see `short_id`); or any beginning of its
+        id that no other candidate has.
 
     Raises
     ------
     InputError
         No candidate, or more than one.
     """
-    _match(_NAME, "candidate id", candidate_id)
-    document = collection.find_one({"_id": candidate_id}, {"_id": 0})
-    if document is None:
-        prefix = {"_id": {"$gte": candidate_id, "$lt": candidate_id + "\uffff"}}
-        found = [row["_id"] for row in collection.find(prefix, {"_id": 1}).sort("_id", 1).limit(4)]
-        if not found:
-            raise InputError(
-                f"There is no candidate {candidate_id!r}; `pccd candidate list` shows their ids."
-            )
-        if len(found) > 1:
-            more = ", ..." if len(found) == 4 else ""
-            raise InputError(
-                f"{candidate_id!r} is the beginning of several ids: {', '.join(found[:3])}{more}."
-            )
-        document = collection.find_one({"_id": found[0]}, {"_id": 0})
-    return to_candidate(document)
+    _match(_NAME, "candidate id", reference)
+    found = _ids(collection, reference)
+    if not found:
+        raise InputError(
+            f"There is no candidate {reference!r}; `pccd candidate list` shows their ids."
+        )
+    if len(found) > 1:
+        more = ", ..." if len(found) > 3 else ""
+        raise InputError(f"{reference!r} may mean {', '.join(found[:3])}{more}: say more of it.")
+    return to_candidate(collection.find_one({"_id": found[0]}, {"_id": 0}))
+
+
+def _ids(collection: Any, reference: str) -> list[str]:
+    """Return the ids that a reference may mean, at most four."""
+    if collection.find_one({"_id": reference}, {"_id": 1}) is not None:
+        return [reference]
+    part, _, number = reference.rpartition("-")
+    beginning: Query = {"_id": {"$gte": reference, "$lt": reference + "\uffff"}}
+    queries = [beginning]
+    if _INDEX.fullmatch(number):
+        campaigns = _campaigns(campaign_ids(collection), part)
+        queries.insert(0, {"campaign_id": {"$in": campaigns}, "index": int(number)})
+    for query in queries:
+        cursor = collection.find(query, {"_id": 1}).sort("_id", 1).limit(4)
+        if found := [row["_id"] for row in cursor]:
+            return found
+    return []
+
+
+def campaign_ids(collection: Any) -> list[str]:
+    """Return the ids of all campaigns, the latest first.
+
+    collection: a pymongo collection of candidates.
+    """
+    submitted = collection.database["campaigns"].find({}, {"_id": 1}).sort("submitted_at", -1)
+    others = sorted(collection.distinct("campaign_id"))
+    return list(dict.fromkeys([*(row["_id"] for row in submitted), *others]))
+
+
+def _campaigns(campaigns: Sequence[str], part: str) -> list[str]:
+    """Return the campaigns that `part` may mean: the latest of a name, or of beginnings all."""
+    if not part:
+        return list(campaigns[:1])
+    named = [one for one in campaigns if one.rpartition("-")[0] == part]
+    if named:
+        return named[:1]
+    return [
+        one for one in campaigns if one.startswith(part) or one.rpartition("-")[2].startswith(part)
+    ]
+
+
+def short_id(campaign_id: str, index: int, campaigns: Sequence[str]) -> str:
+    """Return the shortest ``hash-index`` that means one candidate among all campaigns.
+
+    campaigns: ids of all campaigns (see `campaign_ids`). Two of them with one hash keep their ids.
+    """
+    digest = campaign_id.rpartition("-")[2]
+    for length in range(SHORTEST_HASH, len(digest) + 1):
+        if _campaigns(campaigns, digest[:length]) == [campaign_id]:
+            return f"{digest[:length]}-{index}"
+    return f"{campaign_id}-{index}"
 
 
 def to_candidate(document: Mapping[str, Any]) -> CandidateDoc:
@@ -262,6 +348,12 @@ def to_candidate(document: Mapping[str, Any]) -> CandidateDoc:
 def _check_element(symbol: str) -> None:
     if not isinstance(symbol, str) or symbol not in Element.__members__ or symbol in {"D", "T"}:
         raise InputError(f"{symbol!r} is not a chemical element.")
+
+
+def _check_stage(name: str | None) -> None:
+    _match(_STAGE, "stage", name)
+    if name is not None:
+        stage_of(name)
 
 
 def _match(pattern: re.Pattern[str], what: str, value: str | None) -> None:

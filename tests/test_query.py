@@ -29,6 +29,10 @@ from pccd_workflows.query import CandidateFilter
         ("max_ehull", float("nan")),
         ("max_ehull", 80.0),
         ("status", "alive"),
+        ("phonons", "maybe"),
+        ("phonons", {"$ne": None}),
+        ("stage", "dance"),
+        ("stage", "dance:chgnet"),
         ("status", {"$gt": ""}),
         ("stage", "hull:$where"),
         ("reason_class", "$regex"),
@@ -107,7 +111,7 @@ def indices(collection, **values):
         ({"elements": ("O", "Mn")}, [0, 2]),
         ({"max_ehull": 0.05}, [1, 0]),
         ({"novel": False}, [1]),
-        ({"stable_phonons": True}, [2]),
+        ({"phonons": "stable"}, [2]),
         ({"status": "passed"}, [1, 0]),
         ({"stage": "hull:chgnet"}, [1, 0]),
         ({"reason_class": "too_close"}, [3]),
@@ -131,10 +135,82 @@ def test_summaries_leave_the_heavy_parts_out(candidates):
 def test_a_unique_beginning_of_an_id_is_enough(candidates):
     whole = factory.campaign().candidate_id(2)
     assert query.find_candidate(candidates, whole).candidate_id == whole
-    with pytest.raises(InputError, match="several ids"):
+    with pytest.raises(InputError, match="may mean"):
         query.find_candidate(candidates, whole[:-1])
     candidates.delete_many({"_id": {"$ne": whole}})
     assert query.find_candidate(candidates, "mg-mn").candidate_id == whole
+
+
+def other_campaign(collection, name, submitted):
+    """Store one crystal, number 7, of another campaign; return its id."""
+    which = factory.campaign(name=name, description=f"submitted {submitted}")
+    doc = factory.judged(7, which=which)
+    collection.insert_one(doc.model_dump(mode="json") | {"_id": doc.candidate_id})
+    document = factory.campaign_document(which)
+    document["submitted_at"] = document["submitted_at"].replace(year=submitted)
+    collection.database["campaigns"].insert_one(document)
+    return doc.candidate_id
+
+
+def test_a_number_means_the_latest_campaign(candidates):
+    candidates.database["campaigns"].insert_one(factory.campaign_document())
+    older = other_campaign(candidates, "older", 2020)
+    newer = other_campaign(candidates, "newer", 2030)
+    assert query.find_candidate(candidates, "7").candidate_id == newer
+    assert query.find_candidate(candidates, "older-7").candidate_id == older
+    with pytest.raises(InputError, match="There is no candidate '1'"):
+        query.find_candidate(candidates, "1")
+
+
+def test_the_latest_campaign_of_a_name_counts(candidates):
+    newer = other_campaign(candidates, "twice", 2030)
+    other_campaign(candidates, "twice", 2029)
+    assert query.find_candidate(candidates, "twice-7").candidate_id == newer
+
+
+def test_short_ids_find_their_candidate(candidates):
+    other_campaign(candidates, "older", 2020)
+    campaigns = query.campaign_ids(candidates)
+    for row in candidates.find({}, ["campaign_id", "index"]):
+        name = query.short_id(row["campaign_id"], row["index"], campaigns)
+        assert query.find_candidate(candidates, name).candidate_id == row["_id"]
+        assert len(name) <= 6
+
+
+@pytest.mark.parametrize(
+    ("campaigns", "expected"),
+    [
+        (["a-0f3a111111", "b-1f3a222222"], "0f3a-11"),
+        (["a-0f3a111111", "b-0f3a222222"], "0f3a1-11"),
+        (["a-0f3a111111", "0f3a-2222222222"], "0f3a1-11"),
+        (["a-0f3a111111", "0f3abc-2222222222"], "0f3a1-11"),
+        (["a-0f3a111111", "b-0f3a111111"], "a-0f3a111111-11"),
+    ],
+)
+def test_short_ids_are_long_enough_to_be_unique(campaigns, expected):
+    assert query.short_id("a-0f3a111111", 11, campaigns) == expected
+
+
+def test_the_beginning_of_a_number_is_no_number(candidates):
+    """An id that was cut while copying must not show another crystal."""
+    with pytest.raises(InputError, match="may mean"):
+        query.find_candidate(candidates, factory.campaign().candidate_id(0)[:-2])
+
+
+def test_ambiguous_is_a_verdict_of_its_own(candidates):
+    confirmed = factory.judged(11, phonons="ambiguous")
+    second = factory.phonon_record("stable", 14, "7net-0")
+    update = {"phonons": [*confirmed.phonons, second], "phonon_stable": True}
+    for doc in (
+        factory.judged(10, phonons="ambiguous"),
+        confirmed.model_copy(update=update),
+        factory.judged(12, phonons="unstable"),
+    ):
+        candidates.insert_one(doc.model_dump(mode="json") | {"_id": doc.candidate_id})
+    assert indices(candidates, phonons="ambiguous") == [10]
+    assert sorted(indices(candidates, phonons="stable")) == [2, 11]
+    assert indices(candidates, phonons="unstable") == [12]
+    assert CandidateFilter(phonons="ambiguous").describe() == "--phonons ambiguous"
 
 
 @pytest.mark.parametrize("name", ["nothing", "$gt", ".*", "mg-mn-o\x00"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pccd_workflows.cli.sampler import takes_sampler
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.generators.pccd.sampler import Sampler
@@ -23,40 +24,18 @@ if TYPE_CHECKING:
 NAME = typer.Argument(..., help="A folder of model/, or a path")
 DATA = typer.Option(..., help="Known crystals (JSON lines): novelty and competing phases")
 SEED = typer.Option(0, min=0, help="Fixes every random number")
-_DEFAULTS = Sampler()
-SAMPLER = typer.Option(_DEFAULTS.name, help="dpm-solver++, ddim or ddpm")
-STEPS = typer.Option(_DEFAULTS.steps, min=1, max=1000, help="Network evaluations per crystal")
-TEMPERATURE = typer.Option(
-    _DEFAULTS.temperature, min=0, max=2, help="Of space group, type and noise; 0 = the likeliest"
-)
-COMPOSITION_TEMPERATURE = typer.Option(
-    _DEFAULTS.composition_temperature,
-    min=0,
-    max=2,
-    help="Of the composition; 0 = always the likeliest",
-)
-RECALL = typer.Option(
-    _DEFAULTS.recall, "--recall", help="Known compounds of the elements asked for come again"
-)
-GUIDANCE = typer.Option(
-    _DEFAULTS.guidance, min=0, max=20, help="Weight of the conditions; 1 = as learned"
-)
 LEVEL = typer.Option("chgnet", help="Potential that relaxes: chgnet, 7net-0 or 7net-l3i5")
 AS_JSON = typer.Option(False, "--json", help="Print JSON")
 
 
+@takes_sampler
 def batches(
     name: str = NAME,
     *,
     data: Path = DATA,
     samples: int = typer.Option(256, min=1, help="Raw samples of each batch"),
     only: str = typer.Option("1,2,3", help="Batches, comma-separated"),
-    sampler: str = SAMPLER,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    temperature: float = TEMPERATURE,
-    composition_temperature: float = COMPOSITION_TEMPERATURE,
-    recall: bool = RECALL,
+    sampler: Sampler,
     energy_above_hull: float | None = typer.Option(None, min=0, help="Asked for, eV/atom"),
     relax: bool = typer.Option(True, help="Without, nothing is said of stability"),
     level: str = LEVEL,
@@ -73,7 +52,6 @@ def batches(
     chosen = [f"seed-batch-{part.strip()}" for part in only.split(",")]
     if unknown := sorted(set(chosen) - set(BATCHES)):
         raise InputError(f"--only: there is no {unknown[0]}; use 1,2,3.")
-    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature, recall)
     asked = None if energy_above_hull is None else Conditions(energy_above_hull=energy_above_hull)
     loaded = _loaded(name, data)
     with progress(quiet=as_json) as show:
@@ -82,7 +60,7 @@ def batches(
             loaded.model,
             loaded.yardstick(judge),
             samples=samples,
-            sampler=drawn,
+            sampler=sampler,
             batches=chosen,
             conditions=asked,
         )
@@ -98,6 +76,7 @@ def batches(
     _print_seed_table(result.table_2)
 
 
+@takes_sampler
 def rediscover(
     name: str = NAME,
     *,
@@ -105,12 +84,7 @@ def rediscover(
     formulas: str = typer.Option("", help="Comma-separated; the seed's named crystals if empty"),
     samples: int = typer.Option(256, min=1, help="Of the elements of each formula"),
     seed: int = SEED,
-    sampler: str = SAMPLER,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    temperature: float = TEMPERATURE,
-    composition_temperature: float = COMPOSITION_TEMPERATURE,
-    recall: bool = RECALL,
+    sampler: Sampler,
     relax: bool = typer.Option(True, help="Without, only how often the formulas appear"),
     phonons: bool = typer.Option(False, "--phonons", help="Verdict on the best of each formula"),
     level: str = LEVEL,
@@ -126,14 +100,13 @@ def rediscover(
     wanted = [f.strip() for f in formulas.split(",") if f.strip()] or list(NAMED_CRYSTALS)
     for formula in wanted:
         checked_formula(formula)
-    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature, recall)
     loaded = _loaded(name, data)
     with progress(quiet=as_json) as show:
         judge = loaded.judge(level, show) if relax else None
         found = measure(
             loaded.model,
             loaded.yardstick(judge),
-            sampling=Sampling(samples, seed, drawn),
+            sampling=Sampling(samples, seed, sampler),
             formulas=wanted,
             phonons=judge.potential.phonons if judge is not None and phonons else None,
         )
@@ -146,6 +119,7 @@ def rediscover(
     _print_rediscovered(found)
 
 
+@takes_sampler
 def compare_levels(
     name: str = NAME,
     *,
@@ -153,12 +127,7 @@ def compare_levels(
     levels: str = typer.Option("chgnet,7net-l3i5", help="Two potentials"),
     batch: int = typer.Option(3, min=1, max=3, help="Of the seed paper, whose elements are drawn"),
     samples: int = typer.Option(64, min=1, help="Raw samples"),
-    sampler: str = SAMPLER,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    temperature: float = TEMPERATURE,
-    composition_temperature: float = COMPOSITION_TEMPERATURE,
-    recall: bool = RECALL,
+    sampler: Sampler,
     as_json: bool = AS_JSON,
 ) -> None:
     """Say how often two potentials disagree on which crystals are stable."""
@@ -167,12 +136,11 @@ def compare_levels(
     names = [level.strip() for level in levels.split(",")]
     if len(names) != 2 or len(set(names)) != 2:
         raise InputError(f"--levels {levels!r} must name two potentials.")
-    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature, recall)
     loaded = _loaded(name, data)
     with progress(quiet=as_json) as show:
         judges = (loaded.judge(names[0], show), loaded.judge(names[1], show))
         result = measure(
-            loaded.model, judges, batch=f"seed-batch-{batch}", samples=samples, sampler=drawn
+            loaded.model, judges, batch=f"seed-batch-{batch}", samples=samples, sampler=sampler
         )
     if as_json:
         typer.echo(json.dumps(result.as_json(), indent=2))
@@ -185,34 +153,6 @@ def compare_levels(
         f"  energy above hull differs by {EV_TO_MEV * found.mean_absolute_difference:.0f} meV/atom "
         f"on average ({EV_TO_MEV * found.mean_difference:+.0f} signed)"
     )
-
-
-def checked_sampler(
-    name: str,
-    steps: int,
-    guidance: float,
-    temperature: float,
-    composition_temperature: float,
-    recall: bool,
-) -> Sampler:
-    """Return a sampler; InputError if there is no such."""
-    from pydantic import ValidationError
-
-    from pccd_workflows.core.validation import explain
-
-    try:
-        return Sampler.model_validate(
-            {
-                "name": name,
-                "steps": steps,
-                "guidance": guidance,
-                "temperature": temperature,
-                "composition_temperature": composition_temperature,
-                "recall": recall,
-            }
-        )
-    except ValidationError as error:
-        raise InputError(f"Options of the sampler: {explain(error, Sampler)}") from None
 
 
 def _loaded(name: str, data: Path) -> "ModelAndData":

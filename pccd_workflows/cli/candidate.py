@@ -33,9 +33,8 @@ MaxEhull = Annotated[
     float | None, typer.Option(help="Largest energy above hull, eV/atom (0.08 = 80 meV/atom)")
 ]
 Novel = Annotated[bool | None, typer.Option("--novel/--known", help="New or known crystals only")]
-Stable = Annotated[
-    bool | None,
-    typer.Option("--stable-phonons/--unstable-phonons", help="Dynamical stability"),
+Phonons = Annotated[
+    str | None, typer.Option(help="Phonon verdict: stable, unstable, ambiguous or error")
 ]
 Status = Annotated[str | None, typer.Option(help="pending, rejected, failed or passed")]
 Stage = Annotated[str | None, typer.Option(help="Last stage with a record, e.g. hull:chgnet")]
@@ -54,7 +53,7 @@ def list_candidates(
     element: ElementList = None,
     max_ehull: MaxEhull = None,
     novel: Novel = None,
-    stable_phonons: Stable = None,
+    phonons: Phonons = None,
     status: Status = None,
     stage: Stage = None,
     reason: Reason = None,
@@ -64,6 +63,8 @@ def list_candidates(
 ) -> None:
     """List crystals, the lowest above the hull first."""
     from pccd_workflows import query
+    from pccd_workflows.cli.tables import print_candidates
+    from pccd_workflows.columns import row_fields, row_records, summary
 
     which = query.CandidateFilter(
         campaign=campaign,
@@ -72,7 +73,7 @@ def list_candidates(
         elements=tuple(element or ()),
         max_ehull=max_ehull,
         novel=novel,
-        stable_phonons=stable_phonons,
+        phonons=phonons,
         status=status,
         stage=stage,
         reason_class=reason,
@@ -81,14 +82,19 @@ def list_candidates(
     )
     collection = _candidates()
     shown = limit if limit is not None or as_json else TABLE_ROWS
-    rows = list(query.find_documents(collection, which, fields=query.SUMMARY_FIELDS, limit=shown))
+    fields = [*query.SUMMARY_FIELDS, *row_fields()]
+    found = query.find_documents(collection, which, fields=fields, limit=shown)
+    rows = [(row, row_records(row)) for row in found]
+    if which.doubt:
+        typer.echo(which.doubt, err=True)
     if as_json:
-        typer.echo(json.dumps(rows, default=str, indent=2))
+        summaries = [summary(row, records) for row, records in rows]
+        typer.echo(json.dumps(summaries, default=str, indent=2))
         return
     if not rows:
         typer.echo(_nothing_found(which.describe()))
         return
-    _print_table(rows)
+    print_candidates(rows, query.campaign_ids(collection))
     total = query.count_documents(collection, which)
     if total > len(rows):
         typer.echo(f"{len(rows)} of {total}; --limit shows more.")
@@ -96,7 +102,13 @@ def list_candidates(
 
 @app.command()
 def show(
-    candidate_id: Annotated[str, typer.Argument(metavar="ID", help="Id, or its unique beginning")],
+    candidate_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="Id as listed, its unique beginning, or the number in the latest campaign",
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole document")] = False,
 ) -> None:
     """Show everything that is known about one crystal: stages, verdicts, jobs, cell."""
@@ -126,7 +138,7 @@ def export(
     element: ElementList = None,
     max_ehull: MaxEhull = None,
     novel: Novel = None,
-    stable_phonons: Stable = None,
+    phonons: Phonons = None,
     status: Status = None,
     stage: Stage = None,
     reason: Reason = None,
@@ -148,7 +160,7 @@ def export(
         elements=tuple(element or ()),
         max_ehull=max_ehull,
         novel=novel,
-        stable_phonons=stable_phonons,
+        phonons=phonons,
         status=status,
         stage=stage,
         reason_class=reason,
@@ -192,43 +204,12 @@ def _nothing_found(filters: str) -> str:
     )
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from pccd_workflows.report.stages import millis
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Candidate", "Formula", "Space group"):
-        table.add_column(name, no_wrap=name == "Candidate")
-    for name in ("Sites", "E above hull\nmeV/atom"):
-        table.add_column(name, justify="right")
-    for name in ("Novelty", "Phonons", "Status"):
-        table.add_column(name)
-    for row in rows:
-        novel, stable = row.get("novel"), row.get("phonon_stable")
-        ended = ": ".join(filter(None, [row["status"], row.get("reason_class")]))
-        cells = [
-            row["candidate_id"],
-            row.get("formula_pretty") or "",
-            row.get("spacegroup") or "",
-            str(row.get("nsites") or ""),
-            millis(row.get("energy_above_hull")),
-            "" if novel is None else ("new" if novel else "known"),
-            "" if stable is None else ("stable" if stable else "unstable"),
-            ended,
-        ]
-        table.add_row(*(Text(cell) for cell in cells))
-    Console().print(table)
-
-
 def _print_candidate(doc: "CandidateDoc", rescores: "Sequence[Rescore]") -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from pccd_workflows.report.stages import cell_lines, outcome, stage_rows
+    from pccd_workflows.report.stages import cell_lines, outcome, stage_lines
 
     console = Console(soft_wrap=False)
     head = ", ".join(filter(None, [doc.formula_pretty, doc.spacegroup, doc.candidate_id]))
@@ -238,9 +219,10 @@ def _print_candidate(doc: "CandidateDoc", rescores: "Sequence[Rescore]") -> None
     for name in ("Stage", "Verdict", "What it rests on, and the job"):
         table.add_column(name)
     colours = {"good": "green", "bad": "red", "open": "yellow"}
-    for row in stage_rows(doc, rescores):
-        facts = "\n".join([*row.facts, f"job {row.job or 'not recorded'}"])
-        table.add_row(Text(row.stage), Text(row.verdict, style=colours[row.tone]), Text(facts))
+    for line in stage_lines(doc, rescores):
+        facts = "\n".join([*line.facts, f"job {line.job or 'not recorded'}"])
+        verdict = Text(line.verdict, style=colours[line.tone])
+        table.add_row(Text(line.stage), verdict, Text(facts))
     console.print(table)
-    for line in cell_lines(doc):
-        console.print(Text(line))
+    for text in cell_lines(doc):
+        console.print(Text(text))

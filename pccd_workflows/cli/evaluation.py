@@ -135,7 +135,7 @@ class Evaluation:
 
     def _substitution(self) -> Any:
         from pccd_workflows.evaluation.known_file import known_file
-        from pccd_workflows.evaluation.substitution import substitute
+        from pccd_workflows.evaluation.substitution import measure_substitution
 
         analogues = self.model.analogues
         if analogues is None or self.request.data.suffix == ".npz":
@@ -143,7 +143,7 @@ class Evaluation:
                 "--only substitution needs a model with analogues and --data as JSON lines or CIFs."
             )
         known = [row for row in known_file(self.request.data).rows if row["split"] == "train"]
-        return substitute(self.measure("csp").targets, known, analogues.distance)
+        return measure_substitution(self.measure("csp").targets, known, analogues.distance)
 
     def _similarity(self) -> Any:
         from pccd_workflows.evaluation.similarity import compare_pairs

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from pccd_workflows import operations
@@ -197,23 +197,18 @@ def status_view(campaign_id: str, steps: list[FunnelCount], progress: Progress) 
 
 def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress: Progress) -> None:
     """Print the funnel, the best crystals and where to look next."""
+    from pccd_workflows.cli.tables import print_candidates
+    from pccd_workflows.execution import mongo
+    from pccd_workflows.query import campaign_ids, short_id
+    from pccd_workflows.report.ranking import best_rows
+
     console = Console()
     console.print(funnel_table(operations.funnel(campaign, settings)))
-    best = operations.best_candidates(campaign.campaign_id, settings, BEST)
+    candidates = mongo.database(settings)["candidates"]
+    best = best_rows(candidates, campaign.campaign_id, BEST)
+    campaigns = campaign_ids(candidates)
     if best:
-        table = Table(
-            Column("candidate", no_wrap=True), "formula", "group", "meV/atom", "known in", "phonons"
-        )
-        for row in best:
-            table.add_row(
-                row.candidate_id,
-                row.formula,
-                row.spacegroup,
-                f"{row.energy_above_hull * 1000:.0f}",
-                row.known_in or "nothing",
-                row.phonons,
-            )
-        console.print(table)
+        print_candidates(best, campaigns)
     else:
         console.print("No crystal came near the hull; the report says why each was rejected.")
     for failure in progress.failures:
@@ -222,5 +217,6 @@ def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress
     if progress.failures:
         console.print(f"Rerun what failed: pccd campaign resume {campaign.campaign_id}")
     console.print(f"Report:      {report}", soft_wrap=True)
-    shown = best[0].candidate_id if best else f"{campaign.campaign_id}-000000"
+    index = best[0][0]["index"] if best else 0
+    shown = short_id(campaign.campaign_id, index, campaigns)
     console.print(f"Look closer: pccd candidate show {shown}", soft_wrap=True)

@@ -35,6 +35,8 @@ class Share:
 def wilson_share(count: int, total: int) -> Share:
     """Return count/total with its 95 % Wilson score interval, which holds near 0 and 1 as well.
 
+    Source: E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927), doi:10.1080/01621459.1927.10502953.
+
     Raises
     ------
     ValueError

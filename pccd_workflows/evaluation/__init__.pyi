@@ -9,4 +9,4 @@ from .samples import Yardstick as Yardstick
 from .samples import draw_samples as draw_samples
 from .samples import judge_samples as judge_samples
 from .substitution import Substitution as Substitution
-from .substitution import substitute as substitute
+from .substitution import measure_substitution as measure_substitution

@@ -13,7 +13,6 @@ from pccd_workflows.analysis.validity import screen
 from pccd_workflows.evaluation.judge import HullFacts, Judge, PotentialJudge
 from pccd_workflows.evaluation.known_file import known_file
 from pccd_workflows.evaluation.thresholds import METASUN_LIMIT, is_within
-from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
 from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.request import Conditions
@@ -177,17 +176,12 @@ def draw_samples(
     model: "Model", requests: Sequence["SampleRequest"], *, seed: int, sampler: Sampler
 ) -> list[RawSample]:
     """Return what a model makes of requests, in their order."""
-    from pccd_workflows.generators.pccd.sample import sample_clouds
+    from pccd_workflows.generators.pccd.generator import draw_crystals
 
-    made = []
-    clouds = sample_clouds(model, requests, seed=seed, sampler=sampler)
-    for request, cloud in zip(requests, clouds, strict=True):
-        elements = canonical_elements(request.elements)
-        try:
-            made.append(RawSample(elements, decode(cloud)))
-        except DecodeError as error:
-            made.append(RawSample(elements, None, error.error_class))
-    return made
+    drawn = draw_crystals(model, requests, seed=seed, sampler=sampler, batch=len(requests) or 1)
+    return [
+        RawSample(canonical_elements(d.request.elements), d.structure, d.error_class) for d in drawn
+    ]
 
 
 def judge_samples(samples: Sequence[RawSample], known: Yardstick) -> JudgedSamples:

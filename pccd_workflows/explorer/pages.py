@@ -10,39 +10,30 @@ from urllib.parse import unquote
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from pccd_workflows import __version__
+from pccd_workflows.columns import make_table, row_fields, row_records, summary
 from pccd_workflows.core.errors import DatabaseError, InputError, PccdError
+from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.explorer.state import PER_PAGE, VERDICTS, ListState, parse_state
 from pccd_workflows.export import best_relaxation, cif_text, file_stem
 from pccd_workflows.query import (
     STATUSES,
     SUMMARY_FIELDS,
+    campaign_ids,
     count_documents,
     find_candidate,
     find_documents,
+    short_id,
 )
-from pccd_workflows.report.card import make_card
-from pccd_workflows.report.phase_diagram import energy_class, pretty
+from pccd_workflows.report.card import make_card, table_views
 from pccd_workflows.report.render import asset, environment
-from pccd_workflows.report.stages import millis
 from pccd_workflows.rescore import find_rescores
+from pccd_workflows.stages.stage import Records
 
 if TYPE_CHECKING:
     from pymongo.database import Database
 
 MAX_CAMPAIGNS = 200
 """Campaigns offered by name; others can be typed."""
-COLUMNS = (
-    ("Formula", "formula_pretty"),
-    ("Space group", "spacegroup"),
-    ("Atoms", "nsites"),
-    ("E above hull (meV/atom)", "energy_above_hull"),
-    ("Novelty", None),
-    ("Phonons", None),
-    ("Band gap (eV)", None),
-    ("Status", "status"),
-    ("Campaign", None),
-    ("Candidate", "index"),
-)
 
 
 class NotFoundError(PccdError):
@@ -73,9 +64,14 @@ def answer(database: "Database[dict[str, Any]]", path: str, query: str) -> Answe
 
 def _route(database: "Database[dict[str, Any]]", path: str, query: str) -> Answer:
     if path == "/":
-        return Answer(_render("list.html", **list_view(database, parse_state(query))))
+        state = parse_state(query)
+        status = 400 if state.problems else 200
+        return Answer(_render("list.html", **list_view(database, state)), status=status)
     if path == "/api/candidates":
-        return _json(list_data(database, parse_state(query)))
+        state = parse_state(query)
+        if state.problems:
+            raise InputError(state.problems[0])
+        return _json(list_data(database, state))
     for prefix, respond in (
         ("/candidate/", _candidate_page),
         ("/api/candidate/", _candidate_json),
@@ -88,49 +84,68 @@ def _route(database: "Database[dict[str, Any]]", path: str, query: str) -> Answe
 
 def list_data(database: "Database[dict[str, Any]]", state: ListState) -> dict[str, Any]:
     """Return one page of candidates (what a table needs of them) and how many there are."""
-    candidates = database["candidates"]
-    total = count_documents(candidates, state.which)
-    rows = find_documents(
-        candidates, state.which, fields=SUMMARY_FIELDS, skip=state.skip, limit=PER_PAGE
-    )
+    total = count_documents(database["candidates"], state.which)
     return {
         "total": total,
         "page": state.page,
         "pages": max(1, -(-total // PER_PAGE)),
         "per_page": PER_PAGE,
-        "candidates": list(rows),
+        "candidates": [summary(row, records) for row, records in _page(database, state)],
     }
+
+
+def _page(
+    database: "Database[dict[str, Any]]", state: ListState
+) -> list[tuple[dict[str, Any], Records]]:
+    """Return the rows of one page with the records that their columns need."""
+    fields = [*SUMMARY_FIELDS, *row_fields()]
+    found = find_documents(
+        database["candidates"], state.which, fields=fields, skip=state.skip, limit=PER_PAGE
+    )
+    return [(row, row_records(row)) for row in found]
 
 
 def list_view(database: "Database[dict[str, Any]]", state: ListState) -> dict[str, Any]:
     """Return what the list's template shows."""
-    data = list_data(database, state)
-    campaigns = database["campaigns"].find({}, {"_id": 1}).sort("submitted_at", -1)
+    candidates = database["candidates"]
+    rows = _page(database, state)
+    table = make_table(rows)
+    total = count_documents(candidates, state.which)
+    campaigns = campaign_ids(candidates)
     described = state.which.describe()
     sort = "" if state.which.sort == "energy_above_hull" else f" --sort={state.which.sort}"
     return {
         "state": state,
-        "data": data,
-        "rows": [_row(row) for row in data["candidates"]],
-        "columns": COLUMNS,
-        "campaigns": [row["_id"] for row in campaigns.limit(MAX_CAMPAIGNS)],
+        "total": total,
+        "pages": max(1, -(-total // PER_PAGE)),
+        "headings": table.headings,
+        "rows": [
+            {**row, "short": short_id(row["campaign_id"], row["index"], campaigns), "cells": views}
+            for (row, _), views in zip(rows, table_views(table), strict=True)
+        ],
+        "campaigns": campaigns[:MAX_CAMPAIGNS],
         "statuses": STATUSES,
         "verdicts": VERDICTS,
-        "first": state.skip + 1 if data["candidates"] else 0,
-        "last": state.skip + len(data["candidates"]),
+        "shown": _shown(state, len(rows), total),
+        "closer": _closer(state),
         "command_line": f"pccd candidate list {described}".strip() + sort,
-        "filtered": bool(described),
+        "filtered": bool(described) or bool(state.problems),
     }
 
 
-def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    energy = row.get("energy_above_hull")
-    return {
-        **{field: row.get(field) for field in SUMMARY_FIELDS},
-        "formula": pretty(row.get("formula_pretty") or ""),
-        "energy": millis(energy),
-        "energy_class": "" if energy is None else energy_class(energy),
-    }
+def _shown(state: ListState, rows: int, total: int) -> str:
+    """Return which of all crystals a page shows."""
+    if not total:
+        return "No crystal"
+    if not rows:
+        return f"{total:,} crystals, none of them on page {state.page:,}"
+    return f"{state.skip + 1:,} to {state.skip + rows:,} of {total:,}"
+
+
+def _closer(state: ListState) -> str:
+    """Return the address with an energy that was hardly meant in eV/atom read as meV/atom."""
+    energy = state.which.max_ehull
+    return "" if energy is None else state.url(max_ehull=f"{energy / EV_TO_MEV:g}", page=None)
 
 
 def _candidate_page(database: "Database[dict[str, Any]]", candidate_id: str) -> Answer:

@@ -6,23 +6,37 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.query import CandidateFilter
+from pccd_workflows.query import PHONON_VERDICTS, CandidateFilter
 
 PER_PAGE = 50
 MAX_PAGE = 100_000
-TEXT_FIELDS = ("campaign", "chemsys", "formula", "status", "stage", "reason_class", "sort")
-VERDICTS = {"novel": ("new", "known"), "stable_phonons": ("stable", "unstable")}
-"""Filters with two answers: how an address says yes and no."""
+TEXT_FIELDS = (
+    "campaign",
+    "chemsys",
+    "formula",
+    "phonons",
+    "status",
+    "stage",
+    "reason_class",
+    "sort",
+)
+VERDICTS = {"novel": ("new", "known"), "phonons": PHONON_VERDICTS}
+"""Filters with few answers: how an address says them."""
 FIELDS = {*TEXT_FIELDS, *VERDICTS, "elements", "max_ehull", "page"}
 
 
 @dataclass(frozen=True)
 class ListState:
-    """One page of the list; `values` are the non-empty fields of the address, as they were."""
+    """One page of the list.
+
+    values: the non-empty fields of the address, as they were.
+    problems: what is wrong with those that `which` leaves out, one sentence each.
+    """
 
     which: CandidateFilter
     page: int = 1
     values: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
     @property
     def skip(self) -> int:
@@ -42,12 +56,12 @@ class ListState:
 
 
 def parse_state(query: str) -> ListState:
-    """Return the state that a query string describes.
+    """Return the state that a query string describes; fields with a wrong value filter nothing.
 
     Raises
     ------
     InputError
-        A field is unknown, given twice, or cannot hold its value.
+        A field is unknown or given twice, or the page is no number.
     """
     try:
         pairs = parse_qsl(query, max_num_fields=len(FIELDS) * 2, errors="strict")
@@ -62,16 +76,27 @@ def parse_state(query: str) -> ListState:
         if value.strip():
             values[key] = value.strip()
     page = _whole(values.pop("page", "1"))
-    return ListState(_filter(values), page, values)
+    problems = {key: problem for key in values if (problem := _problem(key, values[key]))}
+    right = {key: value for key, value in values.items() if key not in problems}
+    return ListState(_filter(right), page, values, tuple(problems.values()))
+
+
+def _problem(key: str, value: str) -> str:
+    """Return what is wrong with a field's value; empty if nothing is."""
+    try:
+        _filter({key: value})
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _filter(values: Mapping[str, str]) -> CandidateFilter:
     chosen: dict[str, Any] = {key: values[key] for key in TEXT_FIELDS if key in values}
-    for key, (yes, no) in VERDICTS.items():
-        if key in values:
-            if values[key] not in (yes, no):
-                raise InputError(f"{key} is {yes!r} or {no!r}, not {values[key]!r}.")
-            chosen[key] = values[key] == yes
+    if "novel" in values:
+        yes, no = VERDICTS["novel"]
+        if values["novel"] not in (yes, no):
+            raise InputError(f"novel is {yes!r} or {no!r}, not {values['novel']!r}.")
+        chosen["novel"] = values["novel"] == yes
     if "elements" in values:
         symbols = values["elements"].replace("-", " ").replace(",", " ").split()
         chosen["elements"] = tuple(symbols)

@@ -14,20 +14,20 @@ from markupsafe import Markup
 from pccd_workflows import __version__
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.columns import make_table
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import write_whole
 from pccd_workflows.core.intervals import Share
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
-from pccd_workflows.report.card import Badge, make_card, novelty_badge
+from pccd_workflows.report.card import make_card, table_views
 from pccd_workflows.report.figures import cumulative_share, hull_histogram
 from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
-from pccd_workflows.report.stages import asked_gap, gap_text, millis, rescore_notes
+from pccd_workflows.report.stages import rescore_notes
 from pccd_workflows.report.statistics import (
     Summary,
     level_label,
-    phonon_verdict,
     summarize,
 )
 from pccd_workflows.rescore import Rescore
@@ -137,8 +137,7 @@ def report_view(
         "levels": _levels(summary) if any(summary.points.values()) else [],
         "no_energies": _no_energies(summary),
         **_diagrams(summary, reference_sets),
-        "table": [_table_row(doc) for doc in summary.best],
-        "with_gaps": any(rung.band_structure for rung in campaign.rungs),
+        "table": _best_table(summary.best),
         "no_best": "No crystal reached a hull, so there is none to rank.",
         "best_caption": _best_caption(summary),
         "cards": cards,
@@ -157,7 +156,7 @@ def _tiles(summary: Summary, campaign: Campaign) -> list[View]:
     raw = summary.count("generated")
     tiles = [
         _tile(raw, "raw samples", f"of {campaign.n_samples} asked for"),
-        _tile(summary.count("screened"), "passed the screen", _percent(summary, "screened")),
+        _tile(summary.count("screened"), "passed the screen", _of_raw(summary, "screened")),
         _tile(summary.count("unique"), "unique crystals", f"{summary.n_new} of them new"),
     ]
     level = _last_level(summary)
@@ -167,10 +166,10 @@ def _tiles(summary: Summary, campaign: Campaign) -> list[View]:
             _tile(near.count, "within 80 meV/atom", f"{near.new} new, {level_label(level)}")
         )
         tiles.append(_tile(on_hull.count, "on or below the hull", f"{on_hull.new} new"))
-    if campaign.phonons is not None:
-        checked = summary.count("phonons")
-        tiles.append(_tile(summary.count("stable"), "phonon-stable", f"of {checked} checked"))
-    return tiles
+    return tiles + [
+        _tile(step.count, step.label, f"of {before.count:,} {before.label}")
+        for before, step in summary.after_rungs()
+    ]
 
 
 def _tile(value: int, label: str, note: str) -> View:
@@ -225,7 +224,7 @@ def _funnel(summary: Summary, campaign_id: str) -> list[View]:
                 "label": step.label,
                 "count": f"{step.count:,}",
                 "width": f"{max(share, 0.4 if step.count else 0.0):.2f}",
-                "percent": f"{share:.1f} %" if raw else "",
+                "percent": percent(step.count, raw),
                 "n_lost": step.n_lost,
                 "lost_text": f"{step.n_lost:,} did not get here",
                 "lost": lost,
@@ -285,12 +284,24 @@ def _levels(summary: Summary) -> list[View]:
 def _share(share: Share) -> str:
     if share.value is None or share.low is None or share.high is None:
         return "nothing to divide by"
-    return f"{100 * share.value:.2f} % [{100 * share.low:.2f}, {100 * share.high:.2f}]"
+    digits = _digits(share.total)
+    interval = f"{100 * share.low:.{digits}f} to {100 * share.high:.{digits}f}"
+    return f"{percent(share.count, share.total)} ({interval})"
 
 
-def _percent(summary: Summary, key: str) -> str:
+def percent(count: int, total: int) -> str:
+    """Return a share in percent, with no more digits than its denominator carries."""
+    return f"{100 * count / total:.{_digits(total)}f} %" if total else ""
+
+
+def _digits(total: int) -> int:
+    """One crystal of 1,000 is 0.1 %: finer digits would be noise."""
+    return 0 if total < 1000 else 1 if total < 10_000 else 2
+
+
+def _of_raw(summary: Summary, key: str) -> str:
     raw = summary.count("generated")
-    return f"{100 * summary.count(key) / raw:.1f} % of raw samples" if raw else "of no samples"
+    return f"{percent(summary.count(key), raw)} of {raw:,} samples" if raw else "of no samples"
 
 
 def _no_energies(summary: Summary) -> str:
@@ -346,29 +357,12 @@ def _diagram(references: ReferenceSet, points: Sequence[Any]) -> View:
     }
 
 
-def _table_row(doc: CandidateDoc) -> View:
-    energy = doc.energy_above_hull
-    judged = next((s for s in reversed(doc.stabilities) if s.energy_above_hull is not None), None)
-    formation = judged.formation_energy_per_atom if judged else None
-    verdict = phonon_verdict(doc)
-    tone = {"stable": "good", "unstable": "bad"}.get(verdict, "open")
-    return {
-        "id": doc.candidate_id,
-        "plain": doc.formula_pretty or "",
-        "formula": pretty(doc.formula_pretty or ""),
-        "spacegroup": doc.spacegroup or "",
-        "nsites": doc.nsites,
-        "energy": millis(energy),
-        "energy_sort": energy,
-        "energy_class": "e-far" if energy is None else energy_class(energy),
-        "formation": "" if formation is None else f"{formation:.3f}",
-        "novelty": novelty_badge(doc),
-        "phonons": Badge(verdict, tone) if verdict else None,
-        "gap": gap_text(doc.band_structures[-1]) if doc.band_structures else "",
-        "gap_sort": doc.band_gap,
-        "gap_asked": asked_gap(doc.generation),
-        "level": level_label(judged.level) if judged else "",
-    }
+def _best_table(docs: Sequence[CandidateDoc]) -> View:
+    """Return the table of the best crystals: headings, and each row's id and cells."""
+    table = make_table((vars(doc), doc.records) for doc in docs)
+    views = zip(docs, table_views(table), strict=True)
+    rows = [{"id": doc.candidate_id, "cells": cells} for doc, cells in views]
+    return {"headings": table.headings, "rows": rows}
 
 
 def _best_caption(summary: Summary) -> str:

@@ -1,17 +1,19 @@
 """What a campaign amounts to: funnel, losses and shares, from its candidates in one pass."""
 
 import heapq
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
+from pccd_workflows import collect, columns, stages
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.intervals import Share, wilson_share
-from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.stages.hull import Stability
+from pccd_workflows.report.ranking import rank_candidate
+from pccd_workflows.stages import phonons
+from pccd_workflows.stages.stage import Stage, words
 
 METASTABLE = 0.08
 """eV/atom above the hull: "relatively stable" in Table 2 of the PCCD paper."""
@@ -46,15 +48,19 @@ class Loss:
     @property
     def label(self) -> str:
         """The reason in words."""
-        return self.reason_class.replace("_", " ")
+        return words(self.reason_class)
 
 
 @dataclass
 class Step:
-    """One step of the funnel: how many reached it, and why the others did not."""
+    """One step of the funnel: how many reached it, and why the others did not.
+
+    stage: the stage whose step it is.
+    """
 
     key: str
     label: str
+    stage: Stage
     count: int = 0
     losses: dict[tuple[str, str], Loss] = field(default_factory=dict)
 
@@ -116,6 +122,11 @@ class Summary:
         """Return how many crystals reached the step called `key`."""
         return next(step.count for step in self.steps if step.key == key)
 
+    def after_rungs(self) -> list[tuple[Step, Step]]:
+        """Return the steps that follow the last rung, each with the step before it."""
+        last = max(number for number, step in enumerate(self.steps) if step.stage.rung)
+        return list(pairwise(self.steps[last:]))
+
     def thresholds(self, level: str) -> list[ThresholdRow]:
         """Return the shares on the hull, within 80 and within 250 meV/atom at one level."""
         return [
@@ -151,11 +162,11 @@ def share_below(
 
 def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary:
     """Fold a campaign's candidates into what its report shows, keeping few of them in memory."""
-    steps = _empty_steps(campaign)
+    steps = [Step(step.key, step.label, stage) for stage, step in stages.funnel_by_stage(campaign)]
     summary = Summary(steps, {rung.level: [] for rung in campaign.rungs}, [])
     heap: list[tuple[tuple[float, ...], int, CandidateDoc]] = []
     for number, doc in enumerate(candidates):
-        _count(doc, steps)
+        _count(doc, steps, campaign)
         _collect_facts(doc, summary)
         for level, point in _points(doc):
             summary.points.setdefault(level, []).append(point)
@@ -167,29 +178,13 @@ def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary
             continue
         summary.n_ranked += 1
         # A heap whose smallest item is the worst of the best.
-        item = (tuple(-part for part in rank(doc)), -number, doc)
+        item = (tuple(-part for part in rank_candidate(doc)), -number, doc)
         if len(heap) < MAX_BEST:
             heapq.heappush(heap, item)
         else:
             heapq.heappushpop(heap, item)
     summary.best = [doc for _, _, doc in sorted(heap, key=lambda item: item[:2], reverse=True)]
     return summary
-
-
-def rank(doc: CandidateDoc) -> tuple[float, float, float]:
-    """Return the sort key of "best": new, then phonon-stable, then lowest above the hull."""
-    energy = doc.energy_above_hull
-    order = {"stable": 0.0, "ambiguous": 1.0, "": 2.0, "error": 2.0, "unstable": 3.0}
-    return (
-        0.0 if doc.novel else 1.0,
-        order[phonon_verdict(doc)],
-        energy if energy is not None else math.inf,
-    )
-
-
-def phonon_verdict(doc: CandidateDoc) -> str:
-    """Return the last phonon verdict; empty if none was asked for."""
-    return doc.phonons[-1].verdict if doc.phonons else ""
 
 
 def essentials(doc: CandidateDoc) -> dict[str, Any]:
@@ -201,8 +196,7 @@ def essentials(doc: CandidateDoc) -> dict[str, Any]:
         "nsites": doc.nsites,
         "energy_above_hull": doc.energy_above_hull,
         "novel": doc.novel,
-        "phonons": phonon_verdict(doc) or None,
-        "band_gap": doc.band_gap,
+        **columns.values(doc.records, shown=True),
         "status": doc.status,
         "reason": doc.reason,
         "levels": [record.level for record in doc.stabilities],
@@ -218,37 +212,15 @@ def level_label(level: str) -> str:
     return names.get(level, level)
 
 
-def _empty_steps(campaign: Campaign) -> list[Step]:
-    steps = [
-        Step("generated", "Generated"),
-        Step("decoded", "Decoded to a crystal"),
-        Step("screened", "Passed the screen"),
-        Step("unique", "Unique in the campaign"),
-    ]
-    for rung in campaign.rungs:
-        name = level_label(rung.level)
-        steps += [
-            Step(f"relaxed:{rung.level}", f"Relaxed with {name}"),
-            Step(
-                f"within:{rung.level}",
-                f"Within {1000 * rung.keep.energy_above_hull:g} meV/atom ({name})",
-            ),
-        ]
-    if campaign.phonons is not None:
-        steps += [
-            Step("phonons", "Phonons computed"),
-            Step("stable", "Phonon-stable"),
-        ]
-    return steps
-
-
-def _count(doc: CandidateDoc, steps: list[Step]) -> None:
+def _count(doc: CandidateDoc, steps: list[Step], campaign: Campaign) -> None:
     """Add one crystal to every step it reached and, where it ended, to that loss."""
+    # documents of schema version 1 do not say what they reached
+    reached = doc.reached or collect.reached(campaign, doc.records)
     for step in steps:
-        if _reached(doc, step.key):
+        if step.key in reached:
             step.count += 1
             continue
-        status, reason_class, reason = _why_ended(doc, step.key)
+        status, reason_class, reason = _why_ended(doc, step)
         loss = step.losses.setdefault((status, reason_class), Loss(status, reason_class))
         loss.count += 1
         if len(loss.examples) < MAX_EXAMPLES:
@@ -256,47 +228,22 @@ def _count(doc: CandidateDoc, steps: list[Step]) -> None:
         return
 
 
-def _reached(doc: CandidateDoc, key: str) -> bool:
-    step, _, level = key.partition(":")
-    if step == "relaxed":
-        relaxation = _relaxation_at(doc, level)
-        return relaxation is not None and relaxation.usable
-    if step == "within":
-        stability = _stability_at(doc, level)
-        return stability is not None and stability.passed
-    return {
-        "generated": True,
-        "decoded": doc.generation.error_class is None,
-        "screened": doc.screening is not None and doc.screening.passed,
-        "unique": doc.novelty is not None and doc.novelty.duplicate_of is None,
-        "phonons": bool(doc.phonons),
-        "stable": doc.phonon_stable is True,
-    }[step]
+def _why_ended(doc: CandidateDoc, step: Step) -> tuple[str, str, str]:
+    """Return status, class and reason of a crystal that did not reach a step.
 
-
-def _why_ended(doc: CandidateDoc, key: str) -> tuple[str, str, str]:
-    """Return status, class and reason of a crystal that did not reach the step `key`."""
+    They are those that its document holds (see `stages.judge`): lists can be filtered by them.
+    """
     if doc.status == "pending":
         return "pending", "waiting", "Its next job has not finished yet."
-    if key == "phonons" and doc.status == "passed":
-        return "passed", "not_selected", doc.reason or "Not among the crystals chosen for phonons."
-    if key == "stable" and doc.phonons:
-        last = doc.phonons[-1]
-        return "rejected", doc.reason_class or last.verdict, doc.reason or last.reason or ""
-    record = _record_behind(doc, key)
-    reason_class = doc.reason_class or getattr(record, "reason_class", None)
-    verdict = record.verdict if isinstance(record, Relaxation) else "unknown"
-    reason = doc.reason or getattr(record, "reason", None) or ""
-    return doc.status, reason_class or verdict, reason
-
-
-def _record_behind(doc: CandidateDoc, key: str) -> object:
-    step, _, level = key.partition(":")
-    if step == "relaxed":
-        return _relaxation_at(doc, level)
-    if step == "within":
-        return _stability_at(doc, level)
-    return doc.screening if step == "screened" else None
+    if doc.status != "passed":
+        return doc.status, doc.reason_class or "unknown", doc.reason or ""
+    records = doc.records
+    own = step.stage.records(records)
+    if not own:
+        reason = f"Not among the crystals chosen for {step.stage.kind}."
+        return "passed", "not_selected", reason
+    said = step.stage.describe(own[-1], records)
+    return "passed", said.verdict, getattr(own[-1], "reason", None) or ""
 
 
 def _collect_facts(doc: CandidateDoc, summary: Summary) -> None:
@@ -324,7 +271,7 @@ def _points(doc: CandidateDoc) -> Iterator[tuple[str, Point]]:
                     stability.references,
                     doc.novel,
                     doc.spacegroup or "",
-                    phonon_verdict(doc),
+                    phonons.verdict(doc.records) or "",
                 ),
             )
 
@@ -332,11 +279,3 @@ def _points(doc: CandidateDoc) -> Iterator[tuple[str, Point]]:
 def _is_lost_early(doc: CandidateDoc) -> bool:
     """True for a crystal that has an energy but broke before its verdict."""
     return doc.status == "failed" or not doc.stabilities
-
-
-def _relaxation_at(doc: CandidateDoc, level: str) -> Relaxation | None:
-    return next((record for record in doc.relaxations if record.level == level), None)
-
-
-def _stability_at(doc: CandidateDoc, level: str) -> Stability | None:
-    return next((record for record in doc.stabilities if record.level == level), None)

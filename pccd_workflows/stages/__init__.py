@@ -9,7 +9,7 @@ from pccd_workflows.stages.stage import FunnelStep, Outcome, Records, Stage
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
 
-__all__ = ["STAGES", "funnel", "judge", "names", "stage_of"]
+__all__ = ["STAGES", "funnel", "funnel_by_stage", "judge", "names", "stage_of"]
 
 STAGES: tuple[Stage, ...] = (
     generate.STAGE,
@@ -20,7 +20,6 @@ STAGES: tuple[Stage, ...] = (
     bands.STAGE,
     phonons.STAGE,
 )
-BY_KIND = {stage.kind: stage for stage in STAGES}
 
 
 def stage_of(name: str) -> Stage:
@@ -32,10 +31,11 @@ def stage_of(name: str) -> Stage:
         There is no such stage; the message names those that exist.
     """
     kind = name.partition(":")[0]
-    try:
-        return BY_KIND[kind]
-    except KeyError:
-        raise InputError(f"Unknown stage {name!r}; use one of {sorted(BY_KIND)}.") from None
+    found = next((stage for stage in STAGES if stage.kind == kind), None)
+    if found is None:
+        kinds = ", ".join(stage.kind for stage in STAGES)
+        raise InputError(f"There is no stage {name!r}; use one of {kinds}.")
+    return found
 
 
 def _instances(campaign: "Campaign") -> list[tuple[Stage, str]]:
@@ -63,7 +63,16 @@ def names(campaign: "Campaign") -> list[str]:
 
 def funnel(campaign: "Campaign") -> list[FunnelStep]:
     """Return the steps of a campaign's funnel, in order."""
-    return [step for stage, level in _instances(campaign) for step in stage.steps(campaign, level)]
+    return [step for _, step in funnel_by_stage(campaign)]
+
+
+def funnel_by_stage(campaign: "Campaign") -> list[tuple[Stage, FunnelStep]]:
+    """Return the steps of a campaign's funnel, in order, each with the stage whose it is."""
+    return [
+        (stage, step)
+        for stage, level in _instances(campaign)
+        for step in stage.steps(campaign, level)
+    ]
 
 
 def judge(campaign: "Campaign", records: Records) -> Outcome | None:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.core.storage import CrystalRef, Storage, load_crystals, store_crystals
 from pccd_workflows.engines.records import Bands
-from pccd_workflows.stages.stage import Column, Description, Stage, facts, nothing, number, point
+from pccd_workflows.stages.stage import (
+    Column,
+    Description,
+    Records,
+    Stage,
+    facts,
+    nothing,
+    number,
+    point,
+)
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
@@ -45,9 +54,17 @@ def _levels(campaign: "Campaign") -> Sequence[str]:
     return [rung.level for rung in campaign.rungs if rung.band_structure]
 
 
-def _describe(record: Bands) -> Description:
+def asked_gap(records: Records) -> str:
+    """Return the band gap that the generator was asked for; empty if it was not."""
+    generation = records.get("generate")
+    asked = None if generation is None else generation.conditions.get("band_gap")
+    return "" if asked is None else f"asked for {asked:.2f} eV"
+
+
+def _describe(record: Bands, records: Records) -> Description:
     edges = (("valence maximum", record.vbm_kpoint), ("conduction minimum", record.cbm_kpoint))
     found = facts(
+        asked_gap(records),
         *(f"{name} at k = ({point(where)})" for name, where in edges if where is not None),
         number("Fermi level", record.efermi, "eV", 3),
         f"path {record.kpath}" if record.kpath else "",
@@ -64,5 +81,13 @@ STAGE = Stage(
     describe=_describe,
     steps=nothing,
     rung=True,
-    columns=(Column("band_gap", "eV", lambda record: record.band_gap),),
+    columns=(
+        Column("band_gap", "eV", lambda record: record.band_gap, show=True, text=gap_text),
+        Column("band_gap_direct", "", lambda record: record.direct),
+        Column("is_metal", "", lambda record: record.is_metal),
+        Column("band_gap_level", "", lambda record: record.level),
+    ),
+    tabulated=lambda record: record.band_gap is not None,
+    heavy=("bands", "structure", "settings", "software"),
+    figure="pccd_workflows.report.panels:bands_panels",
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pccd_workflows.core.storage import StageRow, Storage, load_crystals
 from pccd_workflows.known.novelty import Novelty, NoveltySection, SetNovelty
 from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in
-from pccd_workflows.stages.stage import Description, FunnelStep, Outcome, Stage, facts
+from pccd_workflows.stages.stage import Description, FunnelStep, Outcome, Records, Stage, facts
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
@@ -71,7 +71,7 @@ def _outcome(record: Novelty, campaign: "Campaign") -> Outcome | None:
     return Outcome("rejected", "known", f"Known in {known_in(record)}.")
 
 
-def _describe(record: Novelty) -> Description:
+def _describe(record: Novelty, _records: Records) -> Description:
     if record.duplicate_of is not None:
         return Description("duplicate", "bad", (f"same crystal as {record.duplicate_of}",))
     found = []

@@ -12,7 +12,15 @@ from pccd_workflows.core.storage import StageRow, Storage, structure_key
 from pccd_workflows.generators.protocol import Generated
 from pccd_workflows.generators.registry import open_generator
 from pccd_workflows.generators.request import Generation
-from pccd_workflows.stages.stage import Description, FunnelStep, Outcome, Stage, facts
+from pccd_workflows.stages.stage import (
+    Column,
+    Description,
+    FunnelStep,
+    Outcome,
+    Records,
+    Stage,
+    facts,
+)
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign, NumberedSource
@@ -150,7 +158,7 @@ def _outcome(record: Generation, _campaign: "Campaign") -> Outcome | None:
     return Outcome("rejected", record.error_class, record.reason)
 
 
-def _describe(record: Generation) -> Description:
+def _describe(record: Generation, _records: Records) -> Description:
     conditions = [f"{key}={value}" for key, value in record.conditions.items() if value is not None]
     found = facts(
         f"source {record.source}" if record.source != "pccd" else "",
@@ -183,4 +191,11 @@ STAGE = Stage(
     outcome=_outcome,
     describe=_describe,
     steps=_steps,
+    columns=(
+        Column("model", "", lambda record: record.model),
+        Column("weights_sha256", "", lambda record: record.weights_sha256),
+        Column("seed", "", lambda record: record.seed),
+        Column("index", "", lambda record: record.index),
+        Column("band_gap_asked", "eV", lambda record: record.conditions.get("band_gap")),
+    ),
 )

@@ -22,6 +22,7 @@ from pccd_workflows.stages.stage import (
     Description,
     FunnelStep,
     Outcome,
+    Records,
     Stage,
     facts,
     number,
@@ -218,7 +219,7 @@ def _outcome(record: Stability, _campaign: "Campaign") -> Outcome | None:
     return None if record.passed else Outcome("rejected", record.reason_class, record.reason)
 
 
-def _describe(record: Stability) -> Description:
+def _describe(record: Stability, _records: Records) -> Description:
     above, limit = record.energy_above_hull, record.threshold
     phases = (f"{100 * part:.0f} % {name}" for name, part in record.decomposition.items())
     found = facts(
@@ -237,6 +238,11 @@ def _describe(record: Stability) -> Description:
 def millis(energy: float | None) -> str:
     """Return an energy in meV/atom, without a decimal that no potential deserves."""
     return "" if energy is None else f"{round(EV_TO_MEV * energy) + 0}"
+
+
+def _known_sets(novelty: Novelty | None) -> str | None:
+    sets = novelty.sets if novelty is not None else {}
+    return ", ".join(name for name, found in sets.items() if found.known) or None
 
 
 def _known_after_relaxation(novelty: Novelty | None) -> list[str]:
@@ -276,10 +282,17 @@ STAGE = Stage(
     rung=True,
     columns=(
         Column("energy_above_hull", "eV/atom", lambda record: record.energy_above_hull),
+        Column("known_in", "", lambda record: _known_sets(record.novelty), show=True),
         Column(
-            "formation_energy_per_atom",
+            "formation_energy",
             "eV/atom",
             lambda record: record.formation_energy_per_atom,
+            show=True,
+            heading="E of formation",
         ),
+        Column("hull_level", "", lambda record: record.level, show=True, heading="Level"),
+        Column("hull_references", "", lambda record: record.references),
     ),
+    tabulated=lambda record: record.energy_above_hull is not None,
+    heavy=("decomposition",),
 )

@@ -12,6 +12,7 @@ from pccd_workflows.engines.levels import LevelName
 from pccd_workflows.engines.records import Phonons
 from pccd_workflows.stages.hull import Stability
 from pccd_workflows.stages.stage import (
+    Column,
     Description,
     FunnelStep,
     Outcome,
@@ -99,14 +100,14 @@ def _outcome(record: Phonons, _campaign: "Campaign") -> Outcome | None:
     return None
 
 
-def _describe(record: Phonons) -> Description:
+def _describe(record: Phonons, _records: Records) -> Description:
     at = record.min_frequency_qpoint
     where = f" at q = ({point(at)})" if at else ""
     matrix = record.supercell_matrix
     cells = "; ".join(" ".join(str(value) for value in row) for row in matrix) if matrix else ""
     found = facts(
         number("lowest frequency", record.min_frequency, f"THz{where}", 2),
-        number("acoustic residual at Γ", record.gamma_residual, "THz", 3),
+        number("acoustic residual at Γ", record.gamma_residual, "THz (exactly computed: 0)", 3),
         f"tolerance {record.tolerance:g} THz",
         f"supercell [{cells}]" if cells else "",
         _displacements(record),
@@ -149,4 +150,17 @@ STAGE = Stage(
     outcome=_outcome,
     describe=_describe,
     steps=_steps,
+    columns=(
+        Column(
+            "phonon_verdict",
+            "",
+            lambda record: record.verdict,
+            show=True,
+            badge=True,
+            heading="Phonons",
+        ),
+        Column("min_frequency", "THz", lambda record: record.min_frequency),
+    ),
+    heavy=("bands", "supercell_matrix", "software"),
+    figure="pccd_workflows.report.panels:phonon_panels",
 )

@@ -9,9 +9,11 @@ from pccd_workflows.core.storage import StageRow, Storage, structure_key
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.stages.stage import (
+    Column,
     Description,
     FunnelStep,
     Outcome,
+    Records,
     Stage,
     Tone,
     facts,
@@ -122,7 +124,7 @@ def _outcome(record: Relaxation, _campaign: "Campaign") -> Outcome | None:
     return None if record.usable else Outcome("rejected", record.verdict, record.reason)
 
 
-def _describe(record: Relaxation) -> Description:
+def _describe(record: Relaxation, _records: Records) -> Description:
     change = record.volume_change
     found = facts(
         number("energy", record.energy_per_atom, "eV/atom", 4),
@@ -158,4 +160,13 @@ STAGE = Stage(
     describe=_describe,
     steps=_steps,
     rung=True,
+    columns=(
+        Column("relaxation_level", "", lambda record: record.level),
+        Column("relaxation_verdict", "", lambda record: record.verdict),
+        Column("relaxation_key", "", lambda record: record.key),
+        Column("energy", "eV/atom", lambda record: record.energy_per_atom),
+    ),
+    tabulated=lambda record: record.structure is not None,
+    heavy=("energies", "settings", "software"),
+    figure="pccd_workflows.report.panels:relaxation_panels",
 )

@@ -9,6 +9,7 @@ from pccd_workflows.stages.stage import (
     Description,
     FunnelStep,
     Outcome,
+    Records,
     Stage,
     facts,
     number,
@@ -48,7 +49,7 @@ def _outcome(record: Screening, _campaign: "Campaign") -> Outcome | None:
     return None if record.passed else Outcome("rejected", record.reason_class, record.reason)
 
 
-def _describe(record: Screening) -> Description:
+def _describe(record: Screening, _records: Records) -> Description:
     balance = {True: "charges balance", False: "charges do not balance", None: ""}
     found = facts(
         number("shortest distance", record.min_distance, "Å", 2),

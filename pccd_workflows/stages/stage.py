@@ -1,5 +1,6 @@
 """What every stage says of itself: its record, what it rejects, how the funnel counts it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,19 +61,54 @@ class FunnelStep:
 
 @dataclass(frozen=True)
 class Column:
-    """A column that a stage adds to tables and exports.
+    """A column that a stage adds to exports and, if it says so, to every table of candidates.
 
-    value: of one candidate's record of this stage (the latest one, if there are several).
+    Attributes
+    ----------
+    name
+        In exports, with the unit behind it: ``band_gap`` in eV is ``band_gap_ev``.
+    unit
+        Empty if there is none.
+    value
+        Of one record of the stage.
+    show
+        Whether tables (terminal, report, explorer) have it, too.
+    text
+        The cell of a table; the value if left out.
+    badge
+        Whether the cell is a verdict, in the colour of the stage's description.
+    heading
+        Of a table's column, without the unit; the name in words if left out.
     """
 
     name: str
     unit: str
     value: Callable[[Any], Any]
+    show: bool = False
+    text: Callable[[Any], str] | None = None
+    badge: bool = False
+    heading: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name in exports."""
+        unit = self.unit.lower().replace("/", "_per_").replace("å", "a").replace("³", "3")
+        return re.sub(r"\W+", "_", f"{self.name}_{unit}").strip("_")
+
+    @property
+    def label(self) -> str:
+        """Its heading in tables, without the unit."""
+        return self.heading or words(self.name).capitalize()
 
 
 def nothing(*_: Any) -> tuple[()]:
     """Return nothing: what most stages have of most things."""
     return ()
+
+
+def always(_: Any) -> bool:
+    """Return True."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -91,13 +127,20 @@ class Stage:
     outcome
         Whether a record ends its candidate's way, and why; None if it goes on.
     describe
-        A record in words.
+        A record in words; the second argument is all records of the candidate.
     steps
         Its steps of the funnel, at one level.
     rung
         Whether it belongs to each rung, rather than to the campaign.
     columns
-        What it adds to tables.
+        What it adds to tables and exports; of several records the latest `tabulated` one counts.
+    tabulated
+        Whether the columns of a record have values.
+    heavy
+        Fields of the record that no column needs: tables are read without them. Each has a default.
+    figure
+        Pictures of its records: ``module:function``, or the function. It gets all records of a
+        candidate and returns `pccd_workflows.report.panels.Panel`.
     run
         Runs it for all candidates that reached it, in one job; for stages without a Maker of
         their own. Arguments: campaign, level, storage.
@@ -107,15 +150,30 @@ class Stage:
     record: type[Record]
     levels: Callable[["Campaign"], Sequence[str]]
     outcome: Callable[[Any, "Campaign"], Outcome | None]
-    describe: Callable[[Any], Description]
+    describe: Callable[[Any, Records], Description]
     steps: Callable[["Campaign", str], Sequence[FunnelStep]] = nothing
     rung: bool = False
     columns: tuple[Column, ...] = ()
+    tabulated: Callable[[Any], bool] = always
+    heavy: tuple[str, ...] = ()
+    figure: str | Callable[[Records], Sequence[Any]] | None = None
     run: Callable[["Campaign", str, "Storage"], None] | None = None
 
     def name(self, level: str) -> str:
         """Return the stage's name at a level, as documents hold it."""
         return f"{self.kind}:{level}" if level else self.kind
+
+    def owns(self, name: str) -> bool:
+        """Return whether a stage's name is one of this stage's."""
+        return name.partition(":")[0] == self.kind
+
+    def records(self, records: Records) -> list[Any]:
+        """Return those of a candidate's records that are this stage's, in the order of levels."""
+        return [record for name, record in records.items() if self.owns(name)]
+
+    def latest(self, records: Records) -> Any:
+        """Return the record whose values stand in tables; None if there is none."""
+        return next(filter(self.tabulated, reversed(self.records(records))), None)
 
 
 def facts(*texts: str) -> tuple[str, ...]:

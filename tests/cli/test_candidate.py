@@ -14,8 +14,25 @@ from pccd_workflows.execution import mongo
 ID = factory.campaign().candidate_id
 
 
-def pccd(*arguments):
-    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(a) for a in arguments])
+def short(index):
+    """Return the id in tables: the hash's first digits and the index."""
+    return f"{factory.campaign().hash[:4]}-{index}"
+
+
+def pccd(*arguments, width=160):
+    runner = CliRunner(env={"COLUMNS": str(width)})
+    return runner.invoke(app, [str(a) for a in arguments])
+
+
+def table(output):
+    """Return the words of each row of a table."""
+    rows = [line.split() for line in output.splitlines()]
+    return [row for row in rows if row and re.fullmatch(r"[0-9a-f]{4}-[0-9]+", row[0])]
+
+
+def store(settings, docs):
+    rows = [doc.model_dump(mode="json") | {"_id": doc.candidate_id} for doc in docs]
+    mongo.database(settings)["candidates"].insert_many(rows)
 
 
 @pytest.fixture
@@ -25,20 +42,53 @@ def candidates(settings):
         factory.judged(1, "MgO", above=-0.004, novel=False),
         factory.rejected(2, "too_close"),
     ]
-    collection = mongo.database(settings)["candidates"]
-    collection.insert_many([d.model_dump(mode="json") | {"_id": d.candidate_id} for d in docs])
+    store(settings, docs)
     return docs
 
 
 def test_list_is_a_table_sorted_by_energy(candidates):
     result = pccd("list")
     assert result.exit_code == 0, result.output
-    lines = result.output.splitlines()
-    rows = [line.split() for line in lines if line.startswith("mg-mn-o")]
-    assert [row[0] for row in rows] == [ID(1), ID(0), ID(2)]
-    assert rows[0] == [ID(1), "MgO", "Fm-3m", "2", "-4", "known", "passed"]
-    assert rows[1] == [ID(0), "MgMn2O4", "Fd-3m", "14", "50", "new", "stable", "passed"]
-    assert rows[2][-2:] == ["rejected:", "too_close"]
+    rows = table(result.output)
+    assert [row[0] for row in rows] == [short(1), short(0), short(2)]
+    assert rows[0] == [
+        *(short(1), "MgO", "Fm-3m", "2", "-4", "known", "-3.084", "chgnet", "passed")
+    ]
+    assert rows[1][1:6] == ["MgMn2O4", "Fd-3m", "14", "50", "new"]
+    assert rows[1][-3:] == ["chgnet", "stable", "passed"]
+    assert rows[2][-3:] == ["rejected:", "too", "close"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_tables_fit_the_terminal_and_cut_nothing(candidates, width):
+    output = pccd("list", width=width).output
+    lines = output.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in output
+    assert [row[:2] for row in table(output)[:2]] == [[short(1), "MgO"], [short(0), "MgMn2O4"]]
+    named = {80: "Level", 160: ""}.get(width)
+    if named is not None:
+        assert output.partition("Not shown for want of width: ")[2].strip(".\n") == named
+
+
+def test_an_ambiguous_verdict_is_shown_and_can_be_asked_for(settings, candidates):
+    store(settings, [factory.judged(3, "MgMnO3", above=0.03, phonons="ambiguous")])
+    rows = table(pccd("list", "--phonons", "ambiguous").output)
+    assert [row[0] for row in rows] == [short(3)]
+    assert "ambiguous" in rows[0]
+    assert [row[0] for row in table(pccd("list", "--phonons", "stable").output)] == [short(0)]
+
+
+def test_an_energy_that_was_hardly_meant_is_asked_about(candidates):
+    result = pccd("list", "--max-ehull", "5")
+    assert "5 meV/atom, that is 0.005?" in result.stderr
+    assert len(table(result.stdout)) == 2
+    assert pccd("list", "--max-ehull", "0.5").stderr == ""
+
+
+@pytest.mark.parametrize("reference", ["1", "000001", "mg-mn-o-1", short(1), f"{ID(0)[:14]}-1"])
+def test_show_takes_what_lists_show(candidates, reference):
+    assert ID(1) in pccd("show", reference).output
 
 
 def test_list_filters_and_prints_json(candidates):

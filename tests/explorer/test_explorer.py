@@ -62,7 +62,7 @@ def ids(database, query=""):
         ("formula=OMg&status=&campaign=", [1, 2]),
         ("max_ehull=0.01", [1]),
         ("novel=new", [0]),
-        ("stable_phonons=stable", [0]),
+        ("phonons=stable", [0]),
         ("reason_class=too_close", [2]),
         ("campaign=mg-mn-o&status=passed", [1, 0]),
         ("campaign=nothing", []),
@@ -104,6 +104,35 @@ def test_wrong_addresses_are_refused_in_one_sentence(few, path, query):
     assert "\n" not in sentence
 
 
+def test_a_wrong_filter_keeps_the_others(few):
+    reply = answer(few, "/", "chemsys=Mg-Qq&novel=new&status=passed")
+    assert reply.status == 400
+    assert "&#39;Qq&#39; is not a chemical element." in reply.body
+    assert 'name="chemsys" value="Mg-Qq"' in reply.body
+    assert "<option selected>passed</option>" in reply.body
+    assert re.findall(r'<a href="/candidate/([^"]+)"', reply.body) == [ID(0)]
+
+
+def test_an_energy_that_was_hardly_meant_is_asked_about(few):
+    page = unescape(answer(few, "/", "max_ehull=5&novel=known&page=1").body)
+    assert "Did you mean 5 meV/atom, that is 0.005?" in page
+    assert 'href="/?max_ehull=0.005&novel=known"' in page
+    assert "Did you mean" not in answer(few, "/", "max_ehull=0.5").body
+
+
+def test_an_ambiguous_verdict_is_shown_and_can_be_asked_for(few):
+    store(few, [factory.judged(7, "MgMnO3", above=0.03, phonons="ambiguous")])
+    assert '<span class="badge open">ambiguous</span>' in answer(few, "/", "").body
+    assert ids(few, "phonons=ambiguous") == [7]
+
+
+def test_short_ids_open_a_page(few):
+    page = answer(few, "/", "").body
+    name = f"{factory.campaign().hash[:4]}-0"
+    assert f">{name}</a>" in page
+    assert answer(few, f"/candidate/{name}", "").status == 200
+
+
 def test_addresses_keep_filters_and_drop_the_page(few):
     state = parse_state("chemsys=Mg-Mn-O&novel=new&page=3")
     assert state.url(page=4) == "/?chemsys=Mg-Mn-O&novel=new&page=4"
@@ -130,7 +159,9 @@ def test_pages_walk_through_every_crystal_once(database):
     assert [len(page) for page in pages] == [PER_PAGE, PER_PAGE, 7]
     assert sorted(index for page in pages for index in page) == list(range(n))
     assert ids(database, "page=4") == []
-    assert "This list ends on page 3" in answer(database, "/", "page=9").body
+    page = answer(database, "/", "page=9").body
+    assert "107 crystals, none of them on page 9" in page
+    assert "This list ends on page 3" in page
 
 
 def test_sorted_pages_come_from_an_index(database):

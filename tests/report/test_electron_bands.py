@@ -12,7 +12,7 @@ from pccd_workflows.export import export_candidates
 from pccd_workflows.report.card import make_card
 from pccd_workflows.report.figures import electron_bands
 from pccd_workflows.report.render import write_report
-from pccd_workflows.report.stages import stage_rows
+from pccd_workflows.report.stages import stage_lines
 
 LEVEL = "vasp/mp-gga"
 BUDGET = "The rung's budget of 1 core-hours is spent."
@@ -79,11 +79,11 @@ def test_a_record_without_bands_is_refused(bands):
     ],
 )
 def test_computed_stands_beside_asked(record, verdict, facts):
-    rows = stage_rows(judged(record, asked=1.5))
-    assert [row.stage for row in rows][-2:] == [f"hull:{LEVEL}", f"bands:{LEVEL}"]
-    assert rows[-1].verdict == verdict
+    lines = stage_lines(judged(record, asked=1.5))
+    assert [line.stage for line in lines][-2:] == [f"hull:{LEVEL}", f"bands:{LEVEL}"]
+    assert lines[-1].verdict == verdict
     for fact in facts:
-        assert fact in rows[-1].facts
+        assert fact in lines[-1].facts
     panel = make_card(judged(record, asked=1.5), "c0").panels[-1]
     assert panel.title == f"Electronic bands ({LEVEL})"
     if record.is_metal is None:
@@ -105,7 +105,7 @@ def test_the_report_lists_and_draws_them(tmp_path):
     text = path.read_text()
     assert "<title>Electronic bands" in text
     assert '<td data-sort="1.37">1.37 eV, indirect' in text
-    assert "(asked for 1.50 eV)" in text
+    assert "asked for 1.50 eV" in text
     assert "band structures of those kept" in text
 
 
@@ -124,7 +124,7 @@ def test_the_explorer_shows_them(settings):
     database = mongo.database(settings)
     doc = judged(factory.bands_record(1.37), asked=1.5)
     database["candidates"].insert_one(doc.model_dump(mode="json") | {"_id": doc.candidate_id})
-    assert "<td>1.37</td>" in answer(database, "/", "").body
+    assert "<td>1.37 eV, indirect</td>" in answer(database, "/", "").body
     page = answer(database, f"/candidate/{doc.candidate_id}", "").body
     assert "<title>Electronic bands" in page
     assert "asked for 1.50 eV" in page

@@ -5,6 +5,8 @@ import itertools
 import ledger_factory as factory
 import pytest
 
+from pccd_workflows import collect, stages
+from pccd_workflows.report.render import percent
 from pccd_workflows.report.statistics import (
     MAX_BEST,
     MAX_EXAMPLES,
@@ -12,6 +14,18 @@ from pccd_workflows.report.statistics import (
     share_below,
     summarize,
 )
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "text"),
+    [(1, 26, "4 %"), (1, 3, "33 %"), (0, 7, "0 %"), (1, 1500, "0.1 %"), (1, 20_000, "0.01 %")],
+)
+def test_percentages_have_the_digits_of_their_denominator(count, total, text):
+    assert percent(count, total) == text
+
+
+def test_a_share_of_nothing_is_empty():
+    assert percent(0, 0) == ""
 
 
 def point(energy, *, novel=True):
@@ -58,6 +72,33 @@ def test_the_funnel_counts_every_crystal_once():
         0,
         *(before - after for before, after in itertools.pairwise(counts)),
     ]
+
+
+def test_steps_are_those_of_the_terminal():
+    campaign = factory.campaign()
+    summary = summarize(demo_like(), campaign)
+    assert [step.label for step in summary.steps] == [one.label for one in stages.funnel(campaign)]
+
+
+def test_what_a_document_reached_is_read_or_computed():
+    """Documents of schema version 1 do not say what they reached."""
+    campaign = factory.campaign()
+    stored = [
+        doc.model_copy(update={"reached": collect.reached(campaign, doc.records)})
+        for doc in demo_like()
+    ]
+    assert all(
+        doc.reached and not old.reached for doc, old in zip(stored, demo_like(), strict=True)
+    )
+    read, computed = summarize(stored, campaign), summarize(demo_like(), campaign)
+    assert [step.count for step in read.steps] == [step.count for step in computed.steps]
+
+
+def test_an_ambiguous_verdict_is_a_loss_of_its_own():
+    docs = [factory.judged(0, phonons="ambiguous"), factory.judged(1)]
+    last, stable = summarize(docs, factory.campaign()).steps[-2:]
+    assert [(loss.status, loss.reason_class) for loss in stable.lost] == [("passed", "ambiguous")]
+    assert [loss.reason_class for loss in last.lost] == ["not_selected"]
 
 
 def test_losses_keep_class_reason_and_status():

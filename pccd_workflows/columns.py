@@ -1,0 +1,217 @@
+"""The columns of tables and exports of candidates: the common ones, and those of the stages."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from pccd_workflows import stages
+from pccd_workflows.candidate import FIELDS
+from pccd_workflows.stages.hull import millis
+from pccd_workflows.stages.stage import Column, Records, Stage, Tone, words
+
+Row = Mapping[str, Any]
+"""A candidate's document, or the fields of it that `row_fields` names."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table.
+
+    sort: what a column is sorted by; None where there is no value.
+    tone: of a verdict; None of anything else.
+    """
+
+    text: str
+    sort: Any = None
+    tone: Tone | None = None
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column of a table of candidates.
+
+    sort_key: indexed field that lists can be sorted by; None where there is none.
+    numeric: whether its cells are numbers, aligned at the right.
+    cell: of one row and its records.
+    """
+
+    key: str
+    label: str
+    unit: str
+    cell: Callable[[Row, Records], Cell]
+    sort_key: str | None = None
+    numeric: bool = False
+
+    @property
+    def title(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def _field(name: str) -> Callable[[Row, Records], Cell]:
+    return lambda row, _records: Cell(show_value(row.get(name)), row.get(name))
+
+
+def _energy(row: Row, _records: Records) -> Cell:
+    energy = row.get("energy_above_hull")
+    return Cell(millis(energy), energy)
+
+
+def _novelty(row: Row, _records: Records) -> Cell:
+    novel = row.get("novel")
+    return Cell("" if novel is None else "new" if novel else "known", novel)
+
+
+def _status(row: Row, _records: Records) -> Cell:
+    text = str(row.get("status", ""))
+    reason = row.get("reason_class")
+    return Cell(f"{text}: {words(reason)}" if reason else text, text)
+
+
+COMMON = (
+    Heading("formula_pretty", "Formula", "", _field("formula_pretty"), "formula_pretty"),
+    Heading("spacegroup", "Space group", "", _field("spacegroup"), "spacegroup"),
+    Heading("nsites", "Atoms", "", _field("nsites"), "nsites", numeric=True),
+    Heading(
+        "energy_above_hull",
+        "E above hull",
+        "meV/atom",
+        _energy,
+        "energy_above_hull",
+        numeric=True,
+    ),
+    Heading("novel", "Novelty", "", _novelty),
+)
+"""What every candidate has, before the columns of the stages."""
+STATUS = Heading("status", "Status", "", _status, "status")
+"""The last column of every table."""
+
+EXPORTED = (
+    "candidate_id",
+    "campaign_id",
+    "formula_pretty",
+    "chemsys",
+    "nsites",
+    "spacegroup",
+    "status",
+    "stage",
+    "reason_class",
+    "reason",
+    "novel",
+)
+"""Fields of every candidate in exports, before the columns of the stages."""
+
+
+def stage_columns(*, shown: bool = False) -> list[tuple[Stage, Column]]:
+    """Return the columns of all stages; shown: those of tables only."""
+    return [
+        (stage, column)
+        for stage in stages.STAGES
+        for column in stage.columns
+        if column.show or not shown
+    ]
+
+
+def values(records: Records, *, shown: bool = False) -> dict[str, Any]:
+    """Return the value of each stage's column, by its key; None where a candidate has none."""
+    latest = {stage.kind: stage.latest(records) for stage in stages.STAGES}
+    return {
+        column.key: None if latest[stage.kind] is None else column.value(latest[stage.kind])
+        for stage, column in stage_columns(shown=shown)
+    }
+
+
+@dataclass(frozen=True)
+class Table:
+    """Candidates as a table: a row of cells for each, as many as there are headings."""
+
+    headings: list[Heading]
+    rows: list[list[Cell]]
+
+
+def make_table(candidates: Iterable[tuple[Row, Records]]) -> Table:
+    """Return the table of candidates, each a row and its records.
+
+    Columns of stages in which no candidate has a value are left out.
+    """
+    own = [_heading(stage, column) for stage, column in stage_columns(shown=True)]
+    headings = [*COMMON, *own, STATUS]
+    rows = [[heading.cell(row, records) for heading in headings] for row, records in candidates]
+    kept = [
+        number
+        for number, heading in enumerate(headings)
+        if heading not in own or any(row[number].text for row in rows)
+    ]
+    return Table([headings[n] for n in kept], [[row[n] for n in kept] for row in rows])
+
+
+def _heading(stage: Stage, column: Column) -> Heading:
+    def cell(_row: Row, records: Records) -> Cell:
+        record = stage.latest(records)
+        if record is None:
+            return Cell("")
+        value = column.value(record)
+        text = show_value(value) if column.text is None else column.text(record)
+        tone = stage.describe(record, records).tone if column.badge else None
+        return Cell(text, value, tone)
+
+    unit = "" if column.text is not None else column.unit  # texts hold theirs
+    return Heading(column.key, column.label, unit, cell, numeric=bool(unit))
+
+
+def show_value(value: Any) -> str:
+    """Return a value as the cell of a table: empty for None, numbers to three digits."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def row_fields() -> list[str]:
+    """Return the fields of stored documents that hold the records of the shown columns."""
+    fields: list[str] = []
+    for stage in _shown():
+        field = FIELDS.get(stage.kind, "further")
+        light = [name for name in stage.record.model_fields if name not in stage.heavy]
+        fields += [field] if field == "further" else [f"{field}.{name}" for name in light]
+    return list(dict.fromkeys(fields))
+
+
+def row_records(row: Row) -> dict[str, Any]:
+    """Return the records of a stored document that the shown columns need, by stage name.
+
+    Those that a newer version wrote, in a form unknown here, are left out: the rest of a list is
+    worth showing.
+    """
+    found: dict[str, Any] = {}
+    for stage in _shown():
+        for name, record in _stored(row, stage):
+            try:
+                found[name] = stage.record.model_validate(record)
+            except ValidationError:
+                continue
+    return found
+
+
+def _shown() -> list[Stage]:
+    return list({stage.kind: stage for stage, _ in stage_columns(shown=True)}.values())
+
+
+def _stored(row: Row, stage: Stage) -> list[tuple[str, Any]]:
+    field = FIELDS.get(stage.kind)
+    if field is None:
+        further = row.get("further") or {}
+        return [(name, record) for name, record in further.items() if stage.owns(name)]
+    held = row.get(field) or []
+    several = held if isinstance(held, list) else [held]
+    return [(stage.name(record.get("level", "")), record) for record in several]
+
+
+def summary(row: Row, records: Records) -> dict[str, Any]:
+    """Return what lists say of a candidate as data: its common fields and the shown columns."""
+    held = {name.partition(".")[0] for name in row_fields()}
+    common = {name: value for name, value in row.items() if name not in held}
+    return common | values(records, shown=True)

@@ -1,0 +1,128 @@
+"""Pictures of one crystal with their captions: its structure, and what stages' figures return."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from markupsafe import Markup
+
+from pccd_workflows import stages
+from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.engines.records import Bands, Phonons, Relaxation
+from pccd_workflows.report.figures import electron_bands, phonon_bands, relaxation_curve
+from pccd_workflows.report.stages import outcome
+from pccd_workflows.report.statistics import level_label
+from pccd_workflows.report.structure_view import VIEW, draw_scene, make_scene, picture_cell
+from pccd_workflows.stages.bands import asked_gap, gap_text
+from pccd_workflows.stages.relax import STAGE as RELAX
+from pccd_workflows.stages.stage import Records, facts, number, words
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture with its caption; a sentence instead where there is nothing to draw."""
+
+    title: str
+    caption: str
+    picture: Markup | None = None
+    absent: str = ""
+    scene: dict[str, Any] | None = None
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+def stage_panels(records: Records) -> list[Panel]:
+    """Return the pictures of every stage that has a figure and left a record, in order."""
+    return [
+        panel
+        for stage in stages.STAGES
+        if stage.figure is not None and stage.records(records)
+        for panel in _function(stage.figure)(records)
+    ]
+
+
+def _function(
+    figure: str | Callable[[Records], Sequence[Panel]],
+) -> Callable[[Records], Sequence[Panel]]:
+    if not isinstance(figure, str):
+        return figure
+    module, _, name = figure.partition(":")
+    found: Callable[[Records], Sequence[Panel]] = getattr(import_module(module), name)
+    return found
+
+
+def structure_panel(doc: CandidateDoc, name: str) -> Panel:
+    """Return the crystal's picture; name: unique on its page."""
+    if doc.structure is None:
+        reason = outcome(doc)
+        return Panel("Structure", "", absent=f"There is no structure to show ({reason}).")
+    cell, kind = picture_cell(doc.structure)
+    scene = make_scene(cell)
+    caption = f"{kind}, {len(cell)} atoms; drag to turn"
+    picture = draw_scene(scene, f"Structure of {doc.formula_pretty}", name)
+    legend = tuple(scene.colours.items())
+    data = {**scene.as_dict(), "view": list(VIEW), "name": name}
+    return Panel("Structure", caption, picture, scene=data, legend=legend)
+
+
+def relaxation_panels(records: Records) -> list[Panel]:
+    """Return the energy along the last relaxation."""
+    last: Relaxation = RELAX.records(records)[-1]
+    title, caption = f"Relaxation ({level_label(last.level)})", _relaxation_caption(last)
+    if len(last.energies) < 2:
+        absent = f"The relaxation took {last.n_steps} steps; there is no curve to draw."
+        return [Panel(title, caption, absent=absent)]
+    return [Panel(title, caption, relaxation_curve(last))]
+
+
+def phonon_panels(records: Records) -> list[Panel]:
+    """Return the phonon bands, from the last record that has them."""
+    found = [record for record in records.values() if isinstance(record, Phonons)]
+    record = next((r for r in reversed(found) if r.bands), found[-1])
+    title, caption = f"Phonons ({level_label(record.level)})", _phonon_caption(record)
+    try:
+        return [Panel(title, caption, phonon_bands(record))]
+    except ValueError as error:
+        return [Panel(title, caption, absent=f"{record.reason or error}")]
+
+
+def bands_panels(records: Records) -> list[Panel]:
+    """Return the electronic bands of each level that was asked for them."""
+    found = [record for record in records.values() if isinstance(record, Bands)]
+    return [_bands_panel(record, asked_gap(records)) for record in found]
+
+
+def _bands_panel(record: Bands, asked: str) -> Panel:
+    title = f"Electronic bands ({level_label(record.level)})"
+    energies = (record.bands or {}).get("energies") or [[]]
+    spins = "dashed: spin down" if len(energies[0]) > 1 else ""
+    caption = ", ".join(facts(gap_text(record), asked, f"path {record.kpath}", spins))
+    try:
+        return Panel(title, caption, electron_bands(record))
+    except ValueError as error:
+        return Panel(title, "", absent=f"{record.reason or error}")
+
+
+def _relaxation_caption(record: Relaxation) -> str:
+    parts = [words(record.verdict), f"{record.n_steps} steps"]
+    if record.structure is not None and record.volume_change is not None:
+        last = record.structure.volume / len(record.structure)
+        first = last / (1 + record.volume_change)
+        parts.append(f"{first:.2f} → {last:.2f} Å³/atom ({100 * record.volume_change:+.1f} %)")
+    return ", ".join(facts(*parts, number("largest force", record.max_force, "eV/Å", 3)))
+
+
+def _phonon_caption(record: Phonons) -> str:
+    residual = record.gamma_residual
+    noise = residual is not None and residual < -record.tolerance
+    return ", ".join(
+        facts(
+            record.verdict,
+            number("lowest", record.min_frequency, "THz away from Γ", 2),
+            f"tolerance {record.tolerance:g} THz (dashed)",
+            f"the acoustic modes end at {residual:.2f} THz at Γ, where they are 0 in exact "
+            "arithmetic: numerical noise, not judged"
+            if noise
+            else "",
+        )
+    )
