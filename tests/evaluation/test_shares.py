@@ -104,6 +104,19 @@ def test_sun_needs_all_three():
     assert new["metasun"]["value"] == pytest.approx(2 / 6)
 
 
+def test_of_crystals_that_relax_to_the_same_one_the_lowest_is_kept():
+    def lower_and_lower(structures):
+        found = judge(structures)
+        lowest_last = [
+            stability.model_copy(update={"energy_above_hull": 0.05 - 0.06 * number})
+            for number, stability in enumerate(found.stabilities)
+        ]
+        return Judgement(found.relaxations, lowest_last)
+
+    result = shares(judge_samples(SAMPLES[:2], Yardstick(None, None, lower_and_lower)))
+    assert result["sun"]["value"] == result["metasun"]["value"] == pytest.approx(1 / 2)
+
+
 def test_without_a_judge_nothing_is_said_of_stability():
     result = report(judge_samples(SAMPLES, Yardstick(None, references)))
     assert not {"stable_0", "sun", "metasun", "rmsd_to_relaxed"} & set(result)
