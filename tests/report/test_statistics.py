@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from pccd_workflows import collect, stages
-from pccd_workflows.report.render import percent
+from pccd_workflows.report.shares import percent
 from pccd_workflows.report.statistics import (
     MAX_BEST,
     MAX_EXAMPLES,
