@@ -33,7 +33,7 @@ SECTIONS = [
     ("energies", "Energy above hull"),
     ("diagrams", "Phase diagrams"),
     ("best", "Best crystals"),
-    ("cards", "Closer look"),
+    ("cards", "One by one"),
     ("documents", "Documents"),
 ]
 View = dict[str, Any]
