@@ -27,6 +27,8 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.collect import Collector
 from pccd_workflows.execution import launchpad, mongo, mongod, reruns
+from pccd_workflows.execution.stores import job_store
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.jobs.common import stage_job
 from pccd_workflows.pipeline import DiscoveryMaker
@@ -105,9 +107,9 @@ def run_jobs(settings: Settings, number: int, watch: Stopwatch) -> None:
             flow.update_metadata({"campaign_id": whole.campaign_id})
             launchpad.submit(flow, settings)
     with watch.timed("run_seconds_per_job", number):
-        launchpad.run_worker(settings)
+        run_worker(settings)
     with watch.timed("collect_seconds_per_job", number):
-        found = Collector(database, mongo.job_store(settings), whole).update()
+        found = Collector(database, job_store(settings), whole).update()
     if found != number:
         raise SystemExit(f"{found} candidates were collected, not {number}")
     results = watch.results

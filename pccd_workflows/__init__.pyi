@@ -15,6 +15,7 @@ from .engines.levels import LEVELS as LEVELS
 from .engines.levels import Level as Level
 from .engines.levels import get_level as get_level
 from .export import export_candidates as export_candidates
+from .generators import sample as sample
 from .pipeline import DiscoveryMaker as DiscoveryMaker
 from .query import CandidateFilter as CandidateFilter
 from .settings import Settings as Settings

@@ -236,15 +236,13 @@ class Collector:
 
     def _write(self, documents: list[CandidateDoc]) -> int:
         """Store the documents that differ from what is stored; return their number."""
-        from pymongo import ReplaceOne
-
-        from pccd_workflows.execution.mongo import check_schema_version
+        from pccd_workflows.execution.mongo import check_schema_version, replace_documents
 
         ids = [document.candidate_id for document in documents]
         stored = {
             row.pop("_id"): row for row in self.database["candidates"].find({"_id": {"$in": ids}})
         }
-        now, writes = datetime.now(UTC), []
+        now, rows = datetime.now(UTC), []
         for document in documents:
             name = document.candidate_id
             row = document.model_dump(mode="json", exclude={"updated_at"})
@@ -253,8 +251,6 @@ class Collector:
                 check_schema_version(before, f"Candidate {name}")
             before.pop("updated_at", None)
             if row != before:
-                row |= {"_id": name, "updated_at": now}
-                writes.append(ReplaceOne({"_id": name}, row, upsert=True))
-        if writes:
-            self.database["candidates"].bulk_write(writes, ordered=False)
-        return len(writes)
+                rows.append({"_id": name, **row, "updated_at": now})
+        replace_documents(self.database["candidates"], rows)
+        return len(rows)

@@ -12,7 +12,7 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.collect import Collector, reached
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
-from pccd_workflows.engines.engine import engine_of
+from pccd_workflows.engines.engine import Task, engine_of, level_for
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
@@ -26,6 +26,7 @@ from pccd_workflows.stages.relax import stage_before
 
 if TYPE_CHECKING:
     from pymongo.client_session import ClientSession
+    from pymongo.database import Database
 
 
 Document = dict[str, Any]
@@ -71,6 +72,9 @@ def preflight(campaign: Campaign, settings: Settings) -> list[str]:
     for name in levels_of(campaign):
         level = get_level(name)
         engine_of(level).check(level, campaign.elements, settings)
+    for rung in campaign.rungs:
+        if rung.band_structure:  # of a level of one's own that could not be asked before
+            level_for(rung.level, Task("bands"))
     path = campaign.references.path
     if path is not None and not path.exists():
         raise InputError(f"references.path: there is no file or folder {path}.")
@@ -150,12 +154,12 @@ def submit_workflow(document: Document, settings: Settings) -> None:
 
     document: of the campaign, in state ``submitting``.
     """
-    campaigns = mongo.database(settings)["campaigns"]
 
-    def claim(session: "ClientSession | None") -> bool:
+    def claim(database: "Database[Document]", session: "ClientSession | None") -> bool:
         query = {"_id": document["_id"], "state": "submitting"}
         done = {"$set": {"state": "submitted"}}
-        return campaigns.find_one_and_update(query, done, session=session) is not None
+        found = database["campaigns"].find_one_and_update(query, done, session=session)
+        return found is not None
 
     campaign = stored_campaign(document)
     flow = DiscoveryMaker().make(campaign, _versions(document))

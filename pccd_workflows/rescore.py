@@ -322,11 +322,9 @@ def store_rescored(
     database: "Database[dict[str, Any]]", campaign_id: str, rescored: Rescored
 ) -> int:
     """Keep new verdicts in ``rescores``, beside the candidates' own; return their number."""
-    from pymongo import ReplaceOne
+    from pccd_workflows.execution.mongo import replace_documents
 
-    from pccd_workflows.execution.mongo import survive_outage
-
-    writes = []
+    rows = []
     for result in rescored.rejudged:
         record = Rescore(
             candidate_id=result.candidate_id,
@@ -338,11 +336,10 @@ def store_rescored(
             rescored_at=datetime.now(UTC),
         )
         document = {"schema_version": SCHEMA_VERSION, "campaign_id": campaign_id}
-        key = {"_id": f"{result.candidate_id}/{rescored.references}"}
-        writes.append(ReplaceOne(key, {**document, **record.model_dump()}, upsert=True))
-    if writes:
-        survive_outage(lambda: database["rescores"].bulk_write(writes))
-    return len(writes)
+        key = f"{result.candidate_id}/{rescored.references}"
+        rows.append({"_id": key, **document, **record.model_dump()})
+    replace_documents(database["rescores"], rows)
+    return len(rows)
 
 
 def find_rescores(database: "Database[dict[str, Any]]", **which: str) -> dict[str, list[Rescore]]:

@@ -1,11 +1,15 @@
 """Campaign files: what is accepted, what is refused, and in which words."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from monty.json import MontyDecoder, MontyEncoder
+from pymatgen.core import Lattice, Structure
 
+from pccd_workflows import stages
 from pccd_workflows.campaign import Campaign, load_campaign
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.resources import resource
@@ -59,7 +63,7 @@ def test_a_band_structure_is_part_of_the_hash_only_where_it_is_asked_for():
         assert Campaign.model_validate(whole.resolved()) == whole
         hashes.append(whole.hash)
     assert hashes[0] == hashes[1] != hashes[2]
-    assert whole.stages[3:] == ["relax:vasp/mp-gga", "hull:vasp/mp-gga", "bands:vasp/mp-gga"]
+    assert stages.names(whole)[3:] == ["relax:vasp/mp-gga", "hull:vasp/mp-gga", "bands:vasp/mp-gga"]
 
 
 def test_candidate_ids_name_campaign_hash_and_index():
@@ -136,3 +140,89 @@ def test_reference_path_is_taken_from_the_campaign_files_folder(tmp_path):
     data = changed("references", {"source": "file", "path": "known.jsonl"})
     campaign = load_campaign(write(tmp_path, data))
     assert campaign.references.path == (tmp_path / "known.jsonl").resolve()
+
+
+HASHES = {
+    "quickstart": "0f24d99935b6b6fdea7927cb53dbb7885c986a0e9619e1aefdcba479b946d355",
+    "seed-batch-1": "dd1d4e9c5f460c2812bfb8b7c02c2ada235db34a7d75c6547b24b17e55e17c0c",
+    "seed-batch-2": "265991d5c70501d00e4299608232ab921e68e2fa32b89af30a92d26ad0856682",
+    "seed-batch-3": "16731e9eadbccbf74e4a87293da7a2539c2902b70274df4834e4efeb2946beba",
+}
+"""Of the shipped files as the first version that had them hashed them (c7e1b0f)."""
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_an_unchanged_file_keeps_its_hash(name):
+    assert load_campaign(resource("flows", f"{name}.yaml")).hash == HASHES[name]
+
+
+def test_other_unchanged_campaigns_keep_their_hash_too():
+    assert Campaign.model_validate(MINIMAL).hash == (
+        "972137e6784a7aa841ba05f38494ada2c84824a7558e4dfc5a95f6d6dddc8a5b"
+    )
+    several = {
+        "name": "many",
+        "generate": {
+            "element_sets": [["Mg", "O"], ["Ca", "O"]],
+            "conditions": {"magnetic_ordering": "FM"},
+            "samples": 7,
+            "shard": 3,
+        },
+        "rungs": [{"level": "chgnet"}, {"level": "vasp/mp-gga"}],
+        "phonons": {"level": "chgnet"},
+    }
+    assert Campaign.model_validate(several).hash == (
+        "ce267a510de6c776ac4937cf5c955be5a7c16a13b399a1d62aedc5e9b06430ec"
+    )
+
+
+def test_one_source_is_the_same_however_it_is_written():
+    plain = Campaign.model_validate(MINIMAL)
+    for generate in (
+        [MINIMAL["generate"]],
+        {"source": "pccd", **MINIMAL["generate"]},
+        [{"source": "pccd", **MINIMAL["generate"]}],
+    ):
+        assert Campaign.model_validate({**MINIMAL, "generate": generate}).hash == plain.hash
+
+
+def test_several_models_are_several_sources(tmp_path):
+    sources = [{"elements": ["Mg", "O"], "samples": 5}, {"seed": 2, "samples": 3, "shard": 2}]
+    campaign = Campaign.model_validate({**MINIMAL, "generate": sources})
+    assert campaign.shards == [(0, 5), (5, 7), (7, 8)]
+    assert campaign.chemsys == "Mg-O"
+    assert campaign.elements == ["Mg", "O"]
+    assert Campaign.model_validate(campaign.resolved()) == campaign
+    spoken = json.dumps(campaign, cls=MontyEncoder)  # as jobflow stores it
+    assert json.loads(spoken, cls=MontyDecoder) == campaign
+
+
+@pytest.mark.parametrize(
+    ("generate", "message"),
+    [
+        ([], "generate: List should have at least 1 item"),
+        ("pccd", "generate: Input should be a valid list"),
+        ([3], "generate.0: a source of crystals is a mapping"),
+        ([{"elements": ["Mg"], "sed": 3}], "unknown key 'generate.0.sed'; did you mean 'seed'?"),
+        ({"elements": ["Mg"], "sampler": {"stps": 3}}, "'generate.sampler.stps'; did you mean"),
+        ([{"elements": ["Mg"]}, {"source": "filez"}], "generate.1: There is no source 'filez'"),
+        ([{"elements": ["Mg"]}, {"elements": ["Mg"]}], "two sources 'pccd' are the same"),
+        ([{"elements": ["Mg"]}, {"source": "files"}], "'generate.1.path' is missing"),
+        ([{"samples": 3}], "generate.0: give exactly one of elements, element_sets and draw"),
+    ],
+)
+def test_bad_sources_are_one_sentence(tmp_path, generate, message):
+    with pytest.raises(InputError) as caught:
+        load_campaign(write(tmp_path, {**MINIMAL, "generate": generate}))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_source_s_path_is_taken_from_the_campaign_files_folder(tmp_path):
+    crystal = Structure(Lattice.cubic(4), ["Cs", "Cl"], [[0, 0, 0], [0.5] * 3])
+    (tmp_path / "made").mkdir()
+    crystal.to(str(tmp_path / "made" / "a.cif"), fmt="cif")
+    data = {**MINIMAL, "generate": {"source": "files", "path": "made"}}
+    (source,) = load_campaign(write(tmp_path, data)).sources
+    assert source.options.path == (tmp_path / "made").resolve()
+    assert (source.start, source.stop) == (0, 1)

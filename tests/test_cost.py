@@ -7,18 +7,23 @@ import pytest
 import yaml
 from jobflow import Flow
 from pymatgen.core import Composition, Lattice, Structure
-from vasp_fixture import use_standin
+from vasp_fixture import engine_jobs, use_standin
 
 from pccd_workflows import cost
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal
 from pccd_workflows.cli import main
+from pccd_workflows.core.cores import allocated_cores
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.engines.engine import Task
+from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import costs, launchpad, mongo
-from pccd_workflows.jobs.dft import dft_job
+from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.execution.worker import run_worker
+from pccd_workflows.jobs.compute import overspent
 from pccd_workflows.stages.rung import Rung
 
 LEVEL = "vasp/mp-gga"
+MODEL = get_level(LEVEL).cost
 
 
 def campaign(**rung) -> Campaign:
@@ -61,26 +66,26 @@ def test_electrons_are_counted_outside_closed_shells():
 
 def test_work_grows_between_the_square_and_the_cube_of_the_electrons():
     facts = {"n_kpoints": 4, "n_spins": 1, "n_steps": 10}
-    small, large = (cost.modelled_seconds(LEVEL, n_electrons=n, **facts) for n in (100, 200))
+    small, large = (MODEL.seconds({"n_electrons": n, **facts}) for n in (100, 200))
     assert 4 < large / small < 8
-    more = cost.modelled_seconds(LEVEL, n_electrons=100, **(facts | {"n_spins": 2}))
+    more = MODEL.seconds({"n_electrons": 100, **facts, "n_spins": 2})
     assert more == pytest.approx(2 * small)
     # a cell twice as large has half the k-points
-    few, many = (cost.irreducible_kpoints(LEVEL, n) for n in (16, 8))
+    few, many = (MODEL.irreducible_kpoints(n) for n in (16, 8))
     assert many == pytest.approx(2 * few)
 
 
 def test_finished_runs_correct_the_model():
     crystal = cost.Crystal(8, 32)
     plain = cost.core_seconds(LEVEL, crystal, cost.history_of(LEVEL, []))
-    modelled = cost.modelled_seconds(LEVEL, n_electrons=32, n_kpoints=20, n_spins=2, n_steps=10)
-    slow = [row(name, 3 * modelled / 4) for name in cost.STEPS[LEVEL] for _ in range(3)]
+    modelled = MODEL.seconds({"n_electrons": 32, "n_kpoints": 20, "n_spins": 2, "n_steps": 10})
+    slow = [row(name, 3 * modelled / 4) for name in MODEL.steps for _ in range(3)]
     history = cost.history_of(LEVEL, [*slow, row("relax 1", 1.0, plan="forces")])
     assert history.runs == 9
-    assert history.corrections == pytest.approx(dict.fromkeys(cost.STEPS[LEVEL], 3.0))
+    assert history.corrections == pytest.approx(dict.fromkeys(MODEL.steps, 3.0))
     assert history.steps["static"] == 10
     corrected = cost.core_seconds(LEVEL, crystal, history)
-    guessed_steps = sum(cost.STEPS[LEVEL].values())
+    guessed_steps = sum(MODEL.steps.values())
     assert corrected == pytest.approx(plain * 3 * 30 / guessed_steps)
     # too few to say anything
     assert cost.history_of(LEVEL, slow[:2]).runs == 0
@@ -107,12 +112,13 @@ def test_band_structures_are_priced_for_candidates_only(level):
     assert 0 < bands < plain.core_hours_per_candidate * 2
     assert asked.core_hours == pytest.approx(plain.core_hours + 10 * bands)
     # finished runs correct them like any other
-    mesh = cost.irreducible_kpoints(level, 8)
-    points = {name: m * mesh + path for name, (m, path) in cost.BAND_KPOINTS[level].items()}
+    model = get_level(level).cost
+    mesh = model.irreducible_kpoints(8)
+    points = {name: m * mesh + path for name, (m, path) in model.bands.items()}
     rows = []
     for name, n_kpoints in points.items():
         facts = {"n_electrons": 32, "n_kpoints": n_kpoints, "n_spins": 2, "n_steps": 1}
-        seconds = 3 * cost.modelled_seconds(level, **facts) / 4
+        seconds = 3 * model.seconds(facts) / 4
         rows += [row(name, seconds, level=level, plan="bands", **facts)] * 3
     history = cost.history_of(level, rows)
     assert history.corrections == pytest.approx(dict.fromkeys(points, 3.0))
@@ -138,8 +144,8 @@ def test_the_command_prices_a_file_and_learns(settings, tmp_path, capsys):
     assert dft["references"] == 40  # prototypes, recomputed
     assert dft["core_hours"] > potential["core_hours"] > 0
     assert dft["calibrated_by"] == 0
-    modelled = cost.modelled_seconds(LEVEL, n_electrons=32, n_kpoints=20, n_spins=2, n_steps=10)
-    rows = [row(name, modelled, outcome="done") for name in cost.STEPS[LEVEL] for _ in range(3)]
+    modelled = MODEL.seconds({"n_electrons": 32, "n_kpoints": 20, "n_spins": 2, "n_steps": 10})
+    rows = [row(name, modelled, outcome="done") for name in MODEL.steps for _ in range(3)]
     mongo.database(settings)["costs"].insert_many(
         [r | {"campaign_id": whole.campaign_id, "at": datetime.now(UTC)} for r in rows]
     )
@@ -163,24 +169,24 @@ def test_a_spent_budget_skips_the_rest_and_goes_on_when_raised(settings, tmp_pat
     database["campaigns"].insert_one(document)
     sites = [[0, 0, 0], [0.5] * 3]
     cell = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], sites)
-    crystal = Crystal(candidate_id="c-0", structure=cell.get_primitive_structure())
-    flow = Flow([dft_job(crystal, LEVEL, None)])
+    crystals = {"c-0": cell.get_primitive_structure()}
+    flow = Flow(engine_jobs(found, crystals, LEVEL, Task("relax"), whole.campaign_id))
     flow.update_metadata({"campaign_id": whole.campaign_id})
     launchpad.submit(flow, found)
-    launchpad.run_worker(found)
+    run_worker(found)
     # one run was started, none after it
     assert database["costs"].count_documents({}) == 1
     assert database["results"].count_documents({"kind": "relaxation"}) == 0
     assert database["skipped"].count_documents({}) == 1
     assert set(launchpad.campaign_states(found, whole.campaign_id)) == {"COMPLETED"}
-    reason = costs.overspent(database, whole.campaign_id, LEVEL)
+    reason = overspent(MongoStorage(database), whole.campaign_id, LEVEL)
     assert reason.startswith("The rung's budget of 1e-06 core-hours is spent")
     assert costs.raise_budget(found, whole.campaign_id, LEVEL, 10.0) == 1
-    launchpad.run_worker(found)
+    run_worker(found)
     assert database["costs"].count_documents({}) == 3
     (relaxation,) = database["results"].find({"kind": "relaxation"})
     assert relaxation["result"]["verdict"] == "converged"
-    assert costs.overspent(database, whole.campaign_id, LEVEL) is None
+    assert overspent(MongoStorage(database), whole.campaign_id, LEVEL) is None
 
 
 def test_a_spent_budget_skips_band_structures(settings, tmp_path, monkeypatch):
@@ -200,15 +206,13 @@ def test_a_spent_budget_skips_band_structures(settings, tmp_path, monkeypatch):
         database["costs"].insert_one(run)
     assert costs.spent(database, whole.campaign_id, LEVEL) == pytest.approx(0.6)
     cell = Structure(Lattice.cubic(3.0), ["Mg"], [[0, 0, 0]])
-    flow = Flow([dft_job(Crystal(candidate_id="c-0", structure=cell), LEVEL, None, "bands")])
+    flow = Flow(engine_jobs(found, {"c-0": cell}, LEVEL, Task("bands"), whole.campaign_id))
     flow.update_metadata({"campaign_id": whole.campaign_id})
     launchpad.submit(flow, found)
-    launchpad.run_worker(found)
+    run_worker(found)
     assert launchpad.campaign_states(found, whole.campaign_id) == {"COMPLETED": 1}
-    store = mongo.job_store(found)
-    store.connect()
-    (output,) = store.query({"output.stage": f"bands:{LEVEL}"}, ["output"], load=True)
-    reason = output["output"]["records"]["c-0"]["reason"]
+    (bands,) = MongoStorage(database).rows(whole.campaign_id, f"bands:{LEVEL}")
+    reason = bands.record["reason"]
     assert reason == "The rung's budget of 0.5 core-hours is spent (0.6 were used)."
     assert database["skipped"].count_documents({}) == 1
 
@@ -236,4 +240,4 @@ def test_cores_are_those_of_the_queue(monkeypatch, variables, cores):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert costs.allocated_cores() == cores
+    assert allocated_cores() == cores

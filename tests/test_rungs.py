@@ -12,6 +12,7 @@ from pccd_workflows.core.storage import CrystalRef, StageRow, structure_key
 from pccd_workflows.engines.records import Phonons, Relaxation
 from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.execution.memory import MemoryStorage
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.jobs.phonons import _settled
 from pccd_workflows.jobs.references import prepare_references
@@ -220,13 +221,13 @@ def test_competing_phases_are_recomputed_a_job_each(settings, monkeypatch):
     flow = Flow([prepare_references(whole, whole.rungs[1], [])])
     flow.update_metadata({"campaign_id": whole.campaign_id})
     launchpad.submit(flow, settings)
-    launchpad.run_worker(settings)
+    run_worker(settings)
     found = mongo.find_reference_set(database, "prototypes", "Cl-Na", "gpaw/pbe")
     assert found is None, "a hull without one of its phases would flatter"
     (lost,) = launchpad.failures(settings, whole.campaign_id)
     assert lost["name"] == "reference gpaw/pbe B1"
     operations.restart(whole.campaign_id, settings, 5)
-    launchpad.run_worker(settings)
+    run_worker(settings)
     # what was stored is not done again
     assert sorted(computed) == ["Cl2", "Na", "NaCl", "NaCl"]
     found = mongo.find_reference_set(database, "prototypes", "Cl-Na", "gpaw/pbe")

@@ -2,56 +2,40 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pccd_workflows.cli.sampler import takes_sampler
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.generators.pccd.sampler import Sampler
 
 if TYPE_CHECKING:
-    from pccd_workflows.evaluation.stability import Progress
+    from pccd_workflows.core.intervals import Estimate
+    from pccd_workflows.evaluation.batches import SeedTable
+    from pccd_workflows.evaluation.model_and_data import ModelAndData
+    from pccd_workflows.evaluation.rediscovery import Rediscovered
+    from pccd_workflows.known.phases import ToldPhases
 
 NAME = typer.Argument(..., help="A folder of model/, or a path")
 DATA = typer.Option(..., help="Known crystals (JSON lines): novelty and competing phases")
 SEED = typer.Option(0, min=0, help="Fixes every random number")
-_DEFAULTS = Sampler()
-SAMPLER = typer.Option(_DEFAULTS.name, help="dpm-solver++, ddim or ddpm")
-STEPS = typer.Option(_DEFAULTS.steps, min=1, max=1000, help="Network evaluations per crystal")
-TEMPERATURE = typer.Option(
-    _DEFAULTS.temperature, min=0, max=2, help="Of space group, type and noise; 0 = the likeliest"
-)
-COMPOSITION_TEMPERATURE = typer.Option(
-    _DEFAULTS.composition_temperature,
-    min=0,
-    max=2,
-    help="Of the composition; 0 = always the likeliest",
-)
-RECALL = typer.Option(
-    _DEFAULTS.recall, "--recall", help="Known compounds of the elements asked for come again"
-)
-GUIDANCE = typer.Option(
-    _DEFAULTS.guidance, min=0, max=20, help="Weight of the conditions; 1 = as learned"
-)
 LEVEL = typer.Option("chgnet", help="Potential that relaxes: chgnet, 7net-0 or 7net-l3i5")
 AS_JSON = typer.Option(False, "--json", help="Print JSON")
 
 
+@takes_sampler
 def batches(
     name: str = NAME,
     *,
     data: Path = DATA,
     samples: int = typer.Option(256, min=1, help="Raw samples of each batch"),
     only: str = typer.Option("1,2,3", help="Batches, comma-separated"),
-    sampler: str = SAMPLER,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    temperature: float = TEMPERATURE,
-    composition_temperature: float = COMPOSITION_TEMPERATURE,
-    recall: bool = RECALL,
+    sampler: Sampler,
     energy_above_hull: float | None = typer.Option(None, min=0, help="Asked for, eV/atom"),
     relax: bool = typer.Option(True, help="Without, nothing is said of stability"),
     level: str = LEVEL,
@@ -62,27 +46,21 @@ def batches(
 
     What is relaxed stays on disk: interrupted at any moment, the same command goes on.
     """
-    from pccd_workflows.evaluation.assessment import (
-        BATCHES,
-        batches_part,
-        known_for,
-        potential_judge,
-    )
+    from pccd_workflows.evaluation.batches import BATCHES, measure_batches
     from pccd_workflows.generators.request import Conditions
 
     chosen = [f"seed-batch-{part.strip()}" for part in only.split(",")]
     if unknown := sorted(set(chosen) - set(BATCHES)):
         raise InputError(f"--only: there is no {unknown[0]}; use 1,2,3.")
-    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature, recall)
     asked = None if energy_above_hull is None else Conditions(energy_above_hull=energy_above_hull)
-    model, folder, settings = _loaded(name, data)
+    loaded = _loaded(name, data)
     with progress(quiet=as_json) as show:
-        judge = potential_judge(data, level, settings, progress=show) if relax else None
-        result = batches_part(
-            model,
-            known_for(folder, data, judge=judge),
+        judge = loaded.judge(level, show) if relax else None
+        result = measure_batches(
+            loaded.model,
+            loaded.yardstick(judge),
             samples=samples,
-            sampler=drawn,
+            sampler=sampler,
             batches=chosen,
             conditions=asked,
         )
@@ -90,14 +68,15 @@ def batches(
         from pccd_workflows.core.files import write_whole
         from pccd_workflows.report.generation import batches_page
 
-        write_whole(report, batches_page(result))
-    header = {"model": model.info.name, "weights_sha256": model.info.weights_sha256}
+        write_whole(report, batches_page(result.as_json()))
     if as_json:
-        typer.echo(json.dumps({**header, "samples": samples, **result}, indent=2))
+        content = {**loaded.header, "samples": samples, **result.as_json()}
+        typer.echo(json.dumps(content, indent=2))
         return
-    _print_table_2(result["table_2"])
+    _print_seed_table(result.table_2)
 
 
+@takes_sampler
 def rediscover(
     name: str = NAME,
     *,
@@ -105,21 +84,15 @@ def rediscover(
     formulas: str = typer.Option("", help="Comma-separated; the seed's named crystals if empty"),
     samples: int = typer.Option(256, min=1, help="Of the elements of each formula"),
     seed: int = SEED,
-    sampler: str = SAMPLER,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    temperature: float = TEMPERATURE,
-    composition_temperature: float = COMPOSITION_TEMPERATURE,
-    recall: bool = RECALL,
+    sampler: Sampler,
     relax: bool = typer.Option(True, help="Without, only how often the formulas appear"),
     phonons: bool = typer.Option(False, "--phonons", help="Verdict on the best of each formula"),
     level: str = LEVEL,
     as_json: bool = AS_JSON,
 ) -> None:
     """Ask for the elements of named crystals: how often their formulas come, and how good."""
-    from pccd_workflows.evaluation.assessment import disk_results, known_for, potential_judge
     from pccd_workflows.evaluation.published import NAMED_CRYSTALS
-    from pccd_workflows.evaluation.rediscovery import Draw, checked_formula, phonon_verdict
+    from pccd_workflows.evaluation.rediscovery import Sampling, checked_formula
     from pccd_workflows.evaluation.rediscovery import rediscover as measure
 
     if phonons and not relax:
@@ -127,27 +100,26 @@ def rediscover(
     wanted = [f.strip() for f in formulas.split(",") if f.strip()] or list(NAMED_CRYSTALS)
     for formula in wanted:
         checked_formula(formula)
-    drawn = Draw(
-        samples,
-        seed,
-        checked_sampler(sampler, steps, guidance, temperature, composition_temperature, recall),
-    )
-    model, folder, settings = _loaded(name, data)
-    results = disk_results(settings)
+    loaded = _loaded(name, data)
     with progress(quiet=as_json) as show:
-        judge = potential_judge(data, level, settings, progress=show) if relax else None
-        known = known_for(folder, data, judge=judge)
-        verdict = (lambda s: phonon_verdict(s, level, results)) if phonons else None
-        found = measure(model, known, draw=drawn, formulas=wanted, phonons=verdict)
+        judge = loaded.judge(level, show) if relax else None
+        found = measure(
+            loaded.model,
+            loaded.yardstick(judge),
+            sampling=Sampling(samples, seed, sampler),
+            formulas=wanted,
+            phonons=judge.potential.phonons if judge is not None and phonons else None,
+        )
     if as_json:
-        header = {"model": model.info.name, "weights_sha256": model.info.weights_sha256}
-        protocol = judge.card() if judge is not None else None
-        content = {**header, "samples": samples, "seed": seed, "protocol": protocol}
-        typer.echo(json.dumps({**content, "formulas": found}, indent=2))
+        protocol = judge.protocol().as_json() if judge is not None else None
+        content = {**loaded.header, "samples": samples, "seed": seed, "protocol": protocol}
+        content["formulas"] = {formula: row.as_json() for formula, row in found.items()}
+        typer.echo(json.dumps(content, indent=2))
         return
     _print_rediscovered(found)
 
 
+@takes_sampler
 def compare_levels(
     name: str = NAME,
     *,
@@ -155,82 +127,43 @@ def compare_levels(
     levels: str = typer.Option("chgnet,7net-l3i5", help="Two potentials"),
     batch: int = typer.Option(3, min=1, max=3, help="Of the seed paper, whose elements are drawn"),
     samples: int = typer.Option(64, min=1, help="Raw samples"),
-    sampler: str = SAMPLER,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    temperature: float = TEMPERATURE,
-    composition_temperature: float = COMPOSITION_TEMPERATURE,
-    recall: bool = RECALL,
+    sampler: Sampler,
     as_json: bool = AS_JSON,
 ) -> None:
     """Say how often two potentials disagree on which crystals are stable."""
-    from pccd_workflows.evaluation.assessment import compare_levels as measure
-    from pccd_workflows.evaluation.assessment import potential_judge
+    from pccd_workflows.evaluation.level_comparison import compare_levels as measure
 
     names = [level.strip() for level in levels.split(",")]
-    if len(set(names)) != 2:
+    if len(names) != 2 or len(set(names)) != 2:
         raise InputError(f"--levels {levels!r} must name two potentials.")
-    drawn = checked_sampler(sampler, steps, guidance, temperature, composition_temperature, recall)
-    model, _, settings = _loaded(name, data)
+    loaded = _loaded(name, data)
     with progress(quiet=as_json) as show:
-        judges = [potential_judge(data, level, settings, progress=show) for level in names]
-        result = measure(model, judges, batch=f"seed-batch-{batch}", samples=samples, sampler=drawn)
+        judges = (loaded.judge(names[0], show), loaded.judge(names[1], show))
+        result = measure(
+            loaded.model, judges, batch=f"seed-batch-{batch}", samples=samples, sampler=sampler
+        )
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        typer.echo(json.dumps(result.as_json(), indent=2))
         return
-    typer.echo(f"{result['judged_by_both']} of {samples} samples judged by both {levels}")
-    for threshold, rate in result["rate"].items():
+    found = result.disagreement
+    typer.echo(f"{found.judged_by_both} of {samples} samples judged by both {levels}")
+    for threshold, rate in found.rate.items():
         typer.echo(f"  {threshold:11} disagree: {_shown(rate)}")
     typer.echo(
-        f"  energy above hull differs by {1000 * result['mean_absolute_difference']:.0f} meV/atom "
-        f"on average ({1000 * result['mean_difference']:+.0f} signed)"
+        f"  energy above hull differs by {EV_TO_MEV * found.mean_absolute_difference:.0f} meV/atom "
+        f"on average ({EV_TO_MEV * found.mean_difference:+.0f} signed)"
     )
 
 
-def checked_sampler(
-    name: str,
-    steps: int,
-    guidance: float,
-    temperature: float,
-    composition_temperature: float,
-    recall: bool,
-) -> Sampler:
-    """Return a sampler; InputError if there is no such."""
-    from pydantic import ValidationError
-
-    from pccd_workflows.core.validation import explain
-
-    try:
-        return Sampler.model_validate(
-            {
-                "name": name,
-                "steps": steps,
-                "guidance": guidance,
-                "temperature": temperature,
-                "composition_temperature": composition_temperature,
-                "recall": recall,
-            }
-        )
-    except ValidationError as error:
-        raise InputError(f"Options of the sampler: {explain(error, Sampler)}") from None
-
-
-def _loaded(name: str, data: Path) -> tuple[Any, Path, Any]:
-    """Return model, its folder and the settings, after a look at the data."""
-    from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
-    from pccd_workflows.generators.pccd.records import read_records
-    from pccd_workflows.settings import get_settings
+def _loaded(name: str, data: Path) -> "ModelAndData":
+    from pccd_workflows.evaluation.model_and_data import load_model_and_data
 
     warnings.simplefilter("ignore")  # pymatgen warns of noble gases and of isolated atoms
-    if next(read_records(data), None) is None:
-        raise InputError(f"{data} holds no crystal.")
-    settings = get_settings()
-    folder = find_model(name, settings)
-    return load_model(folder, settings.device), folder, settings
+    return load_model_and_data(name, data)
 
 
 @contextmanager
-def progress(*, quiet: bool) -> "Iterator[Progress]":
+def progress(*, quiet: bool) -> "Iterator[ToldPhases]":
     """Yield what shows on a terminal how far each kind of work is."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -249,8 +182,8 @@ def progress(*, quiet: bool) -> "Iterator[Progress]":
         yield show
 
 
-def _shown(share: dict[str, Any] | None) -> str:
-    if not share or share["value"] is None:
+def _shown(share: "Estimate | None") -> str:
+    if not share or share["value"] is None or share["interval"] is None:
         return "-"
     low, high = share["interval"]
     return f"{share['value']:.1%} ({low:.0%}-{high:.0%}) of {share['n']}"
@@ -260,44 +193,45 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _print_table_2(table: dict[str, Any]) -> None:
+LIMITS = (("stable_250", "250 meV/atom"), ("stable_80", "80 meV/atom"))
+
+
+def _print_seed_table(table: "SeedTable") -> None:
     from rich.console import Console
     from rich.table import Table
 
     shown = Table("batch", "below", "seed, of screened", "ours, of screened", "of raw", box=None)
-    for row in table["rows"]:
-        for key, label in (("stable_250", "250 meV/atom"), ("stable_80", "80 meV/atom")):
-            cell = row[key]
+    for row in table.rows:
+        for cell, (_, label) in zip((row.stable_250, row.stable_80), LIMITS, strict=True):
             shown.add_row(
-                row["batch"],
+                row.batch,
                 label,
-                _percent(cell["seed_of_screened"]),
-                _shown(cell["ours_of_screened"]),
-                _shown(cell["ours_of_raw"]),
+                _percent(cell.seed_of_screened),
+                _shown(cell.ours_of_screened),
+                _shown(cell.ours_of_raw),
             )
-    for peer, values in table["peers"].items():
-        for key, label in (("stable_250", "250 meV/atom"), ("stable_80", "80 meV/atom")):
+    for peer, values in table.peers.items():
+        for key, label in LIMITS:
             if values[key] is not None:
                 shown.add_row(peer, label, _percent(values[key]), "", "")
     console = Console()
     console.print(shown)
-    console.print(table["caveat"], style="dim")
+    console.print(table.caveat, style="dim")
 
 
-def _print_rediscovered(found: dict[str, Any]) -> None:
+def _print_rediscovered(found: "Mapping[str, Rediscovered]") -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("formula", "appeared", "above hull, meV/atom", "space group", "known", "phonons")
     for formula, row in found.items():
-        best = row["best"] or {}
-        above = best.get("energy_above_hull")
+        best = row.best
         table.add_row(
             formula,
-            _shown(row["appeared"]),
-            "-" if above is None else f"{1000 * above:.0f}",
-            best.get("space_group", "-"),
-            best.get("reference") or "-",
-            (row["phonons"] or {}).get("verdict", "-"),
+            _shown(row.appeared),
+            "-" if best is None else f"{EV_TO_MEV * best.energy_above_hull:.0f}",
+            "-" if best is None else best.space_group,
+            (best.reference if best is not None else None) or "-",
+            "-" if row.phonons is None else row.phonons.verdict,
         )
     Console().print(table)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pccd_workflows.core.errors import InputError
 
 if TYPE_CHECKING:
+    from pccd_workflows.core.intervals import Estimate
     from pccd_workflows.evaluation.reconstruction import Reconstruction
     from pccd_workflows.generators.pccd.checkpoint import ModelInfo
     from pccd_workflows.generators.pccd.dataset import CrystalArrays
@@ -133,8 +134,8 @@ class Evaluation:
         return predict_structures(self.model, self.crystals, **options)
 
     def _substitution(self) -> Any:
-        from pccd_workflows.evaluation.assessment import known_file
-        from pccd_workflows.evaluation.substitution import substitute
+        from pccd_workflows.evaluation.known_file import known_file
+        from pccd_workflows.evaluation.substitution import measure_substitution
 
         analogues = self.model.analogues
         if analogues is None or self.request.data.suffix == ".npz":
@@ -142,36 +143,37 @@ class Evaluation:
                 "--only substitution needs a model with analogues and --data as JSON lines or CIFs."
             )
         known = [row for row in known_file(self.request.data).rows if row["split"] == "train"]
-        return substitute(self.measure("csp").targets, known, analogues.distance)
+        return measure_substitution(self.measure("csp").targets, known, analogues.distance)
 
     def _similarity(self) -> Any:
-        from pccd_workflows.engines.potential import calculator_of
-        from pccd_workflows.evaluation.assessment import disk_results
         from pccd_workflows.evaluation.similarity import compare_pairs
+        from pccd_workflows.evaluation.stored_potential import stored_potential
 
-        level = self.request.energy_level
-        calculator_of(level)
-        results = disk_results(self.settings)
+        potential = stored_potential(self.request.energy_level, self.settings)
         pairs = self.measure("reconstruction").counted[:MAX_SIMILARITY]
-        return compare_pairs(pairs, lambda structure: results.single_point(structure, level))
+        return compare_pairs(pairs, potential.energy_per_atom)
 
     def _generation(self) -> dict[str, Any]:
-        from pccd_workflows.evaluation.assessment import generation_part, known_for, potential_judge
-        from pccd_workflows.evaluation.generation import Known
+        from pccd_workflows.evaluation.generation import evaluate_generation
+        from pccd_workflows.evaluation.judge import potential_judge
+        from pccd_workflows.evaluation.samples import Yardstick, yardstick
+        from pccd_workflows.evaluation.shares import protocol_card
         from pccd_workflows.generators.pccd.training_index import load_training_index
 
         data, level = self.request.data, self.request.level
         if data.suffix == ".npz" and level is not None:
             raise InputError("--level needs competing phases: give --data as JSON lines, not .npz.")
         if data.suffix == ".npz":
-            known = Known(index=load_training_index(self.folder))
+            known = Yardstick(index=load_training_index(self.folder))
         else:
             judge = potential_judge(data, level, self.settings) if level else None
-            known = known_for(self.folder, data, judge=judge)
-        return generation_part(self.model, self.crystals, known, **self._common())
+            known = yardstick(self.folder, data, judge=judge)
+        found = evaluate_generation(self.model, self.crystals, known, **self._common())
+        card = protocol_card(self.request.sampler, known.judge)
+        return {**found, "protocol": card.as_json()}
 
 
-def known_to_model(folder: Path, crystals: "CrystalArrays") -> dict[str, Any] | None:
+def known_to_model(folder: Path, crystals: "CrystalArrays") -> "Estimate | None":
     """Return the share of crystals in the model's training index; None if it ships none."""
     import numpy as np
 

@@ -46,7 +46,7 @@ def import_set(
     """Store crystals as a named set; an import that was cut off is completed."""
     from rich.console import Console
 
-    from pccd_workflows.core.crystal_files import Unreadable
+    from pccd_workflows.core.plain_structures import Unreadable
     from pccd_workflows.execution.mongo import database
     from pccd_workflows.known.sets import import_known_set
     from pccd_workflows.settings import get_settings

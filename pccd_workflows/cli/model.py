@@ -8,18 +8,9 @@ from typing import Any
 import typer
 
 from pccd_workflows.cli import assess
-from pccd_workflows.cli.assess import (
-    AS_JSON,
-    COMPOSITION_TEMPERATURE,
-    GUIDANCE,
-    NAME,
-    RECALL,
-    SAMPLER,
-    SEED,
-    STEPS,
-    TEMPERATURE,
-    checked_sampler,
-)
+from pccd_workflows.cli.assess import AS_JSON, NAME, SEED, progress
+from pccd_workflows.cli.sampler import takes_sampler
+from pccd_workflows.generators.pccd.sampler import Sampler
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Train, sample and inspect generative models."
@@ -60,12 +51,15 @@ def _plain(value: Any) -> str:
 
 
 @app.command()
+@takes_sampler
 def sample(
     *,
     name: str = typer.Option("pccd-default", "--model", help="A folder of model/, or a path"),
     elements: str = typer.Option(..., help="Comma-separated, e.g. Mg,Mn,O"),
     n: int = typer.Option(8, "--samples", "--n", min=1, max=100_000, help="How many"),
-    out: Path | None = typer.Option(None, help="Folder for one CIF per crystal"),
+    out: Path | None = typer.Option(
+        None, help="Folder for one CIF per crystal; the same command goes on where it was stopped"
+    ),
     n_sites: int | None = typer.Option(None, min=1, help="Atoms per cell"),
     composition: str | None = typer.Option(None, help="Cell, e.g. Mg2Mn4O8"),
     band_gap: float | None = typer.Option(None, min=0, help="eV"),
@@ -74,24 +68,19 @@ def sample(
     space_group: int | None = typer.Option(None, help="Number, 1 to 230"),
     magnetic_ordering: str | None = typer.Option(None, help="NM, FM, AFM or FiM"),
     seed: int = SEED,
-    sampler: str = SAMPLER,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    temperature: float = TEMPERATURE,
-    composition_temperature: float = COMPOSITION_TEMPERATURE,
-    recall: bool = RECALL,
+    sampler: Sampler,
     as_json: bool = AS_JSON,
 ) -> None:
     """Generate crystals of the given elements."""
-    generate = _generate(
+    from pccd_workflows.generators.sampling import check_options, describe, draw, draw_into
+
+    asked = check_options(
         {
             "model": name,
             "elements": [e.strip() for e in elements.split(",") if e.strip()],
             "samples": n,
             "seed": seed,
-            "sampler": checked_sampler(
-                sampler, steps, guidance, temperature, composition_temperature, recall
-            ),
+            "sampler": sampler,
             "conditions": {
                 "n_sites": n_sites,
                 "composition": composition,
@@ -103,67 +92,27 @@ def sample(
             },
         }
     )
-    from pccd_workflows.generators.elements import draw_elements
-    from pccd_workflows.generators.pccd.cells import SampleRequest
-    from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
-    from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
-    from pccd_workflows.generators.pccd.sample import sample_clouds
-    from pccd_workflows.settings import get_settings
-
-    settings = get_settings()
-    model = load_model(find_model(name, settings), settings.device)
-    requests = [SampleRequest(i, draw_elements(generate, i), generate.conditions) for i in range(n)]
-    clouds = sample_clouds(model, requests, seed=seed, sampler=generate.sampler)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+    made = map(describe, draw(asked)) if out is None else draw_into(out, asked)
     rows: list[dict[str, Any]] = []
-    for index, cloud in enumerate(clouds):
-        try:
-            structure = decode(cloud)
-        except DecodeError as error:
-            rows.append({"index": index, "formula": None, "reason": str(error)})
-            continue
-        path = None
-        if out is not None:
-            path = out / f"{index:06d}_{structure.composition.reduced_formula}.cif"
-            structure.to(filename=str(path), fmt="cif")
-        rows.append(
-            {
-                "index": index,
-                "formula": structure.composition.formula,
-                "a_b_c": [round(x, 3) for x in structure.lattice.abc],
-                "angles": [round(x, 1) for x in structure.lattice.angles],
-                "volume_per_atom": round(structure.volume / len(structure), 2),
-                "file": str(path) if path else None,
-            }
-        )
+    with progress(quiet=as_json) as show:
+        for row in made:
+            rows.append(row)
+            show("samples", len(rows), n)
+            if not as_json:
+                typer.echo(_sample_line(row))
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        if row["formula"] is None:
-            typer.echo(f"{row['index']:6d}  no crystal: {row['reason']}")
-        else:
-            cell = "{:7.3f} {:7.3f} {:7.3f} Å".format(*row["a_b_c"])
-            angles = "{:5.1f} {:5.1f} {:5.1f}°".format(*row["angles"])
-            volume = f"{row['volume_per_atom']:6.2f} Å³/atom"
-            typer.echo(f"{row['index']:6d}  {row['formula']:18s} {cell}  {angles}  {volume}")
-    if out is not None:
-        typer.echo(f"Wrote {sum(r['formula'] is not None for r in rows)} CIF files to {out}.")
+    elif out is not None:
+        typer.echo(f"{sum(r['formula'] is not None for r in rows)} CIF files in {out}.")
 
 
-def _generate(values: dict[str, Any]) -> Any:
-    """Return checked options as a campaign's generate section."""
-    from pydantic import ValidationError
-
-    from pccd_workflows.core.errors import InputError
-    from pccd_workflows.core.validation import explain
-    from pccd_workflows.generators.request import Generate
-
-    try:
-        return Generate.model_validate(values)
-    except ValidationError as error:
-        raise InputError(f"Options: {explain(error, Generate)}") from None
+def _sample_line(row: dict[str, Any]) -> str:
+    if row["formula"] is None:
+        return f"{row['index']:6d}  no crystal: {row['reason']}"
+    cell = "{:7.3f} {:7.3f} {:7.3f} Å".format(*row["a_b_c"])
+    angles = "{:5.1f} {:5.1f} {:5.1f}°".format(*row["angles"])
+    volume = f"{row['volume_per_atom']:6.2f} Å³/atom"
+    return f"{row['index']:6d}  {row['formula']:18s} {cell}  {angles}  {volume}"
 
 
 @app.command()
@@ -205,6 +154,7 @@ def train(
 
 
 @app.command()
+@takes_sampler
 def evaluate(
     name: str = NAME,
     *,
@@ -220,12 +170,7 @@ def evaluate(
     energy_level: str = typer.Option("chgnet", help="Potential of the energy distance"),
     report: Path | None = typer.Option(None, help="Folder for a page with figures"),
     seed: int = SEED,
-    sampler: str = SAMPLER,
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    temperature: float = TEMPERATURE,
-    composition_temperature: float = COMPOSITION_TEMPERATURE,
-    recall: bool = RECALL,
+    sampler: Sampler,
     as_json: bool = AS_JSON,
 ) -> None:
     """Measure a model on held-out crystals.
@@ -236,16 +181,6 @@ def evaluate(
     their reconstructions), generation (validity, novelty, with --level stability).
     """
     from pccd_workflows.cli import evaluation
-
-    chosen = _generate(
-        {
-            "elements": ["H"],
-            "sampler": checked_sampler(
-                sampler, steps, guidance, temperature, composition_temperature, recall
-            ),
-            "seed": seed,
-        }
-    )
     from pccd_workflows.evaluation.crystals import read_crystals
     from pccd_workflows.generators.pccd.checkpoint import find_model, load_model, read_model_info
     from pccd_workflows.settings import get_settings
@@ -256,13 +191,13 @@ def evaluate(
     model = load_model(folder, settings.device)
     held_out = read_crystals(data, split, model.info)
     if csp_temperature is None:
-        csp_temperature = 0.0 if attempts == 1 else temperature
+        csp_temperature = 0.0 if attempts == 1 else sampler.temperature
     request = evaluation.Request(
         data=data,
         split=split,
         samples=samples,
         seed=seed,
-        sampler=chosen.sampler,
+        sampler=sampler,
         attempts=attempts,
         csp_temperature=csp_temperature,
         level=level,
@@ -280,7 +215,7 @@ def evaluate(
         "skipped": held_out.skipped,
         "samples": samples,
         "seed": seed,
-        "sampler": chosen.sampler.model_dump(),
+        "sampler": sampler.model_dump(),
         "csp_temperature": csp_temperature,
         "known_to_model": evaluation.known_to_model(folder, held_out.crystals),
         **measured.summary(parts),

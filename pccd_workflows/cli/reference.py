@@ -77,7 +77,7 @@ def build(
         place = str(out)
     else:
         place = _store(reference_set)
-    summary = {**summarize(reference_set), "stored": place}
+    summary = {**_facts(reference_set), "stored": place}
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
@@ -94,7 +94,7 @@ def list_sets(
     """List the sets that come with the project and those in the database."""
     from pccd_workflows.known.reference_files import read_reference_set, shipped_paths
 
-    rows = [{**summarize(read_reference_set(p)), "stored": p.name} for p in shipped_paths()]
+    rows = [{**_facts(read_reference_set(p)), "stored": p.name} for p in shipped_paths()]
     try:
         rows += _stored_rows()
     except DatabaseError as error:
@@ -118,7 +118,7 @@ def checked_chemsys(text: str) -> str:
     return "-".join(sorted(set(symbols)))
 
 
-def summarize(reference_set: "ReferenceSet") -> dict[str, Any]:
+def _facts(reference_set: "ReferenceSet") -> dict[str, Any]:
     """Return what a list shows of a set."""
     from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 

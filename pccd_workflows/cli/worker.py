@@ -31,7 +31,7 @@ def worker(
     )  # torch reads it once; more collapse on busy cores
     if parent:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    from pccd_workflows.execution.launchpad import run_worker
+    from pccd_workflows.execution.worker import run_worker
     from pccd_workflows.migrate import check_migrated
     from pccd_workflows.settings import get_settings
 

@@ -52,10 +52,10 @@ SUPERSEDED = {
     "generated_trajectories.zip": "generated_crystals.extxyz",
 }
 """MatterGen writes the same crystals twice, and each of them at every step."""
-_COMPRESSIONS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
-    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),  # type: ignore[return-value]
-    ".bz2": bz2.BZ2File,  # type: ignore[dict-item]
-    ".xz": lzma.LZMAFile,  # type: ignore[dict-item]
+_COMPRESSIONS: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
 }
 _WRAPPED = re.compile(r'\s*(\{\s*"entries"\s*:\s*)?\[')
 _SEPARATORS = re.compile(r"[\s,]*")
@@ -248,7 +248,9 @@ def _of_archive(path: Path, where: str) -> Iterator[Entry]:
 
 
 def _is_member(name: str) -> bool:
-    return not any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
+    """Return whether a member is none of the files that systems hide in archives."""
+    parts = (part for part in Path(name).parts if part != "..")
+    return not any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 def _damaged(name: str, where: str, reason: str, error_class: str = "unreadable") -> Entry:

@@ -2,62 +2,81 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 Z_95 = 1.959963984540054
 """Half-width of the central 95 % of a normal distribution, in standard deviations."""
 RESAMPLINGS = 1000
 
 
-def share(successes: int, trials: int) -> dict[str, object]:
-    """Return a share with its 95 % Wilson interval.
+class Estimate(TypedDict):
+    """A measured number: value, interval [low, high] of 95 % (None without data), n."""
 
-    Returns
-    -------
-    dict
-        value (None without trials), interval [low, high], n.
-    """
-    if trials == 0:
-        return {"value": None, "interval": None, "n": 0}
-    low, high = wilson_interval(successes, trials)
-    interval = [round(low, 4), round(high, 4)]
-    return {"value": successes / trials, "interval": interval, "n": trials}
+    value: float | None
+    interval: list[float] | None
+    n: int
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a share; it holds near 0 and 1 as well.
+@dataclass(frozen=True)
+class Share:
+    """A part of a whole with its 95 % Wilson interval; all None for an empty whole."""
+
+    count: int
+    total: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def wilson_share(count: int, total: int) -> Share:
+    """Return count/total with its 95 % Wilson score interval, which holds near 0 and 1 as well.
 
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927), doi:10.1080/01621459.1927.10502953.
+
+    Raises
+    ------
+    ValueError
+        `count` is not between 0 and `total`.
     """
-    p = successes / trials
-    scale = 1 + Z_95**2 / trials
-    centre = (p + Z_95**2 / (2 * trials)) / scale
-    half = Z_95 * math.sqrt(p * (1 - p) / trials + Z_95**2 / (4 * trials**2)) / scale
+    if not 0 <= count <= total:
+        raise ValueError(f"{count=} must be between 0 and {total=}")
+    if total == 0:
+        return Share(0, 0, None, None, None)
+    p = count / total
+    scale = 1 + Z_95**2 / total
+    centre = (p + Z_95**2 / (2 * total)) / scale
+    half = Z_95 / scale * math.sqrt(p * (1 - p) / total + Z_95**2 / (4 * total**2))
     # at the ends the interval touches them exactly; rounding must not leave 1e-17
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == trials else min(1.0, centre + half)
-    return low, high
+    low = 0.0 if count == 0 else max(0.0, centre - half)
+    high = 1.0 if count == total else min(1.0, centre + half)
+    return Share(count, total, p, low, high)
+
+
+def share(count: int, total: int) -> Estimate:
+    """Return `wilson_share` as documents hold it, the interval to four digits."""
+    found = wilson_share(count, total)
+    if found.low is None or found.high is None:
+        return {"value": None, "interval": None, "n": 0}
+    interval = [round(found.low, 4), round(found.high, 4)]
+    return {"value": found.value, "interval": interval, "n": total}
 
 
 def bootstrapped(
     values: NDArray[np.float64],
     statistic: Callable[..., NDArray[np.float64]] = np.mean,
-) -> dict[str, object]:
+) -> Estimate:
     """Return a statistic of a sample with its 95 % percentile bootstrap interval.
 
     Parameters
     ----------
-    values : float array (n,)
-        NaN values are left out.
-    statistic : callable
-        Takes `axis`, like np.mean or np.median.
-
-    Returns
-    -------
-    dict
-        value (None without values), interval [low, high], n; resampled with a fixed seed.
+    values
+        Shape (n,); NaN values are left out.
+    statistic
+        Takes `axis`, like np.mean or np.median. Resampled with a fixed seed.
     """
     known = values[np.isfinite(values)]
     n = len(known)

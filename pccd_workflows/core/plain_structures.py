@@ -119,11 +119,9 @@ def plain_structure(document: Document) -> Structure:
         }
         for site in document["sites"]
     ]
-    charge = document.get("charge")
-    lattice = {"matrix": document["lattice"]["matrix"]}
-    whole = {"lattice": lattice, "sites": sites}
-    if isinstance(charge, int | float):
-        whole["charge"] = charge
+    whole: Document = {"lattice": {"matrix": document["lattice"]["matrix"]}, "sites": sites}
+    if isinstance(document.get("charge"), int | float):
+        whole["charge"] = document["charge"]
     return Structure.from_dict(whole)
 
 

@@ -11,6 +11,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the first problem of a pydantic error as one sentence with field and options."""
     problems = error.errors()
     first = problems[0]
+    if first["type"] == "missing":  # more often mistyped than forgotten
+        first = next((p for p in problems if p["type"] == "extra_forbidden"), first)
     location = ".".join(str(part) for part in first["loc"])
     more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":

@@ -248,8 +248,13 @@ def compute(structure: Structure, level: str, task: Task, work: Work) -> Record:
     """
     of = level_for(level, task)
     engine = engine_of(of)
-    while (record := engine.finished(of, structure, task, work.storage)) is None:
+    for _ in engine.runs(of, task):
+        if engine.next_run(of, structure, task, work.storage) is None:
+            break
         engine.run_next(of, structure, task, work)
+    record = engine.finished(of, structure, task, work.storage)
+    if record is None:
+        raise PccdError(f"{level}: what was computed cannot be read back from where it is stored.")
     return record
 
 

@@ -1,10 +1,12 @@
+from .batches import measure_batches as measure_batches
 from .generation import evaluate_generation as evaluate_generation
+from .level_comparison import compare_levels as compare_levels
 from .prediction import predict_structures as predict_structures
 from .reconstruction import reconstruct as reconstruct
 from .rediscovery import rediscover as rediscover
+from .samples import RawSample as RawSample
+from .samples import Yardstick as Yardstick
+from .samples import draw_samples as draw_samples
+from .samples import judge_samples as judge_samples
 from .substitution import Substitution as Substitution
-from .substitution import substitute as substitute
-from .verdicts import Known as Known
-from .verdicts import Sample as Sample
-from .verdicts import draw_samples as draw_samples
-from .verdicts import judge_samples as judge_samples
+from .substitution import measure_substitution as measure_substitution

@@ -20,7 +20,7 @@ from pccd_workflows.generators.pccd.dataset import (
     read_dataset,
     split_of_record,
 )
-from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
+from pccd_workflows.generators.pccd.generator import decode_or_say_why
 from pccd_workflows.generators.pccd.pointcloud.elements import (
     atomic_number,
     canonical_elements,
@@ -189,11 +189,10 @@ def decoded(clouds: Sequence[PointCloud]) -> tuple[list[Structure | None], Count
     structures: list[Structure | None] = []
     errors: Counter[str] = Counter()
     for cloud in clouds:
-        try:
-            structures.append(decode(cloud))
-        except DecodeError as error:
-            structures.append(None)
-            errors[error.error_class] += 1
+        structure, error_class, _ = decode_or_say_why(cloud)
+        structures.append(structure)
+        if error_class is not None:
+            errors[error_class] += 1
     return structures, errors
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.core.intervals import share
-from pccd_workflows.evaluation.summary import report
-from pccd_workflows.evaluation.verdicts import Known, draw_samples, judge_samples, requests_for
+from pccd_workflows.evaluation.samples import Yardstick as Known
+from pccd_workflows.evaluation.samples import draw_samples, judge_samples, requests_for
+from pccd_workflows.evaluation.shares import report_as_json as report
 from pccd_workflows.generators.pccd.dataset import CrystalArrays
 from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements, symbol
 from pccd_workflows.generators.pccd.sampler import Sampler

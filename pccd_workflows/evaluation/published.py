@@ -55,39 +55,3 @@ PEERS_SUN: tuple[Mapping[str, Any], ...] = (
 )
 """Unconditional generators; no elements are given to them, so theirs is the easier choice of
 chemistry and the harder one of composition."""
-
-
-def table_2(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the seed's Table 2 with our shares beside it.
-
-    Parameters
-    ----------
-    parts
-        Summaries by batch; without relaxation the table has the seed's and the peers' rows only.
-    """
-    rows = []
-    for name, theirs in SEED_TABLE_2.items():
-        ours = parts.get(name, {})
-        screened = ours.get("of_screened", {})
-        novelty = ours.get("novel_of_valid", {}).get("references")
-        rows.append(
-            {
-                "batch": name,
-                "screened": ours.get("screened"),
-                **{
-                    key: {
-                        "seed_of_screened": theirs[key],
-                        "ours_of_screened": screened.get(key),
-                        "ours_of_raw": ours.get(key),
-                    }
-                    for key in ("stable_250", "stable_80")
-                },
-                "novel": {"seed_of_screened": theirs["novel"], "ours_of_valid": novelty},
-            }
-        )
-    return {
-        "rows": rows,
-        "peers": {name: dict(row) for name, row in PEERS_TABLE_2.items()},
-        "peers_sun": [dict(row) for row in PEERS_SUN],
-        "caveat": CAVEAT,
-    }

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from pccd_workflows.core.intervals import bootstrapped, share
+from pccd_workflows.core.intervals import Estimate, bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     decoded,
     draw_rows,
@@ -80,7 +80,7 @@ class Reconstruction:
     targets: list[Structure]
     made: list[Structure | None]
     rmse: Floats
-    ceiling: dict[str, object] | None = None
+    ceiling: Estimate | None = None
 
     @cached_property
     def counted(self) -> list[tuple[Structure, Structure]]:
@@ -166,8 +166,8 @@ def reconstruct(
     return Reconstruction(targets, made, match_all(made, targets), count_ceiling(crystals))
 
 
-def count_ceiling(crystals: CrystalArrays) -> dict[str, object]:
-    """Return how often who knows all these crystals by heart gets the number of atoms right.
+def count_ceiling(crystals: CrystalArrays) -> Estimate:
+    """Return how often the commonest number of atoms of equal conditions is the right one.
 
     Asked for elements, band gap (to 1 meV) and magnetic ordering, the best answer is the commonest
     number among the crystals that have them: no model can be right more often.
@@ -236,7 +236,7 @@ def whiskers(values: Floats) -> tuple[float, float] | None:
     return float(inside.min()), float(inside.max())
 
 
-def _share_within(values: Floats, limits: tuple[float, float] | None) -> dict[str, object]:
+def _share_within(values: Floats, limits: tuple[float, float] | None) -> Estimate:
     if limits is None:
         return share(0, 0)
     inside = (values >= limits[0]) & (values <= limits[1])

@@ -1,15 +1,12 @@
 from .backup import back_up as back_up
 from .backup import restore as restore
-from .disk_results import DiskResults as DiskResults
 from .inspection import inspect_database as inspect_database
-from .launchpad import run_worker as run_worker
 from .launchpad import submit as submit
 from .memory import FolderStorage as FolderStorage
 from .memory import MemoryStorage as MemoryStorage
 from .mongo import database as database
 from .mongo import get_reference_set as get_reference_set
 from .mongo import get_result as get_result
-from .mongo import job_store as job_store
 from .mongo import put_reference_set as put_reference_set
 from .mongo import put_result as put_result
 from .mongo_storage import MongoStorage as MongoStorage
@@ -17,4 +14,6 @@ from .queue import launch_lines as launch_lines
 from .queue import read_template as read_template
 from .storage import current_storage as current_storage
 from .storage import use_storage as use_storage
+from .stores import job_store as job_store
 from .stores import memory_store as memory_store
+from .worker import run_worker as run_worker

@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
 from pccd_workflows.core.optional import optional_imports
@@ -23,6 +22,10 @@ with optional_imports("A campaign on MongoDB"):
 
 if TYPE_CHECKING:
     from jobflow import Flow
+    from pymongo.client_session import ClientSession
+    from pymongo.database import Database
+
+    Claim = Callable[[Database[dict[str, Any]], ClientSession | None], bool]
 
 Document = dict[str, Any]
 
@@ -80,7 +83,10 @@ def prepare(opened: AtomicLaunchPad) -> None:
 
 
 def submit(
-    flow: "Flow", settings: Settings, *, claim: Callable[[ClientSession | None], bool] | None = None
+    flow: "Flow",
+    settings: Settings,
+    *,
+    claim: Callable[["Database[Document]", "ClientSession | None"], bool] | None = None,
 ) -> list[int]:
     """Add a flow to the LaunchPad; return the ids of its fireworks.
 
@@ -99,7 +105,7 @@ def submit(
     opened = launchpad(settings)
 
     def add() -> list[int]:
-        if claim is not None and not claim(opened.session):
+        if claim is not None and not claim(opened.db, opened.session):
             return []
         return sorted(opened.add_wf(workflow).values())
 
@@ -314,10 +320,3 @@ def _worker_killer() -> Document:
         "(killed, out of memory, or a crash below Python)."
     )
     return {"_message": text, "_exception": {"_stacktrace": text, "_details": None}}
-
-
-def run_worker(settings: Settings, **options: Any) -> Any:
-    """Run ready jobs in this process; see `worker.run_worker`."""
-    from pccd_workflows.execution import worker
-
-    return worker.run_worker(settings, **options)

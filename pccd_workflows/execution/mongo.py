@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pymongo import ASCENDING, MongoClient, ReplaceOne
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import (
     AutoReconnect,
@@ -29,9 +30,6 @@ from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.execution import mongod
 from pccd_workflows.settings import Settings
-
-if TYPE_CHECKING:
-    from jobflow import JobStore
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -324,12 +322,18 @@ def check_schema_version(doc: Document, what: str) -> None:
 
 
 def get_result(db: Database[Document], key: str) -> Document | None:
-    """Return the result stored under the content address `key`, waiting out an outage."""
+    """Return the result stored under the content address `key`, waiting out an outage.
+
+    A damaged one is forgotten, so that it is computed again.
+    """
     doc = survive_outage(lambda: db.results.find_one({"_id": key}))
     if doc is None:
         return None
+    result = doc.get("result")
+    if not (isinstance(result, dict) and isinstance(doc.get("schema_version"), int)):
+        drop_results(db, [key])
+        return None
     check_schema_version(doc, f"Result {key}")
-    result: Document = doc["result"]
     return result
 
 
@@ -354,6 +358,13 @@ def put_result(db: Database[Document], key: str, kind: str, doc: Document) -> No
 def drop_results(db: Database[Document], keys: Sequence[str]) -> None:
     """Forget results whose files are gone, so that they are computed again."""
     survive_outage(lambda: db.results.delete_many({"_id": {"$in": list(keys)}}))
+
+
+def replace_documents(collection: Collection[Document], documents: Sequence[Document]) -> None:
+    """Store documents under their ``_id``, in place of those that are there."""
+    writes = [ReplaceOne({"_id": row["_id"]}, row, upsert=True) for row in documents]
+    if writes:
+        survive_outage(lambda: collection.bulk_write(writes, ordered=False))
 
 
 def find_reference_set(
@@ -418,20 +429,3 @@ def put_reference_set(db: Database[Document], reference_set: ReferenceSet) -> st
 
     survive_outage(store)
     return reference_id
-
-
-# --- jobflow's store -------------------------------------------------------------------------
-
-
-def job_store(settings: Settings) -> "JobStore":
-    """Return jobflow's store of job outputs, with GridFS for what jobs mark as ``data``.
-
-    It waits out outages, keeps the password out of its name and refuses to be serialized.
-    """
-    from pccd_workflows.execution.stores import make_job_store
-
-    return make_job_store(
-        database=settings.database,
-        uri=mongodb_uri(settings),
-        mongoclient_kwargs=client_options(settings),
-    )

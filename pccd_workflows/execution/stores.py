@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 from jobflow import JobStore
 from maggma.stores import GridFSStore, MemoryStore, MongoStore
 
-from pccd_workflows.execution.mongo import survive_outage
+from pccd_workflows.execution.mongo import client_options, mongodb_uri, survive_outage
+from pccd_workflows.settings import Settings
 
 OUTPUTS = "job_outputs"
 DATA = "job_data"
@@ -111,6 +112,18 @@ def make_job_store(**options: Any) -> JobStore:
     outputs = _OutputStore(collection_name=OUTPUTS, **options)
     return PatientJobStore(
         outputs, additional_stores={"data": _DataStore(collection_name=DATA, **options)}
+    )
+
+
+def job_store(settings: Settings) -> JobStore:
+    """Return jobflow's store of job outputs, with GridFS for what jobs mark as ``data``.
+
+    It waits out outages, keeps the password out of its name and refuses to be serialized.
+    """
+    return make_job_store(
+        database=settings.database,
+        uri=mongodb_uri(settings),
+        mongoclient_kwargs=client_options(settings),
     )
 
 

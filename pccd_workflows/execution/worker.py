@@ -35,12 +35,12 @@ from pccd_workflows.execution.launchpad import (
 from pccd_workflows.execution.mongo import (
     database,
     explained,
-    job_store,
     mongodb_uri,
     patient,
     survive_outage,
 )
 from pccd_workflows.execution.reruns import note_failure
+from pccd_workflows.execution.stores import job_store
 from pccd_workflows.settings import Settings
 
 with optional_imports("A campaign on MongoDB"):

@@ -1,4 +1,4 @@
-"""What proposes crystals, and how it is asked."""
+"""Sources of crystals: the project's model, files of other generators, substitution, your own."""
 
 import lazy_loader
 

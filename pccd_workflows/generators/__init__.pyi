@@ -1,4 +1,12 @@
+from .protocol import Generated as Generated
+from .protocol import Generator as Generator
+from .protocol import GeneratorInfo as GeneratorInfo
+from .registry import generator_type as generator_type
+from .registry import open_generator as open_generator
+from .registry import source_names as source_names
 from .request import Conditions as Conditions
 from .request import Draw as Draw
 from .request import Generate as Generate
 from .request import Generation as Generation
+from .request import SourceOptions as SourceOptions
+from .sampling import sample as sample

@@ -156,7 +156,7 @@ class FilesGenerator:
         """See that the files are those that the campaign names."""
         if self.info().version != self.options.sha256:
             raise InputError(
-                f"generate: {self.options.path} has changed since the campaign file was read; "
+                f"{self.options.path} has changed since the campaign file was read; "
                 "read it again, as another campaign."
             )
 

@@ -8,9 +8,10 @@ model that is not better than this has learned nothing else.
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib import import_module
 from itertools import permutations
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,8 +26,7 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.plain_structures import Unreadable
 from pccd_workflows.core.sections import CampaignPath
 from pccd_workflows.generators.elements import draw_elements, stream
-from pccd_workflows.generators.pccd.chemistry import atomic_radii, element_features
-from pccd_workflows.generators.pccd.composition import electropositive_first
+from pccd_workflows.generators.pccd.chemistry import MAX_Z, atomic_radii, element_features
 from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number, symbol
 from pccd_workflows.generators.protocol import Generated, GeneratorInfo
 from pccd_workflows.generators.request import AskedElements, Generation
@@ -38,7 +38,7 @@ MAX_ELEMENTS = 6
 
 
 @dataclass(frozen=True)
-class KnownCrystal:
+class Template:
     """A crystal to take the structure from.
 
     Attributes
@@ -58,14 +58,41 @@ class KnownCrystal:
     numbers: tuple[int, ...]
     frac_coords: NDArray[np.float64]
 
+    @classmethod
+    def of(cls, name: str, crystal: Structure) -> "Template":
+        """Return an ordered crystal as a template."""
+        numbers = tuple(int(site.specie.Z) for site in crystal)
+        return cls(name, crystal.lattice.matrix, numbers, crystal.frac_coords)
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Known crystals by their elements, each read when it is needed.
+
+    Attributes
+    ----------
+    name, version
+        Of the file, or of the library.
+    rows
+        Numbers of the crystals with exactly these elements (atomic numbers, ascending).
+    read
+        Returns the crystal with a number.
+    """
+
+    name: str
+    version: str
+    rows: Mapping[tuple[int, ...], Sequence[int]]
+    read: Callable[[int], Template]
+
 
 class SubstitutionOptions(AskedElements):
     """Known crystals with the elements that are asked for."""
 
-    crystals: CampaignPath = Field(
-        description="File or folder of known crystals, as the source `files` takes them"
+    crystals: CampaignPath | None = Field(
+        None,
+        description="File or folder of known crystals, as the source `files` takes them; the "
+        "training crystals of the library that comes with the project if left out",
     )
-    sha256: str = Field("", description="Of the known crystals; checked if given")
 
 
 class SubstitutionGenerator:
@@ -83,28 +110,22 @@ class SubstitutionGenerator:
         self.options = options
 
     @cached_property
-    def _version(self) -> str:
-        return content_sha256(self.options.crystals)
-
-    @cached_property
-    def _known(self) -> list[KnownCrystal]:
-        return _read_known(self.options.crystals, self._version)
+    def _templates(self) -> Templates:
+        path = self.options.crystals
+        return _of_library() if path is None else _of_file(path, content_sha256(path))
 
     def info(self) -> GeneratorInfo:
-        """Return name and hash of the known crystals."""
-        return GeneratorInfo(
-            name=self.options.crystals.name, version=self._version, max_elements=MAX_ELEMENTS
-        )
+        """Return name and version of the known crystals."""
+        found = self._templates
+        return GeneratorInfo(name=found.name, version=found.version, max_elements=MAX_ELEMENTS)
 
     def check(self) -> None:
-        """See that there are crystals of as many elements as are asked for."""
-        options = self.options
-        if options.sha256 not in ("", self._version):
-            raise InputError(f"generate: {options.crystals} has other content than sha256 says.")
-        if options.most_elements() > MAX_ELEMENTS:
-            raise InputError(f"generate: substitution takes up to {MAX_ELEMENTS} elements.")
-        if not self._known:
-            raise InputError(f"generate: {options.crystals} holds no crystal that can be read.")
+        """See that there are crystals to take structures from, and not too many elements."""
+        most = self.options.most_elements()
+        if most > MAX_ELEMENTS:
+            raise InputError(f"Source substitution takes up to {MAX_ELEMENTS} elements.")
+        if not self._templates.rows:
+            raise InputError(f"{self._templates.name} holds no crystal to start from.")
 
     def generate(self, indices: Sequence[int]) -> Iterator[Generated]:
         """Yield samples, one at a time."""
@@ -121,8 +142,8 @@ class SubstitutionGenerator:
                 structure,
                 Generation(
                     source=self.options.source,
-                    model=self.options.crystals.name,
-                    weights_sha256=self._version,
+                    model=self._templates.name,
+                    weights_sha256=self._templates.version,
                     seed=self.options.seed,
                     index=index,
                     elements=list(elements),
@@ -140,7 +161,7 @@ class SubstitutionGenerator:
             return None
         rng = np.random.default_rng(stream(self.options.seed, index, "substitution"))
         place = int(rng.choice(len(rows), p=weights))
-        crystal = self._known[rows[place]]
+        crystal = self._templates.read(rows[place])
         return exchange(crystal, assignments[place]), crystal.id
 
     @cached_property
@@ -153,8 +174,10 @@ class SubstitutionGenerator:
         """Return rows of known crystals, how their elements are exchanged, and their weights."""
         if asked not in self._remembered:
             distance = element_distance()
-            rows, assignments, far = [], [], []
-            for own, members in self._by_elements.items():
+            rows: list[int] = []
+            assignments: list[dict[int, int]] = []
+            far: list[float] = []
+            for own, members in self._templates.rows.items():
                 if len(own) != len(asked) or set(own) == set(asked):
                     continue
                 ways = list(permutations(asked))
@@ -168,15 +191,8 @@ class SubstitutionGenerator:
         found: tuple[list[int], list[dict[int, int]], NDArray[np.float64]] = self._remembered[asked]
         return found
 
-    @cached_property
-    def _by_elements(self) -> dict[tuple[int, ...], list[int]]:
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for row, crystal in enumerate(self._known):
-            groups[tuple(sorted(set(crystal.numbers)))].append(row)
-        return groups
 
-
-def exchange(crystal: KnownCrystal, exchanged: Mapping[int, int]) -> Structure:
+def exchange(crystal: Template, exchanged: Mapping[int, int]) -> Structure:
     """Return a crystal with other elements, its cell scaled to them.
 
     The volume changes as the sum of the cubes of the atomic radii does; relaxing does the rest.
@@ -202,18 +218,42 @@ def element_distance() -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=2)
-def _read_known(path: Path, sha256: str) -> list[KnownCrystal]:  # noqa: ARG001
-    found = []
+def _of_file(path: Path, sha256: str) -> Templates:
+    found: list[Template] = []
+    rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for entry in entries(path, tolerant=True):
         crystal = entry.read()
         if isinstance(crystal, Unreadable):
             continue
-        numbers = tuple(int(site.specie.Z) for site in crystal)
-        if max(numbers) < len(element_distance()):
-            found.append(
-                KnownCrystal(entry.name, crystal.lattice.matrix, numbers, crystal.frac_coords)
-            )
-    return found
+        template = Template.of(entry.name, crystal)
+        if max(template.numbers) <= MAX_Z:
+            rows[tuple(sorted(set(template.numbers)))].append(len(found))
+            found.append(template)
+    return Templates(path.name, sha256, rows, found.__getitem__)
+
+
+@lru_cache(maxsize=1)
+def _of_library() -> Templates:
+    """Return the training crystals of the library: the others choose nothing."""
+    try:
+        library = import_module("pccd_workflows.known.library").library()
+    except ImportError:
+        raise InputError(
+            "Source substitution needs `crystals`, a file or folder of known crystals."
+        ) from None
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for system in library.systems:
+        numbers = tuple(sorted(atomic_number(name) for name in system.split("-")))
+        members = library.rows_in(system, subsystems=False)
+        chosen = [row for row in members if library.crystal(row).split == "train"]
+        if chosen and numbers[-1] <= MAX_Z:
+            rows[numbers] = chosen
+
+    def read(row: int) -> Template:
+        crystal = library.crystal(row)
+        return Template.of(crystal.id, crystal.structure)
+
+    return Templates("library", library.version, rows, read)
 
 
 # --- the control of structure prediction ---------------------------------------------------------
@@ -265,6 +305,8 @@ def substitute(
 
 def _by_count(composition: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return atomic numbers by number of atoms, then electropositive first, and the numbers."""
+    from pccd_workflows.generators.pccd.composition import electropositive_first
+
     counted = {atomic_number(name): int(n) for name, n in composition.items()}
     elements = sorted(electropositive_first(list(counted)), key=counted.__getitem__)
     return tuple(elements), tuple(counted[z] for z in elements)

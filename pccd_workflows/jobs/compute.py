@@ -4,12 +4,14 @@ A job whose result is stored already computes nothing; one that is lost leaves i
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jobflow import CURRENT_JOB, Flow, Job, Response
 from pymatgen.core import Structure
 
-from pccd_workflows.core.errors import OutOfMemory
+from pccd_workflows.campaign import index_of
+from pccd_workflows.core.errors import OutOfMemory, PccdError
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import (
     Costs,
@@ -68,18 +70,23 @@ def compute_jobs(
     engine = engine_of(of)
     size = batch if engine.batched and task.purpose == "candidate" else 1
     batches = [list(refs[first : first + size]) for first in range(0, len(refs), size)]
-    (first_run, *_) = engine.runs(of, task)
-    jobs = []
-    for number, members in enumerate(batches, start=1):
-        job = compute(members, level, task, campaign_id)
-        whose = f"{number}/{len(batches)}" if size > 1 else members[0].id
-        jobs.append(_dressed(job, members, task, engine, f"{first_run} {level} {whose}"))
-    return jobs
+    (run, *_) = engine.runs(of, task)
+    return [
+        _named(
+            compute(members, level, task, campaign_id),
+            members,
+            of,
+            task,
+            f"{run} {level} {f'{number}/{len(batches)}' if size > 1 else members[0].id}",
+        )
+        for number, members in enumerate(batches, start=1)
+    ]
 
 
-def _dressed(job: Job, refs: Sequence[CrystalRef], task: Task, engine: Engine, name: str) -> Job:
+def _named(job: Job, refs: Sequence[CrystalRef], of: Level, task: Task, name: str) -> Job:
     """Return the job with its name, its candidates and its kind of worker."""
     job.name = name
+    engine = engine_of(of)
     if task.purpose != "reference":
         job.update_metadata({"candidates": [ref.id for ref in refs]})
     if task.optional:
@@ -123,16 +130,16 @@ def compute(
         for number, (ref, crystal) in enumerate(
             zip(refs, load_crystals(storage, refs), strict=True)
         ):
+            moved = task.displacement
+            structure = crystal if moved is None else displaced_cell(crystal, moved)
+            step = _Step(ref, structure, of, task, work)
             try:
-                found = _next(ref, _start(crystal, task), of, task, work)
+                found = step.take()
             except WalltimeReached:
                 if continuations >= get_settings().vasp_continuations:
                     raise
-                arguments = {"continuations": continuations + 1, "restart": restart}
-                again = compute(refs, level, task, campaign_id, **arguments)
-                return Response(
-                    replace=_next_job(again, ref, _start(crystal, task), of, task, work)
-                )
+                again = {"continuations": continuations + 1, "restart": restart}
+                return Response(replace=step.following(**again))
             except OutOfMemory:
                 if len(refs) - number == 1:
                     raise
@@ -143,84 +150,90 @@ def compute(
     return len(refs) if task.purpose == "candidate" else keys[0]
 
 
-def _start(crystal: Structure, task: Task) -> Structure:
-    """Return what of a stored crystal a task takes."""
-    return crystal if task.displacement is None else displaced_cell(crystal, task.displacement)
+@dataclass(frozen=True)
+class _Step:
+    """A task of one crystal, as far as it is."""
 
+    ref: CrystalRef
+    structure: Structure
+    level: Level
+    task: Task
+    work: Work
 
-def _next(
-    ref: CrystalRef, structure: Structure, of: Level, task: Task, work: Work
-) -> Response[Any] | str:
-    """Do the next run of a crystal; return its result's key, or what follows the run."""
-    engine = engine_of(of)
-    record = engine.finished(of, structure, task, work.storage)
-    if record is None:
-        record = _over_budget(of, task, work)
-    while record is None:
-        document = engine.run_next(of, structure, task, work)
-        if document is not None:
-            job = compute([ref], of.name, task, work.campaign_id)
-            following = _next_job(job, ref, structure, of, task, work)
-            return Response(output=document, replace=following)
-        record = engine.finished(of, structure, task, work.storage)
-    if task.purpose == "candidate":
-        _tell(ref, of, task, record, work)
-    return engine.key(of, structure, task)
+    @property
+    def engine(self) -> Engine:
+        return engine_of(self.level)
 
+    def take(self) -> Response[Any] | str:
+        """Do the next run; return the result's key, or the run's document and what follows it."""
+        engine, storage = self.engine, self.work.storage
+        record = engine.finished(self.level, self.structure, self.task, storage)
+        if record is None:
+            record = self.over_budget()
+        if record is None:
+            document = engine.run_next(self.level, self.structure, self.task, self.work)
+            if document is not None:
+                return Response(output=document, replace=self.following())
+            record = engine.finished(self.level, self.structure, self.task, storage)
+        if record is None:
+            raise PccdError(f"{self.ref.id}: what was computed cannot be read back.")
+        if self.task.purpose == "candidate":
+            self.tell(record)
+        return engine.key(self.level, self.structure, self.task)
 
-def _next_job(
-    job: Job, ref: CrystalRef, structure: Structure, of: Level, task: Task, work: Work
-) -> Job:
-    engine = engine_of(of)
-    run = engine.next_run(of, structure, task, work.storage) or "record"
-    return _dressed(job, [ref], task, engine, f"{run} {of.name} {ref.id}")
+    def following(self, **arguments: Any) -> Job:
+        """Return the job of the next run."""
+        job = compute([self.ref], self.level.name, self.task, self.work.campaign_id, **arguments)
+        storage = self.work.storage
+        run = self.engine.next_run(self.level, self.structure, self.task, storage) or "record"
+        name = f"{run} {self.level.name} {self.ref.id}"
+        return _named(job, [self.ref], self.level, self.task, name)
+
+    def tell(self, record: Record) -> None:
+        """Write what a stage says of a candidate, and the structure it leaves it with."""
+        structure = record.structure if isinstance(record, Relaxation) and record.usable else None
+        key = None if structure is None else structure_key(structure)
+        if structure is not None and key is not None:
+            self.work.storage.put_structures({key: structure})
+        row = StageRow(
+            campaign_id=self.work.campaign_id or "",
+            candidate_id=self.ref.id,
+            index=index_of(self.ref.id),
+            stage=f"{self.task.kind}:{self.level.name}",
+            record=record.model_dump(mode="json"),
+            key=key,
+            goes_on=structure is not None,
+            formula=None if structure is None else structure.composition.reduced_formula,
+        )
+        self.work.storage.put_rows([row])
+
+    def over_budget(self) -> Record | None:
+        """Return the verdict of a candidate for which the rung's budget is spent; else None."""
+        if self.task.purpose != "candidate":
+            return None
+        storage, level = self.work.storage, self.level.name
+        reason = overspent(storage, self.work.campaign_id, level)
+        if reason is None:
+            return None
+        if (job := CURRENT_JOB.job) is not None:
+            storage.note_skipped(self.work.campaign_id, level, job.uuid)
+        if self.task.optional:
+            return Bands(level=level, reason=reason)
+        return Relaxation(level=level, key="", verdict="budget", reason=reason)
 
 
 def _halved(
     refs: Sequence[CrystalRef], of: Level, task: Task, campaign_id: str | None
 ) -> Response[Any]:
     """Return two jobs for what is left of a batch that did not fit into memory."""
-    engine, middle = engine_of(of), len(refs) // 2
-    (run, *_) = engine.runs(of, task)
+    middle = len(refs) // 2
+    (run, *_) = engine_of(of).runs(of, task)
     jobs = []
     for half in (list(refs[:middle]), list(refs[middle:])):
         job = compute(half, of.name, task, campaign_id)
         name = f"{run} {of.name} {half[0].id} and {len(half) - 1} more"
-        jobs.append(_dressed(job, half, task, engine, name))
+        jobs.append(_named(job, half, of, task, name))
     return Response(replace=Flow(jobs, output=[job.output for job in jobs]))
-
-
-def _tell(ref: CrystalRef, of: Level, task: Task, record: Record, work: Work) -> None:
-    """Write what a stage says of a candidate, and the structure it leaves it with."""
-    structure = record.structure if isinstance(record, Relaxation) and record.usable else None
-    key = None if structure is None else structure_key(structure)
-    if structure is not None and key is not None:
-        work.storage.put_structures({key: structure})
-    row = StageRow(
-        campaign_id=work.campaign_id or "",
-        candidate_id=ref.id,
-        index=int(ref.id.rpartition("-")[2]),
-        stage=f"{task.kind}:{of.name}",
-        record=record.model_dump(mode="json"),
-        key=key,
-        goes_on=structure is not None,
-        formula=None if structure is None else structure.composition.reduced_formula,
-    )
-    work.storage.put_rows([row])
-
-
-def _over_budget(of: Level, task: Task, work: Work) -> Record | None:
-    """Return the verdict of a candidate for which the rung's budget is spent; None if it is not."""
-    if task.purpose != "candidate":
-        return None
-    reason = overspent(work.storage, work.campaign_id, of.name)
-    if reason is None:
-        return None
-    if (job := CURRENT_JOB.job) is not None:
-        work.storage.note_skipped(work.campaign_id, of.name, job.uuid)
-    if task.optional:
-        return Bands(level=of.name, reason=reason)
-    return Relaxation(level=of.name, key="", verdict="budget", reason=reason)
 
 
 def overspent(costs: Costs, campaign_id: str | None, level: str) -> str | None:

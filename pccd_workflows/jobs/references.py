@@ -58,12 +58,13 @@ def recompute_references(campaign: Campaign, rung: Rung, chemsys: str) -> Respon
     One that is lost holds the hull back until it is run again: without it, crystals would look
     stabler than they are.
     """
-    from pccd_workflows.known.materials_project import RECOMPUTED_ABOVE_HULL, choose_phases
+    from pccd_workflows.known.materials_project import choose_phases
+    from pccd_workflows.known.phases import NEAR_IN_SOURCE
 
     with job_storage() as storage:
         known = stage.known_phases(campaign, chemsys, storage)
         known_id = storage.put_references(known)
-        chosen = choose_phases(known, RECOMPUTED_ABOVE_HULL, rung.budget.references)
+        chosen = choose_phases(known, NEAR_IN_SOURCE, rung.budget.references)
         refs = store_crystals(
             storage,
             [(entry.entry_id, entry.structure) for entry in chosen if entry.structure is not None],
@@ -81,14 +82,15 @@ def gather_references(rung: Rung, known_id: str, entry_ids: list[str], keys: lis
 
     keys: of their relaxations.
     """
-    from pccd_workflows.known.materials_project import RECOMPUTED_ABOVE_HULL, recomputed
+    from pccd_workflows.known.materials_project import recomputed
+    from pccd_workflows.known.phases import NEAR_IN_SOURCE
 
     with job_storage() as storage:
         known = storage.get_references(known_id)
         if known is None:
             raise InputError(f"The reference set {known_id} is gone; run `pccd campaign resume`.")
         settings = {
-            "max_energy_above_hull": RECOMPUTED_ABOVE_HULL,
+            "max_energy_above_hull": NEAR_IN_SOURCE,
             "at_most": rung.budget.references,
         }
         relaxations = {

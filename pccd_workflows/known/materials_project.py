@@ -18,6 +18,7 @@ from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.levels import MATERIALS_PROJECT_LEVEL, get_level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.mp_client import THERMO_TYPE, Client
+from pccd_workflows.known.phases import NEAR_IN_SOURCE
 from pccd_workflows.known.snapshots import MemorySnapshot, Snapshot, content_hash
 
 if TYPE_CHECKING:
@@ -29,11 +30,6 @@ URL_BUDGET = 1500
 MAX_VOLUME_PER_ATOM = 150.0
 """Å^3. MP serves some 1,900 compounds that were never relaxed, at about 200 Å^3 per atom; real
 crystals of compounds stay far below."""
-RECOMPUTED_ABOVE_HULL = 0.1
-"""eV/atom on MP's own hull: phases below it are recomputed at a rung's level. Errors of an ML
-potential relative to PBE are smaller than this for most compounds, so what lies higher in MP
-hardly carries the rung's hull."""
-
 Progress = Callable[[int, int], None]
 """Called with what is done and the total."""
 
@@ -151,7 +147,7 @@ def recompute(
     level: str,
     *,
     relax: Callable[[Structure], Relaxation],
-    max_energy_above_hull: float = RECOMPUTED_ABOVE_HULL,
+    max_energy_above_hull: float = NEAR_IN_SOURCE,
     progress: Progress | None = None,
 ) -> ReferenceSet:
     """Return the phases near the hull of `known`, relaxed at `level`.

@@ -15,8 +15,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Structure
 
-from pccd_workflows.core.crystal_files import Row, Unreadable
+from pccd_workflows.core.crystal_files import Row
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.plain_structures import Unreadable
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.sections import NAME_PATTERN
 from pccd_workflows.execution.mongo import survive_outage

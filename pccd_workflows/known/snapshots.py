@@ -14,7 +14,7 @@ import orjson
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceEntry
-from pccd_workflows.execution.mongo import survive_outage
+from pccd_workflows.execution.mongo import replace_documents, survive_outage
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -108,19 +108,12 @@ class MongoSnapshot:
 
     def put(self, version: str, system: str, entries: Sequence[ReferenceEntry]) -> None:
         """See Snapshot."""
-        from pymongo import ReplaceOne
-
         fields = {"version": version, "system": system, "schema_version": SCHEMA_VERSION}
-        writes = [
-            ReplaceOne(
-                {"_id": f"{version}/{entry.entry_id}"},
-                {**fields, "entry": entry.model_dump(mode="json")},
-                upsert=True,
-            )
-            for entry in entries
+        rows = [
+            {"_id": f"{version}/{e.entry_id}", **fields, "entry": e.model_dump(mode="json")}
+            for e in entries
         ]
-        if writes:
-            survive_outage(lambda: self._entries.bulk_write(writes))
+        replace_documents(self._entries, rows)
         marker = {**fields, "n_entries": len(entries), "stored_at": datetime.now(UTC)}
         self._mark(f"{version}/{system}", marker)
 

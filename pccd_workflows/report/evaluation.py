@@ -170,7 +170,7 @@ def _table(found: Mapping[str, Any]) -> list[View]:
 
     names = (*LENGTHS, *COORDINATES)
     rows = [row("number of atoms right", ("atom_count_accuracy",), f"{SEED_COUNT_ACCURACY:.1%}")]
-    rows.append(row("... by who knows all of them by heart", ("atom_count_ceiling",), ""))
+    rows.append(row("... at best, from the conditions alone", ("atom_count_ceiling",), ""))
     rows += [
         row(f"efficiency {name}", ("efficiency", name), f"{SEED_EFFICIENCY[name]:.1%}")
         for name in names

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from pccd_workflows.core.intervals import wilson_share
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.records import Bands, Phonons, Relaxation
-from pccd_workflows.report.statistics import METASTABLE, REACHABLE, Point, wilson_share
+from pccd_workflows.report.statistics import METASTABLE, REACHABLE, Point
 from pccd_workflows.report.svg import Plot, element, line, padded, path, text
 
 MAX_SHOWN = 1.0

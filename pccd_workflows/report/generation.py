@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pccd_workflows.evaluation.stability import THRESHOLDS
+from pccd_workflows.evaluation.thresholds import THRESHOLDS
 from pccd_workflows.report.render import plain_page
 from pccd_workflows.report.svg import Plot, element, line, path, text
 
@@ -29,7 +29,7 @@ MAX_ENERGY = 1.0
 
 
 def batches_page(result: Mapping[str, Any]) -> str:
-    """Return a self-contained page of the seed's batches, as `assessment.batches_part` has them."""
+    """Return a self-contained page of the seed's batches: the JSON of `measure_batches`."""
     table, parts = result["table_2"], []
     batches = [row["batch"] for row in table["rows"] if row["batch"] in result]
     for name in batches:

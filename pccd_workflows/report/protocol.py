@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from pccd_workflows.campaign import Campaign
+from pccd_workflows.campaign import Campaign, NumberedSource
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
+from pccd_workflows.generators.request import AskedElements, Generate, SourceOptions
 from pccd_workflows.report.statistics import Summary
 from pccd_workflows.stages.phonons import PhononsSection
 from pccd_workflows.stages.rung import Rung
@@ -25,8 +26,8 @@ def protocol_facts(
         ("Campaign hash", str(document.get("hash", "not recorded"))),
         ("Submitted", show_time(document.get("submitted_at"))),
         ("Last result", show_time(summary.last_update)),
-        ("Generative model", _models(summary) or campaign.generate.model),
-        *_generation(campaign),
+        ("Generative model", _models(summary) or ", ".join(campaign.models) or "none"),
+        *(fact for source in campaign.sources for fact in _generation(source, campaign)),
         *_judgement(campaign),
         *(_rung(rung) for rung in campaign.rungs),
         *(_references(references) for references in reference_sets),
@@ -46,13 +47,26 @@ def show_time(moment: datetime | str | None) -> str:
     return moment if isinstance(moment, str) else moment.strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _generation(campaign: Campaign) -> Iterator[Fact]:
-    generate, sampler = campaign.generate, campaign.generate.sampler
-    conditions = generate.conditions.model_dump(exclude_none=True)
-    yield "Elements", _elements(campaign)
-    yield "Conditions", ", ".join(f"{k} = {v}" for k, v in conditions.items()) or "none"
-    sampling = f"{generate.samples} samples, seed {generate.seed}, {sampler.name}, "
-    yield "Sampling", f"{sampling}{sampler.steps} steps, guidance {sampler.guidance:g}"
+def _generation(source: NumberedSource, campaign: Campaign) -> Iterator[Fact]:
+    """Yield what a source is asked for; its name stands before it where there are several."""
+    options = source.options
+    which = f"Source {source.number + 1}, " if len(campaign.sources) > 1 else ""
+
+    def fact(name: str, value: str) -> Fact:
+        return (f"{which}{name.lower()}" if which else name, value)
+
+    conditions = options.asked_conditions().model_dump(exclude_none=True)
+    yield fact("Elements", _elements(options))
+    yield fact("Conditions", ", ".join(f"{k} = {v}" for k, v in conditions.items()) or "none")
+    sampling = f"{options.samples} samples"
+    if isinstance(options, AskedElements):
+        sampling += f", seed {options.seed}"
+    if isinstance(options, Generate):
+        sampler = options.sampler
+        sampling += f", {sampler.name}, {sampler.steps} steps, guidance {sampler.guidance:g}"
+    else:
+        sampling += f" of {options.source}"
+    yield fact("Sampling", sampling)
 
 
 def _judgement(campaign: Campaign) -> Iterator[Fact]:
@@ -94,16 +108,15 @@ def _models(summary: Summary) -> str:
     return "; ".join(f"{name}, weights sha256 {sha}" for name, sha in sorted(summary.models))
 
 
-def _elements(campaign: Campaign) -> str:
-    generate = campaign.generate
-    if generate.elements is not None:
-        return ", ".join(generate.elements)
-    if generate.element_sets is not None:
-        return "; ".join("-".join(symbols) for symbols in generate.element_sets)
-    if generate.draw is None:
+def _elements(options: SourceOptions) -> str:
+    if not isinstance(options, AskedElements) or options.elements is not None:
+        return ", ".join(sorted(options.possible_elements())) or "not stated"
+    if options.element_sets is not None:
+        return "; ".join("-".join(symbols) for symbols in options.element_sets)
+    if options.draw is None:
         return "not stated"
-    low, high = generate.draw.n_elements
-    return f"{low} to {high} drawn from {', '.join(generate.draw.elements)}"
+    low, high = options.draw.n_elements
+    return f"{low} to {high} drawn from {', '.join(options.draw.elements)}"
 
 
 def _compute_time(summary: Summary) -> str:

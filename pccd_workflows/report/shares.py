@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pccd_workflows.core.intervals import Share
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.report.figures import cumulative_share, hull_histogram
-from pccd_workflows.report.statistics import Point, Share, Summary, ThresholdRow
+from pccd_workflows.report.statistics import Point, Summary, ThresholdRow
 
 
 def level_views(summary: Summary) -> list[dict[str, Any]]:

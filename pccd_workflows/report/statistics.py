@@ -10,7 +10,7 @@ from typing import Any
 from pccd_workflows import collect, columns, stages
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
-from pccd_workflows.core.intervals import wilson_interval
+from pccd_workflows.core.intervals import Share, wilson_share
 from pccd_workflows.report.ranking import rank_candidate
 from pccd_workflows.stages import phonons
 from pccd_workflows.stages.stage import Stage, words
@@ -25,33 +25,6 @@ MAX_BEST = 100
 """Crystals in a report's table."""
 MAX_EMBEDDED = 5000
 """Judged crystals whose essentials a report carries as data."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """A part of a whole with its 95 % Wilson interval; all None for an empty whole."""
-
-    count: int
-    total: int
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-def wilson_share(count: int, total: int) -> Share:
-    """Return count/total with its Wilson score interval, which holds near 0 and 1 as well.
-
-    Raises
-    ------
-    ValueError
-        `count` is not between 0 and `total`.
-    """
-    if not 0 <= count <= total:
-        raise ValueError(f"{count=} must be between 0 and {total=}")
-    if total == 0:
-        return Share(0, 0, None, None, None)
-    low, high = wilson_interval(count, total)
-    return Share(count, total, count / total, low, high)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from pccd_workflows.matching.settings import MatcherSettings
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pccd_workflows.campaign import Campaign
 
 Crystals = Mapping[str, Structure]
@@ -191,16 +194,23 @@ def _in_imported_set(name: str, crystals: Crystals, compared: Compared) -> dict[
 
 
 def _in_training(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]:
-    """Compare with the training crystals of the campaign's models."""
     from pccd_workflows.generators.pccd.checkpoint import find_model
-    from pccd_workflows.generators.pccd.training_index import in_training, load_training_index
+    from pccd_workflows.generators.pccd.training_index import load_training_index
+
+    models, settings = compared.campaign.models, get_settings()
+    found = [load_training_index(find_model(model, settings)) for model in models]
+    note = "the model ships no training index" if found else "no source was trained"
+    return match_training(crystals, [index for index in found if index is not None], note=note)
+
+
+def match_training(
+    crystals: Crystals, indices: "Sequence[NDArray[np.int64]]", *, note: str | None = None
+) -> dict[str, SetNovelty]:
+    """Look crystals up in the training indices of models; without any, `note` says why."""
+    from pccd_workflows.generators.pccd.training_index import in_training
 
     method = "same reduced formula, space group and number of sites in the primitive cell"
-    settings = get_settings()
-    found = [load_training_index(find_model(m, settings)) for m in compared.campaign.models]
-    indices = [index for index in found if index is not None]
     if not indices:
-        note = "the model ships no training index" if found else "no source was trained"
         unknown = SetNovelty(known=None, method=method, note=note)
         return dict.fromkeys(crystals, unknown)
     return {

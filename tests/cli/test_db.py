@@ -15,6 +15,8 @@ from pccd_workflows.core.errors import DatabaseError, InputError, PccdError
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.execution import backup, launchpad, mongo, mongod
 from pccd_workflows.execution.inspection import inspect_database
+from pccd_workflows.execution.stores import job_store
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.settings import get_settings
 
 
@@ -32,7 +34,7 @@ def filled(settings):
     flow = Flow([jobs.heavy(3), jobs.fan_out([1, 2])])
     flow.update_metadata({"campaign_id": "c"})
     launchpad.submit(flow, settings)
-    launchpad.run_worker(settings)
+    run_worker(settings)
     db = mongo.database(settings)
     mongo.ensure_indexes(db)
     mongo.put_result(db, "key", "relaxation", {"energy": -1.25})
@@ -109,7 +111,7 @@ def test_the_role_that_the_documentation_names_is_enough(
         try:
             pccd_db("init")
             launchpad.submit(Flow([jobs.heavy(1)]), get_settings())
-            assert len(launchpad.run_worker(get_settings()).completed) == 1
+            assert len(run_worker(get_settings()).completed) == 1
             pccd_db("check")
             pccd_db("backup", "--out", str(tmp_path / "copy"))
         finally:
@@ -159,7 +161,7 @@ def test_backup_and_restore(settings, filled, tmp_path, monkeypatch):
         for name in filled.list_collection_names():
             key = [("_id", 1)]
             assert list(copy[name].find(sort=key)) == list(filled[name].find(sort=key)), name
-        store = mongo.job_store(get_settings())
+        store = job_store(get_settings())
         store.connect()
         heavy = store.query_one({"name": "heavy"}, load=True)
         assert heavy["output"]["payload"] == ["x" * 1000] * 3

@@ -9,8 +9,11 @@ import pytest
 from jobflow import Flow, JobConfig, OnMissing
 
 from pccd_workflows.cli import main
+from pccd_workflows.core.storage import CrystalRef
+from pccd_workflows.engines.engine import Task
 from pccd_workflows.execution import launchpad, mongo, reruns
-from pccd_workflows.jobs import dft
+from pccd_workflows.execution.worker import run_worker
+from pccd_workflows.jobs.compute import compute_jobs
 
 CAMPAIGN = "table-0123456789"
 
@@ -38,7 +41,7 @@ def submit_and_run(settings, *, marker=None) -> list[int]:
     flow = Flow([lost, kept, gather])
     flow.update_metadata({"campaign_id": CAMPAIGN})
     ids = launchpad.submit(flow, settings)
-    launchpad.run_worker(settings)
+    run_worker(settings)
     return ids
 
 
@@ -98,7 +101,7 @@ def test_a_rerun_is_done_once_and_not_for_ever(capsys, settings):
     with ThreadPoolExecutor(4) as pool:
         outcomes = list(pool.map(lambda _: reruns.rerun(settings, [failure]), range(4)))
     assert sum(len(outcome.rerun) for outcome in outcomes) == 1
-    launchpad.run_worker(settings)
+    run_worker(settings)
     (again,) = reruns.job_failures(settings)
     assert again.attempts == 2
     outcome = reruns.rerun(settings, [again], max_attempts=2)
@@ -114,10 +117,10 @@ def test_incar_tags_reach_vasp_runs_only(capsys, settings):
     (failure,) = reruns.job_failures(settings)
     refused = reruns.rerun(settings, [failure], incar={"ALGO": "All"}).refused
     assert "no VASP run" in refused[failure.fw_id]
-    run = dft.dft_run("no crystal", "vasp/mp-gga", None)
+    (run,) = compute_jobs([CrystalRef("c-3", "no crystal")], "vasp/mp-gga", Task("relax"))
     run.update_metadata({"campaign_id": CAMPAIGN, "candidates": ["c-3"]})
     launchpad.submit(run, settings)
-    launchpad.run_worker(settings)
+    run_worker(settings)
     assert table(capsys, "rerun", "--candidate", "c-3", "--set", "INCAR.ALGO=All")["rerun"] == [4]
     kwargs = mongo.database(settings)["fireworks"].find_one({"fw_id": 4})["spec"]["_tasks"][0][
         "job"

@@ -13,6 +13,7 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.cli import main
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.execution import launchpad, mongo, reruns
+from pccd_workflows.execution.worker import run_worker
 
 CAMPAIGN = Campaign.model_validate(
     {
@@ -38,7 +39,7 @@ def marker(settings, tmp_path, monkeypatch) -> Path:
     marker = tmp_path / "mended"
     bad = jobs.broken(str(marker))
     submit(settings, bad, jobs.add(bad.output, "!"))
-    launchpad.run_worker(settings)
+    run_worker(settings)
     database = mongo.database(settings)
     mongo.ensure_indexes(database)
     database["campaigns"].insert_one(
@@ -100,6 +101,6 @@ def test_a_job_that_was_put_back_has_not_failed(settings, marker):
         reruns.rerun(settings, reruns.job_failures(settings), max_attempts=99)
         _, launch_id = opened.checkout_fw(FWorker("node7:1:1.00"), ".", fw_id=failure.fw_id)
         assert launchpad.release(opened, launch_id, why) == failure.fw_id
-        launchpad.run_worker(settings)
+        run_worker(settings)
     (again,) = reruns.job_failures(settings)
     assert again.attempts == 4  # three put back, not counted; four failed

@@ -28,7 +28,7 @@ from slurm_campaign import (
 from slurm_server import missing, slurm, wait_until_empty
 from vasp_fixture import inject, standin_environment
 
-from pccd_workflows.engines.vasp import RUNS
+from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo
 
 pytestmark = [
@@ -86,7 +86,7 @@ def test_failed_jobs_of_a_cluster_are_found_mended_and_leave_no_trace(
         launch(tmp_path, templates["cpu"], server)
         wait_until_empty(server, WAIT)
         struck = len(list((tmp_path / "faults.struck").glob("*.0")))
-        runs = len(RUNS[whole.rungs[-1].level]) * len(crystals())
+        runs = len(get_level(whole.rungs[-1].level).runs["relax"]) * len(crystals())
         assert 3 * struck >= runs
         log.note(f"the queue is empty; {struck} of {runs} VASP runs were struck")
         log.note(f"$ pccd job failures\n{pccd(capsys, 'job', 'failures')}")

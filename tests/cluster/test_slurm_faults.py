@@ -33,6 +33,7 @@ from vasp_fixture import standin_environment
 from pccd_workflows.cli import main
 from pccd_workflows.execution import launchpad, mongo, mongod
 from pccd_workflows.execution.queue import launch_lines, read_template
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.settings import Settings, get_settings
 
 pytestmark = [
@@ -137,7 +138,7 @@ def test_nothing_is_lost_whatever_dies(own_server, tmp_path, monkeypatch, capsys
 
     prepare(own_server, whole)
     seen = Disturbed(own_server, whole.campaign_id)
-    launchpad.run_worker(own_server, category="gpu")
+    run_worker(own_server, category="gpu")
     assert seen.states()["READY"] == 5
     slow = {"VASP_STANDIN_SECONDS": "2", "PCCD_CONFIG_FILE": os.devnull}
     names = ("PCCD_DATA_DIR", "PCCD_MONGOD_PORT")

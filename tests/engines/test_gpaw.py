@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from jobflow import Flow
 from pymatgen.core import Lattice, Structure
+from vasp_fixture import engine_jobs
 
-from pccd_workflows.candidate import Crystal
 from pccd_workflows.core.errors import InputError, MissingDependencyError
 from pccd_workflows.engines import gpaw
+from pccd_workflows.engines.engine import Task
+from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo
-from pccd_workflows.jobs.dft import dft_job
+from pccd_workflows.execution.worker import run_worker
 
 LEVEL = "gpaw/pbe"
 needs_gpaw = pytest.mark.skipif(
@@ -43,7 +45,7 @@ def coarse(monkeypatch):
 def test_pbe_gives_the_published_size_of_magnesia(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gpaw, "KPOINT_DENSITY", 2.0)  # an insulator needs no more for its size
-    found = gpaw.relax(rock_salt(), LEVEL, None)
+    found = gpaw.relax(rock_salt(), get_level(LEVEL), Task("relax"))
     assert (found.verdict, found.convention) == ("converged", "as_computed")
     a = (4 * found.structure.volume) ** (1 / 3)
     assert a == pytest.approx(4.261, rel=0.005)  # 10.1103/PhysRevB.79.085104
@@ -55,12 +57,12 @@ def test_pbe_gives_the_published_size_of_magnesia(tmp_path, monkeypatch):
 
 @needs_gpaw
 def test_a_job_stores_its_record_and_cost_and_never_computes_twice(settings, coarse):
-    mongo.ensure_indexes(mongo.database(settings))
     for _ in range(2):
-        flow = Flow([dft_job(Crystal(candidate_id="c-0", structure=silicon()), LEVEL, None)])
+        crystals = {"c-0": silicon()}
+        flow = Flow(engine_jobs(settings, crystals, LEVEL, Task("relax"), "gpaw-test"))
         flow.update_metadata({"campaign_id": "gpaw-test"})
         launchpad.submit(flow, settings)
-        launchpad.run_worker(settings, category="cpu")
+        run_worker(settings, category="cpu")
     database = mongo.database(settings)
     assert launchpad.campaign_states(settings, "gpaw-test") == {"COMPLETED": 2}
     (stored,) = database["results"].find({"kind": "relaxation"})
@@ -76,7 +78,7 @@ def test_forces_pull_a_displaced_atom_back(tmp_path, monkeypatch, coarse):
     monkeypatch.chdir(tmp_path)
     cell = silicon()
     cell.translate_sites([1], [0.05, 0, 0], frac_coords=False)
-    found = gpaw.forces(cell, LEVEL)
+    found = np.array(gpaw.forces(cell, get_level(LEVEL), Task("forces")).forces)
     assert found.shape == (2, 3)
     assert found[1, 0] < -0.1
     assert np.allclose(found.sum(axis=0), 0, atol=0.02)
@@ -86,18 +88,18 @@ def test_forces_pull_a_displaced_atom_back(tmp_path, monkeypatch, coarse):
 def test_missing_paw_data_is_named_with_its_place(tmp_path, monkeypatch):
     import gpaw as engine
 
-    gpaw.check_ready(LEVEL, ["Mg", "O"])
+    gpaw.check_ready(get_level(LEVEL), ["Mg", "O"])
     with pytest.raises(InputError, match=r"no PAW data for Tc .*expected .*Tc\.PBE\.gz"):
-        gpaw.check_ready(LEVEL, ["Mg", "Tc"])
+        gpaw.check_ready(get_level(LEVEL), ["Mg", "Tc"])
     monkeypatch.setattr(engine, "setup_paths", [Path(tmp_path)])
     with pytest.raises(InputError, match=rf"no PAW data for O .*{tmp_path}"):
-        gpaw.check_ready(LEVEL, ["O"])
+        gpaw.check_ready(get_level(LEVEL), ["O"])
 
 
 def test_without_gpaw_the_level_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match="make gpaw"):
-        gpaw.check_ready(LEVEL, ["Si"])
+        gpaw.check_ready(get_level(LEVEL), ["Si"])
 
 
 def test_open_shells_start_with_moments():

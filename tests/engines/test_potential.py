@@ -4,20 +4,33 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from pymatgen.core import Lattice, Structure
+from pymongo.errors import PyMongoError
 
-from pccd_workflows.core.errors import InputError, MissingDependencyError
-from pccd_workflows.engines import potential
+from pccd_workflows.core.errors import (
+    DeviceFault,
+    InputError,
+    MachineFault,
+    MissingDependencyError,
+    OutOfMemory,
+)
+from pccd_workflows.engines.engine import Task, Work, compute, engine_of, static
 from pccd_workflows.engines.levels import LEVELS, Level, get_level
+from pccd_workflows.engines.optimize import to_atoms
 from pccd_workflows.engines.potential import (
+    _make_calculator,
     calculator,
+    forces,
     relax,
     relaxation_key,
     single_point,
     supported_elements,
 )
+from pccd_workflows.engines.records import Relaxation
+from pccd_workflows.execution.memory import MemoryStorage
 
 
 class CountingEMT(EMT):
@@ -42,10 +55,11 @@ class Faulty(Calculator):
 
     def calculate(self, atoms=None, properties=None, system_changes=all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
-        errors = {"memory": MemoryError, "interrupt": KeyboardInterrupt, "runtime": RuntimeError}
-        if self.fault in errors:
-            raise errors[self.fault]("no neighbours\nsecond line")
-        wrong = {"nan": np.nan, "hole": -1e4, "force": 0.0}[self.fault]
+        if self.fault in RAISED:
+            raise RAISED[self.fault]
+        if self.fault == "picky" and len(self.atoms) > 1:
+            raise RuntimeError("no neighbours\nsecond line")
+        wrong = {"nan": np.nan, "hole": -1e4}.get(self.fault, 0.0)
         push = 1e6 if self.fault == "force" else 0.0
         self.results = {
             "energy": wrong,
@@ -54,13 +68,30 @@ class Faulty(Calculator):
         }
 
 
+class NetworkError(PyMongoError):
+    """As pymongo raises it."""
+
+
+RAISED: dict[str, BaseException] = {
+    "refused": ValueError("no such cell\nsecond line"),
+    "memory": MemoryError("all is used"),
+    "interrupt": KeyboardInterrupt(),
+    "cuda": RuntimeError("CUDA error: an illegal memory access was encountered\nmore"),
+    "cuda memory": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    "cpu memory": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    "disk": OSError(28, "No space left on device"),
+    "database": NetworkError("no primary"),
+    "runtime": RuntimeError("nobody knows"),
+}
+
+
 @pytest.fixture(autouse=True)
 def cheap_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Levels that cost nothing."""
     monkeypatch.setitem(
         LEVELS, "emt", Level("emt", "potential", "uncorrected", f"{__name__}:CountingEMT")
     )
-    for fault in ("memory", "interrupt", "runtime", "nan", "hole", "force"):
+    for fault in (*RAISED, "picky", "nan", "hole", "force"):
         path, options = f"{__name__}:Faulty", {"fault": fault}
         monkeypatch.setitem(LEVELS, fault, Level(fault, "potential", "uncorrected", path, options))
 
@@ -126,7 +157,8 @@ def test_drift_is_no_displacement() -> None:
     ("fault", "verdict", "words"),
     [
         ("nan", "not_a_number", "not a number"),
-        ("runtime", "error", "RuntimeError: no neighbours."),
+        ("refused", "error", "ValueError: no such cell."),
+        ("picky", "error", "RuntimeError: no neighbours."),  # it takes a plain crystal
         ("hole", "diverged", "deeper than any real crystal"),
         ("force", "diverged", "beyond reason"),
     ],
@@ -140,11 +172,83 @@ def test_failures_of_the_potential_are_verdicts(fault: str, verdict: str, words:
 
 
 @pytest.mark.parametrize(
-    ("fault", "error"), [("memory", MemoryError), ("interrupt", KeyboardInterrupt)]
+    ("fault", "error", "words"),
+    [
+        ("memory", OutOfMemory, "MemoryError: all is used"),
+        ("cuda memory", OutOfMemory, "CUDA out of memory"),
+        ("cpu memory", OutOfMemory, "DefaultCPUAllocator"),
+        ("cuda", DeviceFault, "CUDA error: an illegal memory access"),
+        ("disk", MachineFault, "No space left on device"),
+        ("database", MachineFault, "NetworkError: no primary"),
+        ("runtime", MachineFault, "RuntimeError: nobody knows"),  # of plain crystals, too
+        ("interrupt", KeyboardInterrupt, ""),
+    ],
 )
-def test_what_is_not_the_crystals_fault_is_raised(fault: str, error: type[BaseException]) -> None:
-    with pytest.raises(error):
-        relax(copper(), fault)
+def test_a_fault_of_the_machine_is_no_verdict(
+    fault: str, error: type[BaseException], words: str
+) -> None:
+    storage = MemoryStorage()
+    for kind in ("relax", "static", "forces"):
+        with pytest.raises(error, match=words) as raised:
+            compute(copper(), fault, Task(kind), Work(storage))
+        assert type(raised.value) is error
+        key = engine_of(fault).key(get_level(fault), copper(), Task(kind))
+        assert storage.get_result(key) is None
+
+
+def test_an_error_that_does_not_recur_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    calculate, calls = CountingEMT.calculate, []
+
+    def once(self, *args: Any, **kwargs: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("a hiccup")
+        calculate(self, *args, **kwargs)
+
+    monkeypatch.setattr(CountingEMT, "calculate", once)
+    with pytest.raises(MachineFault, match="a hiccup"):
+        relax(copper(displaced=0.1), "emt")
+
+
+def test_a_broken_device_is_not_asked_again_by_this_process() -> None:
+    before = calculator(get_level("emt"))
+    assert calculator(get_level("emt")) is before
+    with pytest.raises(DeviceFault):
+        relax(copper(), "cuda")
+    assert calculator(get_level("emt")) is not before
+    assert _make_calculator.cache_info().currsize == 1
+
+
+def test_a_damaged_result_is_computed_again() -> None:
+    storage, task = MemoryStorage(), Task("relax", fmax=0.01, steps=50)
+    whole = compute(copper(), "emt", task, Work(storage))
+    key = engine_of("emt").key(get_level("emt"), copper(), task)
+    for damaged in ({"verdict": "converged"}, {"level": "emt", "key": key, "verdict": "no such"}):
+        storage.drop_results([key])
+        storage.put_result(key, "relaxation", damaged)
+        again = compute(copper(), "emt", task, Work(storage))
+        assert again.model_dump(exclude={"seconds"}) == whole.model_dump(exclude={"seconds"})
+        stored = storage.get_result(key)
+        assert stored is not None
+        assert Relaxation.model_validate(stored).usable
+
+
+def test_what_was_computed_is_not_computed_again() -> None:
+    storage = MemoryStorage()
+    work = Work(storage, "c")
+    first = [compute(copper(), "emt", Task(kind), work) for kind in ("relax", "static", "forces")]
+    CountingEMT.evaluations = 0
+    again = [compute(copper(), "emt", Task(kind), work) for kind in ("relax", "static", "forces")]
+    assert CountingEMT.evaluations == 0
+    assert [a.model_dump() for a in again] == [f.model_dump() for f in first]
+    assert storage.spent("c", "emt") > 0
+    assert static(copper(), "emt", work).energy_per_atom == single_point(copper(), "emt")
+    assert forces(copper(displaced=0.1), "emt").shape == (4, 3)
+
+
+def test_what_a_level_does_not_compute_is_said() -> None:
+    with pytest.raises(InputError, match="'emt' does not compute bands"):
+        compute(copper(), "emt", Task("bands"), Work(MemoryStorage()))
 
 
 def test_foreign_elements_and_partial_sites_are_verdicts() -> None:
@@ -178,7 +282,7 @@ def test_keys_address_content() -> None:
 
 
 def test_levels_that_cannot_run_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    dft = Level("vasp", "dft", "uncorrected")
+    dft = Level("dft", "vasp", "uncorrected")
     with pytest.raises(InputError, match="not a potential"):
         calculator(dft)
     absent = Level("absent", "potential", "uncorrected", "no_such_package:X", {}, "no-such-package")
@@ -204,7 +308,7 @@ def test_chgnet_agrees_with_the_packages_own_calculator() -> None:
     )
     skewed = crystal.apply_strain([0.02, -0.01, 0.03], inplace=False)
     skewed.perturb(0.05)
-    ours, theirs = (potential.to_atoms(skewed) for _ in range(2))
+    ours, theirs = (to_atoms(skewed) for _ in range(2))
     ours.calc, theirs.calc = calculator(get_level("chgnet")), CHGNetCalculator(use_device="cpu")
     assert ours.get_potential_energy() == pytest.approx(theirs.get_potential_energy(), abs=1e-5)
     np.testing.assert_allclose(ours.get_forces(), theirs.get_forces(), atol=2e-4)

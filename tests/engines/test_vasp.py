@@ -12,17 +12,22 @@ import psutil
 import pytest
 from jobflow import Flow
 from pymatgen.core import Lattice, Structure
-from vasp_fixture import inject, standin_environment, use_standin
+from vasp_fixture import engine_jobs, inject, standin_environment, use_standin
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal
 from pccd_workflows.core.errors import InputError, MissingDependencyError
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
-from pccd_workflows.engines import vasp
-from pccd_workflows.engines.phonons import dft_phonon_record, displaced_cells
+from pccd_workflows.core.storage import StageRow, store_crystals
+from pccd_workflows.engines.engine import Task, engine_of
+from pccd_workflows.engines.levels import get_level
+from pccd_workflows.engines.phonons import phonon_record
+from pccd_workflows.engines.supercells import displaced_cells
+from pccd_workflows.engines.vasp.inputs import check_ready, deviations
+from pccd_workflows.engines.vasp.run import Attempt, VaspFailed, last_geometry, run
 from pccd_workflows.execution import launchpad, mongo
-from pccd_workflows.jobs.dft import dft_job
+from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.jobs.phonons import candidate_phonons
 from pccd_workflows.known.reference_files import write_reference_set
 from pccd_workflows.stages.phonons import PhononsSection
@@ -64,19 +69,24 @@ def submit(
     settings, structures: list[Structure], ordering: str | None = None, level: str = LEVEL
 ) -> Campaign:
     whole = campaign(ordering)
-    jobs = [
-        dft_job(Crystal(candidate_id=f"c-{i}", structure=structure), level, ordering)
-        for i, structure in enumerate(structures)
-    ]
-    flow = Flow(jobs)
+    named = {f"c-{i}": structure for i, structure in enumerate(structures)}
+    task = Task("relax", ordering=ordering)
+    flow = Flow(engine_jobs(settings, named, level, task, whole.campaign_id))
     flow.update_metadata({"campaign_id": whole.campaign_id})
-    mongo.ensure_indexes(mongo.database(settings))
     launchpad.submit(flow, settings)
     return whole
 
 
 def results(settings, kind: str) -> list[dict]:
     return [row["result"] for row in mongo.database(settings)["results"].find({"kind": kind})]
+
+
+def check(campaign: Campaign, settings) -> None:
+    """Check what `operations.preflight` does of levels and reference files."""
+    for name in operations.levels_of(campaign):
+        engine_of(name).check(get_level(name), campaign.elements, settings)
+    if campaign.references.path is not None:
+        operations._check_reference_file(campaign, campaign.references.path)
 
 
 @pytest.fixture
@@ -93,7 +103,7 @@ def test_a_crystal_is_relaxed_at_the_levels_settings(standin, tmp_path):
 
     start = two_units()
     whole = submit(standin, [start], "AFM")
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id, category="cpu")
+    run_worker(standin, campaign_id=whole.campaign_id, category="cpu")
     assert launchpad.campaign_states(standin, whole.campaign_id) == {"COMPLETED": 4}
     (relaxation,) = results(standin, "relaxation")
     assert relaxation["verdict"] == "converged"
@@ -117,13 +127,13 @@ def test_a_crystal_is_relaxed_at_the_levels_settings(standin, tmp_path):
     folders = len(list((tmp_path / "data").rglob("vasprun.xml.gz")))
     assert folders == 3
     submit(standin, [start], "AFM")
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    run_worker(standin, campaign_id=whole.campaign_id)
     assert len(list((tmp_path / "data").rglob("vasprun.xml.gz"))) == folders
 
 
 def test_r2scan_is_a_level_of_its_own(standin):
     whole = submit(standin, [rock_salt("Mg")], level=R2SCAN)
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    run_worker(standin, campaign_id=whole.campaign_id)
     (relaxation,) = results(standin, "relaxation")
     assert (relaxation["verdict"], relaxation["level"]) == ("converged", R2SCAN)
     assert relaxation["convention"] == "as_computed"
@@ -153,18 +163,16 @@ def test_r2scan_is_a_level_of_its_own(standin):
     ],
 )
 def test_energies_of_other_settings_are_refused_before_they_are_computed(standin, tags, found):
-    restart = vasp.Restart(incar=tags)
-    with pytest.raises(vasp.VaspFailed, match=f"{found}.* shares no hull with {LEVEL}"):
-        vasp.run(rock_salt(), LEVEL, "static", settings=standin, restart=restart)
+    attempt = Attempt(incar=tags)
+    with pytest.raises(VaspFailed, match=f"{found}.* shares no hull with {LEVEL}"):
+        run(rock_salt(), get_level(LEVEL), "static", settings=standin, attempt=attempt)
 
 
 def test_tags_that_change_no_energy_are_no_deviation():
     expected = {"ENCUT": 520.0, "GGA": "Pe", "LDAUU": [3.9, 0], "LASPH": True}
     harmless = {"ENCUT": 600, "GGA": "PE", "LDAUU": [3.9, 0.0], "LASPH": True, "ALGO": "All"}
-    assert vasp.deviations(harmless | {"LDAU": False}, expected) == []
-    assert vasp.deviations(harmless | {"METAGGA": "R2SCAN"}, expected) == [
-        "METAGGA is R2SCAN, not None"
-    ]
+    assert deviations(harmless | {"LDAU": False}, expected) == []
+    assert deviations(harmless | {"METAGGA": "R2SCAN"}, expected) == ["METAGGA is R2SCAN, not None"]
 
 
 def test_a_failing_crystal_holds_back_no_other(standin, tmp_path):
@@ -174,7 +182,7 @@ def test_a_failing_crystal_holds_back_no_other(standin, tmp_path):
         {"folder": "relax-1.*c-1", "fault": "collapse"},
     )
     whole = submit(standin, [rock_salt(a=a) for a in (4.1, 4.2)])
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id, category="cpu")
+    run_worker(standin, campaign_id=whole.campaign_id, category="cpu")
     (lost,) = launchpad.failures(standin, whole.campaign_id)
     assert lost["metadata"]["candidates"] == ["c-0"]
     assert "ValidationError" in lost["error"]
@@ -198,7 +206,7 @@ def test_vasp_is_stopped_at_the_walltime_and_goes_on(settings, tmp_path, monkeyp
     inject(tmp_path, {"folder": "relax-1", "fault": "walltime", "times": 2})
     found = get_settings()
     whole = submit(found, [rock_salt()])
-    launchpad.run_worker(found, campaign_id=whole.campaign_id)
+    run_worker(found, campaign_id=whole.campaign_id)
     (failure,) = launchpad.failures(found, whole.campaign_id)
     assert "WalltimeReached" in failure["error"]
     assert launchpad.campaign_states(found, whole.campaign_id) == {"COMPLETED": 1, "FIZZLED": 1}
@@ -206,7 +214,7 @@ def test_vasp_is_stopped_at_the_walltime_and_goes_on(settings, tmp_path, monkeyp
     monkeypatch.delenv("PCCD_VASP_WALLTIME")
     get_settings.cache_clear()
     operations.restart(whole.campaign_id, found, 5)
-    launchpad.run_worker(get_settings(), campaign_id=whole.campaign_id)
+    run_worker(get_settings(), campaign_id=whole.campaign_id)
     (relaxation,) = results(found, "relaxation")
     assert relaxation["verdict"] == "converged"
     assert [r["continued"] for r in relaxation["settings"]["runs"]] == [True, False, False]
@@ -237,7 +245,7 @@ def test_no_vasp_is_left_behind_when_a_worker_is_stopped(settings, tmp_path, mon
     # the next attempt says what this one cost
     use_standin(monkeypatch, tmp_path)
     inject(tmp_path)
-    launchpad.run_worker(settings, campaign_id=whole.campaign_id)
+    run_worker(settings, campaign_id=whole.campaign_id)
     ledger = list(mongo.database(settings)["costs"].find().sort("at", 1))
     assert [row["outcome"] for row in ledger] == ["killed", "done", "done", "done"]
     assert ledger[0]["run"] == "relax 1"
@@ -250,18 +258,21 @@ def test_a_lost_displacement_is_computed_again_alone(standin, tmp_path):
 
     inject(tmp_path, {"folder": "forces-2", "fault": "segfault", "times": 1})
     section = PhononsSection(level=LEVEL, min_length=5.5)
-    crystal = Crystal(candidate_id="c-0", structure=rock_salt("Mg"))
-    flow = Flow([candidate_phonons(crystal, section)])
+    storage = MongoStorage(mongo.database(standin))
+    mongo.ensure_indexes(storage.database)
+    (ref,) = store_crystals(storage, [("c-0", rock_salt("Mg"))])
+    storage.put_rows([StageRow("phonons", "c-0", 0, "generate", {}, key=ref.key)])
+    flow = Flow([candidate_phonons("phonons", ref, section)])
     flow.update_metadata({"campaign_id": "phonons"})
     launchpad.submit(flow, standin)
-    launchpad.run_worker(standin)
+    run_worker(standin)
     (lost,) = launchpad.failures(standin, "phonons")
     assert lost["name"].startswith("forces 2/2")
     assert results(standin, "phonons") == []
     done = mongo.database(standin)["costs"].count_documents({"outcome": "done"})
     assert done == 2  # at rest, and the other displacement
     operations.restart("phonons", standin, 5)
-    launchpad.run_worker(standin)
+    run_worker(standin)
     assert mongo.database(standin)["costs"].count_documents({"outcome": "done"}) == done + 1
     (record,) = results(standin, "phonons")
     (tight,) = results(standin, "relaxation")
@@ -271,7 +282,7 @@ def test_a_lost_displacement_is_computed_again_alone(standin, tmp_path):
     assert record["n_displacements"] == len(cells) == 2
     symbols = [site.specie.symbol for site in cells[0]]
     forces = [evaluate(c.lattice.matrix, c.frac_coords, symbols).forces for c in cells]
-    expected = dft_phonon_record(cell, forces, LEVEL, section, {})
+    expected = phonon_record(cell, forces, section, software_versions={})
     assert record["verdict"] == expected.verdict
     assert record["min_frequency"] == pytest.approx(expected.min_frequency, abs=0.05)
     assert record["bands"]["labels"][0] == ["Γ", "X"]
@@ -281,31 +292,31 @@ def test_a_lost_displacement_is_computed_again_alone(standin, tmp_path):
 def test_a_contcar_that_makes_no_sense_is_not_used(tmp_path):
     like = rock_salt()
     contcar = tmp_path / "CONTCAR"
-    assert vasp.last_geometry(str(tmp_path), like) is None
+    assert last_geometry(str(tmp_path), like) is None
     for text in ("", "x\n1.0\n1 0 0\n"):
         contcar.write_text(text)
-        assert vasp.last_geometry(str(tmp_path), like) is None
+        assert last_geometry(str(tmp_path), like) is None
     rock_salt("Mg").to(filename=str(contcar), fmt="poscar")
-    assert vasp.last_geometry(str(tmp_path), like) is None
+    assert last_geometry(str(tmp_path), like) is None
     like.copy().scale_lattice(like.volume * 0.1).to(filename=str(contcar), fmt="poscar")
-    assert vasp.last_geometry(str(tmp_path), like) is None
+    assert last_geometry(str(tmp_path), like) is None
     moved = like.copy().scale_lattice(like.volume * 1.1)
     moved.to(filename=str(contcar), fmt="poscar")
-    found = vasp.last_geometry(f"host:{tmp_path}", like)
+    found = last_geometry(f"host:{tmp_path}", like)
     assert found is not None
     assert np.isclose(found.volume, moved.volume)
 
 
 def test_what_is_missing_is_named_before_submission(standin, tmp_path, monkeypatch):
-    vasp.check_ready(LEVEL, ["Mg", "O"], standin)
+    check_ready(get_level(LEVEL), ["Mg", "O"], standin)
     with pytest.raises(InputError, match=r"no POTCAR for Fe \(Fe_pv\): expected .*Fe_pv/POTCAR"):
-        vasp.check_ready(LEVEL, ["Fe", "O"], standin)
+        check_ready(get_level(LEVEL), ["Fe", "O"], standin)
     monkeypatch.setenv("PMG_VASP_PSP_DIR", str(tmp_path))
     with pytest.raises(InputError, match=r"no folder .*POT_GGA_PAW_PBE"):
-        vasp.check_ready(LEVEL, ["Mg"], standin)
+        check_ready(get_level(LEVEL), ["Mg"], standin)
     broken = standin.model_copy(update={"vasp_command": "no-such-vasp -np 4"})
     with pytest.raises(MissingDependencyError, match="no-such-vasp is not on PATH"):
-        vasp.check_ready(LEVEL, ["Mg"], broken)
+        check_ready(get_level(LEVEL), ["Mg"], broken)
 
 
 def test_the_standin_knows_every_error_that_custodian_knows():
@@ -332,19 +343,19 @@ def test_references_of_another_level_are_refused_before_submission(standin, tmp_
     write_reference_set(path, mine)
     change = {"references": {"source": "file", "path": str(path)}}
     whole = Campaign.model_validate(campaign().resolved() | change)
-    operations._check_dft(whole, standin)  # MP's own, corrected: the same on a hull
+    check(whole, standin)  # MP's own, corrected: the same on a hull
     other = Campaign.model_validate(whole.resolved() | {"rungs": [{"level": R2SCAN}]})
     with pytest.raises(InputError, match=f"energies of level '{LEVEL}', not .*{R2SCAN}"):
-        operations._check_dft(other, standin)
+        check(other, standin)
     path.unlink()
     with pytest.raises(InputError, match="no reference file"):
-        operations._check_dft(whole, standin)
+        check(whole, standin)
 
 
 def test_vasp_that_is_missing_on_the_node_is_named(standin):
     broken = standin.model_copy(update={"vasp_command": "no-such-vasp"})
     with pytest.raises(MissingDependencyError, match="no-such-vasp is not on PATH"):
-        vasp.run(rock_salt(), LEVEL, "static", settings=broken, restart=vasp.Restart())
+        run(rock_salt(), get_level(LEVEL), "static", settings=broken, attempt=Attempt())
 
 
 @pytest.mark.parametrize(
@@ -364,4 +375,4 @@ def test_vasp_that_is_missing_on_the_node_is_named(standin):
 def test_a_campaign_that_cannot_climb_is_refused(standin, change, message):
     broken = Campaign.model_validate(campaign().resolved() | change)
     with pytest.raises(InputError, match=message):
-        operations._check_dft(broken, standin)
+        check(broken, standin)

@@ -7,24 +7,25 @@ from pathlib import Path
 import pytest
 from jobflow import Flow
 from pymatgen.core import Lattice, Structure
-from vasp_fixture import inject, use_standin
+from vasp_fixture import engine_jobs, inject, use_standin
 
 from pccd_workflows import operations
 from pccd_workflows.analysis.kpaths import path_name
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import CandidateDoc, Crystal, StageOutput
+from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.cli import main
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
-from pccd_workflows.engines import vasp
+from pccd_workflows.engines.engine import Task, engine_of
+from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Bands
-from pccd_workflows.engines.vasp_bands import RunBands, band_gap, magnetic_cell
+from pccd_workflows.engines.vasp.bands import RunBands, band_gap, magnetic_cell
 from pccd_workflows.execution import launchpad, mongo, reruns
+from pccd_workflows.execution.stores import job_store
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.generators.request import Generation
-from pccd_workflows.jobs.bands import start_bands
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.query import find_candidate
-from pccd_workflows.stages.rung import Rung
 
 GGA, R2SCAN = "vasp/mp-gga", "vasp/mp-r2scan"
 
@@ -53,19 +54,11 @@ def standin(settings, tmp_path, monkeypatch):
 
 def submit(settings, structure: Structure, level: str, ordering: str | None = None) -> str:
     """Submit what follows a rung that kept one crystal; return the campaign's id."""
-    rung = Rung(level=level, band_structure=True)
-    conditions = {"magnetic_ordering": ordering}
-    generate = {"elements": ["Mg", "Mn", "O"], "conditions": conditions}
-    data = {"name": "bands", "generate": generate, "rungs": [rung]}
-    campaign = Campaign.model_validate(data)
-    kept = StageOutput(
-        stage=f"hull:{level}", survivors=[Crystal(candidate_id="c-0", structure=structure)]
-    )
-    flow = Flow([start_bands(campaign, rung, kept)])
-    flow.update_metadata({"campaign_id": campaign.campaign_id})
-    mongo.ensure_indexes(mongo.database(settings))
+    cells = {"c-0": magnetic_cell(structure, ordering)}
+    flow = Flow(engine_jobs(settings, cells, level, Task("bands"), "bands-0"))
+    flow.update_metadata({"campaign_id": "bands-0"})
     launchpad.submit(flow, settings)
-    return campaign.campaign_id
+    return "bands-0"
 
 
 def record(settings) -> Bands:
@@ -140,7 +133,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
     inject(tmp_path, {"folder": "bands-line", "fault": "memory", "times": 1})
     whole = whole_campaign(standin)
     candidate_id = whole.candidate_id(0)
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    run_worker(standin, campaign_id=whole.campaign_id)
     (lost,) = reruns.job_failures(standin, campaign_id=whole.campaign_id)
     assert (lost.name, lost.candidates) == (f"bands line {GGA} {candidate_id}", [candidate_id])
     doc = collected(standin, whole)
@@ -154,7 +147,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
 
     assert "memory" in pccd("job", "failures")
     pccd("job", "rerun", "--error-class", "memory", "--set", "INCAR.ALGO=All")
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    run_worker(standin, campaign_id=whole.campaign_id)
     assert ledger(standin)[3:] == ["static", "uniform", "line!", "line"]
     doc = collected(standin, whole)
     assert (doc.status, doc.stage) == ("passed", f"bands:{GGA}")
@@ -181,7 +174,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
     for distances, energies in zip(found.bands["distances"], found.bands["energies"], strict=True):
         assert {len(band) for channel in energies for band in channel} == {len(distances)}
 
-    outputs = mongo.job_store(standin)
+    outputs = job_store(standin)
     outputs.connect()
     # everything, not only what a picture needs
     (task,) = outputs.query({"name": lost.name}, ["output"], load=True)
@@ -193,7 +186,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
 def test_a_meta_gga_is_self_consistent_along_the_path(standin, tmp_path, monkeypatch):
     monkeypatch.setenv("VASP_STANDIN_BANDS", json.dumps({"gap": 0.8}))
     campaign_id = submit(standin, rock_salt("Mg"), R2SCAN)
-    launchpad.run_worker(standin, campaign_id=campaign_id)
+    run_worker(standin, campaign_id=campaign_id)
     assert launchpad.failures(standin, campaign_id) == []
     assert ledger(standin) == ["static", "line"]
     found = record(standin)
@@ -209,16 +202,16 @@ def test_a_meta_gga_is_self_consistent_along_the_path(standin, tmp_path, monkeyp
 def test_a_density_that_was_cleared_is_computed_again(standin, tmp_path):
     inject(tmp_path, {"folder": "bands-line", "fault": "memory", "times": 1})
     campaign_id = submit(standin, rock_salt("Mg"), GGA)
-    launchpad.run_worker(standin, campaign_id=campaign_id)
+    run_worker(standin, campaign_id=campaign_id)
     (density,) = (tmp_path / "data").rglob("*bands-static*/CHGCAR.gz")
     density.unlink()
     operations.restart(campaign_id, standin, 5)
-    launchpad.run_worker(standin, campaign_id=campaign_id)
+    run_worker(standin, campaign_id=campaign_id)
     (lost,) = reruns.job_failures(standin, campaign_id=campaign_id)
     assert lost.error_class == "parse"
     assert "holds no CHGCAR" in lost.evidence
     operations.restart(campaign_id, standin, 5)
-    launchpad.run_worker(standin, campaign_id=campaign_id)
+    run_worker(standin, campaign_id=campaign_id)
     assert ledger(standin) == ["static", "uniform", "line!", "static", "uniform", "line"]
     assert record(standin).is_metal is False
 
@@ -226,7 +219,7 @@ def test_a_density_that_was_cleared_is_computed_again(standin, tmp_path):
 def test_bands_that_do_not_converge_are_a_failure(standin, tmp_path):
     inject(tmp_path, {"folder": "bands-static", "fault": "scf", "times": 50})
     campaign_id = submit(standin, rock_salt("Mg"), GGA)
-    launchpad.run_worker(standin, campaign_id=campaign_id)
+    run_worker(standin, campaign_id=campaign_id)
     (lost,) = reruns.job_failures(standin, campaign_id=campaign_id)
     assert lost.error_class == "scf"
     assert mongo.database(standin)["results"].count_documents({}) == 0
@@ -266,7 +259,8 @@ def test_an_antiferromagnet_keeps_its_magnetic_cell():
     from pymatgen.symmetry.bandstructure import HighSymmKpath
 
     assert HighSymmKpath(antiferromagnetic).prim.matches(antiferromagnetic)
-    keys = {vasp.plan_key(c, GGA, "bands", None) for c in (cell, antiferromagnetic)}
+    cells = (cell, antiferromagnetic)
+    keys = {engine_of(GGA).key(get_level(GGA), c, Task("bands")) for c in cells}
     assert len(keys) == 2
 
 

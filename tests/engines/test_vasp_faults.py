@@ -8,7 +8,8 @@ from vasp_fixture import inject, use_standin  # puts the stand-in's modules on t
 
 from fault_table import FAULTS, row, run_faults  # isort: skip
 
-from pccd_workflows.execution import launchpad, mongo, reruns
+from pccd_workflows.execution import mongo, reruns
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.settings import get_settings
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "vasp-faults.md"
@@ -40,14 +41,14 @@ def test_a_cure_reaches_vasp_and_the_record(settings, tmp_path, monkeypatch):
     found = get_settings()
     inject(tmp_path, {"folder": "relax-1", "fault": "edddav", "times": 99})
     whole = submit(found, [rock_salt()])
-    launchpad.run_worker(found, campaign_id=whole.campaign_id)
+    run_worker(found, campaign_id=whole.campaign_id)
     (failure,) = reruns.job_failures(found, error_class="scf")
     assert (failure.candidates, failure.attempts) == (["c-0"], 1)
 
     inject(tmp_path)
     outcome = reruns.rerun(found, [failure], from_contcar=True, incar={"ALGO": "All"})
     assert outcome.rerun == [failure.fw_id]
-    launchpad.run_worker(found, campaign_id=whole.campaign_id)
+    run_worker(found, campaign_id=whole.campaign_id)
     database = mongo.database(found)
     relaxation = database["results"].find_one({"kind": "relaxation"})["result"]
     assert relaxation["verdict"] == "converged"

@@ -1,4 +1,4 @@
-"""Intervals, the seed's error measures and matching, on cases whose answer is known."""
+"""The seed's error measures and matching, on cases whose answer is known."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import match_all
 from pccd_workflows.evaluation.prediction import Prediction
 from pccd_workflows.evaluation.reconstruction import (
@@ -26,27 +25,6 @@ def crystal(coordinates, lattice=CELL):
 
 
 TARGET = crystal([[0.0, 0, 0], [0.5, 0.5, 0.5], [0.25, 0.5, 0.9]])
-
-
-def test_wilson_interval():
-    result = share(50, 100)
-    assert result["value"] == 0.5
-    assert result["interval"] == [pytest.approx(0.4038, abs=1e-3), pytest.approx(0.5962, abs=1e-3)]
-    assert share(0, 20)["interval"][0] == 0.0
-    assert share(20, 20)["interval"][1] == 1.0
-    assert share(0, 0)["value"] is None
-
-
-def test_bootstrap_interval_covers_the_mean_and_leaves_out_nan():
-    values = np.random.default_rng(1).normal(3.0, 1.0, 400)
-    result = bootstrapped(np.append(values, np.nan))
-    assert result["n"] == 400
-    assert result["value"] == pytest.approx(values.mean())
-    low, high = result["interval"]
-    # 95 % of a mean of 400 values of width 1: 2 x 1.96 / 20
-    assert high - low == pytest.approx(0.196, rel=0.15)
-    assert low < values.mean() < high
-    assert bootstrapped(np.array([np.nan]))["value"] is None
 
 
 def test_efficiency_is_the_share_within_the_whiskers():
@@ -89,7 +67,7 @@ def test_errors_are_taken_where_the_number_of_atoms_is_right():
     assert result.summary()["composition_accuracy"]["value"] == 0.5
 
 
-def test_the_ceiling_is_what_knowing_all_crystals_by_heart_reaches():
+def test_the_ceiling_is_the_commonest_count_of_equal_conditions():
     # Mg and O twice with one gap: 2 or 4 atoms; once with another gap; MgF2 without a gap
     crystals = SimpleNamespace(
         numbers=np.array([[12, 8, 0, 0], [12, 12, 8, 8], [12, 12, 8, 8], [12, 9, 9, 0]]),

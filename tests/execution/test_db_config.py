@@ -12,7 +12,8 @@ from jobflow import Flow, JobConfig
 from jobflow.settings import JobflowSettings
 
 from pccd_workflows.core.resources import resource
-from pccd_workflows.execution import launchpad, mongo
+from pccd_workflows.execution import launchpad
+from pccd_workflows.execution.stores import job_store
 from pccd_workflows.settings import Settings
 
 FOLDER = resource("db_config")
@@ -40,7 +41,7 @@ def test_fireworks_runs_a_job_of_the_category(settings: Settings, written_out, c
     assert launch_rocket(plain, worker) is True
     assert launch_rocket(plain, worker) is False
     assert launchpad.campaign_states(settings, None) == {"COMPLETED": 1, "READY": 1}
-    store = mongo.job_store(settings)
+    store = job_store(settings)
     store.connect()
     output = store.get_output(flow[category].uuid, load=True)
     assert output["payload"] == ["x" * 1000] * output["size"]

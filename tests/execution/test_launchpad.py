@@ -23,7 +23,8 @@ from pymongo import MongoClient
 from pccd_workflows import operations
 from pccd_workflows.execution import launchpad, mongo, mongod
 from pccd_workflows.execution import worker as worker_module
-from pccd_workflows.execution.worker import WorkerSummary
+from pccd_workflows.execution.stores import job_store
+from pccd_workflows.execution.worker import WorkerSummary, run_worker
 from pccd_workflows.settings import Settings, get_settings
 
 CAMPAIGN = "mg-mn-o-0123456789"
@@ -36,7 +37,7 @@ def submit(settings: Settings, *members, campaign_id: str = CAMPAIGN) -> list[in
 
 
 def run(settings: Settings, **options) -> WorkerSummary:
-    return launchpad.run_worker(settings, campaign_id=CAMPAIGN, poll=0.05, **options)
+    return run_worker(settings, campaign_id=CAMPAIGN, poll=0.05, **options)
 
 
 def states(settings: Settings) -> dict[str, int]:
@@ -44,7 +45,7 @@ def states(settings: Settings) -> dict[str, int]:
 
 
 def output(settings: Settings, job):
-    store = mongo.job_store(settings)
+    store = job_store(settings)
     store.connect()
     return store.get_output(job.uuid, load=True)
 
@@ -326,7 +327,7 @@ def test_an_idle_worker_stops_at_once(settings):
     timer = Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     began = time.monotonic()
-    summary = launchpad.run_worker(settings, until_done=False, poll=60)
+    summary = run_worker(settings, until_done=False, poll=60)
     assert summary.stopped_by == "SIGTERM"
     assert time.monotonic() - began < 20
 
@@ -391,7 +392,7 @@ def test_no_password_is_stored_anywhere(settings, mongod_uri):
     assert len(password) == 64
     submit(settings, jobs.leak_store_and_settings(), jobs.heavy(2), jobs.fan_out([1]))
     run(settings)
-    store = mongo.job_store(settings)
+    store = job_store(settings)
     assert password not in repr(store) + store.name + repr(store.docs_store)
     with pytest.raises(TypeError, match="holds credentials"):
         store.as_dict()
@@ -448,4 +449,4 @@ def test_a_worker_without_database_says_so(settings, monkeypatch, free_tcp_port)
     monkeypatch.setenv("PCCD_DATABASE_TIMEOUT", "0.5")
     get_settings.cache_clear()
     with pytest.raises(mongo.DatabaseError, match=r"does not answer within 0\.5 s"):
-        launchpad.run_worker(get_settings())
+        run_worker(get_settings())

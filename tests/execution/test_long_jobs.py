@@ -12,6 +12,7 @@ from jobflow import Flow
 from pymongo.uri_parser import parse_uri
 
 from pccd_workflows.execution import launchpad, mongo
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.settings import get_settings
 
 IDLE_SECONDS = 1.5
@@ -80,7 +81,7 @@ def test_a_job_longer_than_its_connection_keeps_its_result(
     flow = Flow([slow, jobs.add(slow.output, 1)])
     flow.update_metadata({"campaign_id": "long-0123456789"})
     launchpad.submit(flow, found)
-    summary = launchpad.run_worker(found)
+    summary = run_worker(found)
     assert (len(summary.completed), summary.failed) == (2, [])
     assert (tmp_path / "log").read_text() == "ran\n"  # once
     assert mongo.database(found).job_outputs.count_documents({}) == 2

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pccd_workflows.execution.launchpad import run_worker
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.settings import get_settings
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from mp_server import Fault, ProjectServer, caesium_chloride, serve, thermo_documents
+from pccd_workflows.jobs.novelty import _known_sets
 from pymatgen.analysis.compatibility import MaterialsProject2020Compatibility
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 
@@ -15,7 +16,6 @@ from pccd_workflows.candidate import Crystal
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.execution import mongo
-from pccd_workflows.jobs.novelty import _known_sets
 from pccd_workflows.jobs.references import make_reference_set
 from pccd_workflows.known import materials_project, mp_client
 from pccd_workflows.known.http import HttpError, Patience

@@ -21,8 +21,9 @@ from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import Crystal
 from pccd_workflows.core import crystal_files
-from pccd_workflows.core.crystal_files import Unreadable, read_crystals
+from pccd_workflows.core.crystal_files import read_crystals
 from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.core.plain_structures import Unreadable
 from pccd_workflows.execution import mongo
 from pccd_workflows.known.http import HttpError, Patience
 from pccd_workflows.known.index import find_index

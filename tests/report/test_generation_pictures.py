@@ -1,7 +1,7 @@
 """Pictures of a generation's measures show what is there and nothing else."""
 
 from pccd_workflows.core.intervals import share
-from pccd_workflows.evaluation.published import table_2
+from pccd_workflows.evaluation.batches import seed_table
 from pccd_workflows.report.generation import generation_pictures, table_2_picture
 
 PART = {
@@ -33,7 +33,10 @@ def test_without_relaxation_there_are_shares_only():
 
 
 def test_table_2_has_a_bar_of_the_seed_even_where_we_have_none():
-    drawn = str(table_2_picture(table_2({"seed-batch-1": PART})))
+    table = seed_table({}).as_json()
+    ours = {"ours_of_screened": share(4, 8), "ours_of_raw": share(4, 10)}
+    table["rows"][0]["stable_250"] |= ours
+    drawn = str(table_2_picture(table))
     assert drawn.count("<rect") == 5
     assert "seed-batch-1, ours: 50.0%" in drawn
     assert "seed-batch-3, seed: 66.7%" in drawn

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import ledger_factory as factory
 import pytest
+from pymatgen.core import Lattice, Structure
 
+from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.report import write_report
 
@@ -223,3 +225,28 @@ def test_scripts_run_in_a_browser(page, tmp_path):
     assert float(found["first"]) == -0.004
     assert found["atoms"] > 100
     assert found["figures"] >= 3 + 6 + 6 + 3
+
+
+def test_the_protocol_names_every_source(tmp_path):
+    crystal = Structure(Lattice.cubic(4.1), ["Cs", "Cl"], [[0, 0, 0], [0.5] * 3])
+    crystal.to(str(tmp_path / "a.cif"), fmt="cif")
+    one = factory.campaign()
+    both = one.resolved() | {
+        "generate": [
+            {**one.resolved()["generate"], "conditions": {"band_gap": 1.0}},
+            {"source": "files", "path": str(tmp_path)},
+        ]
+    }
+    which = Campaign.model_validate(both)
+    text = write_report(
+        tmp_path / "several.html",
+        campaign=factory.campaign_document(which),
+        candidates=[],
+        reference_sets=[],
+    ).read_text()
+    plain = html.unescape(re.sub(r"<[^>]+>", " ", text))
+    assert re.search(r"Source 1, conditions\s+band_gap = 1\.0", plain)
+    assert re.search(r"Source 2, elements\s+Cl, Cs", plain)
+    assert re.search(r"Source 2, sampling\s+1 samples of files", plain)
+    assert f"of {which.n_samples} asked for" in plain
+    assert which.n_samples == one.n_samples + 1

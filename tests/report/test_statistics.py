@@ -1,10 +1,9 @@
-"""Funnel, shares and intervals against numbers worked out by hand."""
+"""Funnel and shares against numbers worked out by hand."""
 
 import itertools
 
 import ledger_factory as factory
 import pytest
-from scipy.stats import binomtest
 
 from pccd_workflows import collect, stages
 from pccd_workflows.report.shares import percent
@@ -14,43 +13,7 @@ from pccd_workflows.report.statistics import (
     Point,
     share_below,
     summarize,
-    wilson_share,
 )
-
-
-@pytest.mark.parametrize(
-    ("count", "total", "low", "high"),
-    [
-        # (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959964
-        (5, 10, 0.236593, 0.763407),
-        (0, 20, 0.0, 0.161125),
-        (20, 20, 0.838875, 1.0),
-        (1, 1, 0.206549, 1.0),
-    ],
-)
-def test_wilson_interval_matches_hand_calculation(count, total, low, high):
-    share = wilson_share(count, total)
-    assert share.value == count / total
-    assert share.low == pytest.approx(low, abs=2e-6)
-    assert share.high == pytest.approx(high, abs=2e-6)
-
-
-@pytest.mark.parametrize(("count", "total"), [(160, 1809), (41, 120), (1, 1000), (999, 1000)])
-def test_wilson_interval_matches_scipy(count, total):
-    share = wilson_share(count, total)
-    expected = binomtest(count, total).proportion_ci(0.95, method="wilson")
-    assert (share.low, share.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_nothing_of_nothing_has_no_share():
-    share = wilson_share(0, 0)
-    assert (share.value, share.low, share.high) == (None, None, None)
-
-
-@pytest.mark.parametrize(("count", "total"), [(3, 2), (-1, 2)])
-def test_impossible_shares_are_refused(count, total):
-    with pytest.raises(ValueError, match="must be between"):
-        wilson_share(count, total)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ from pymatgen.core import Structure
 from vasp_fixture import inject, standin_environment
 
 from pccd_workflows.core.failures import BY_NAME, diagnose
-from pccd_workflows.engines import vasp
+from pccd_workflows.engines.levels import get_level
+from pccd_workflows.engines.vasp.results import diverged
+from pccd_workflows.engines.vasp.run import Attempt, run
 from pccd_workflows.settings import get_settings
 
 LEVEL = "vasp/mp-gga"
@@ -92,17 +94,18 @@ def run_fault(folder: Path, fault: str, times: int) -> Result:
     folder.mkdir(parents=True)
     inject(folder, {"folder": "", "fault": fault, "times": times})
     os.environ["VASP_STANDIN_FAULTS"] = str(folder / "faults.json")
-    name = vasp.RUNS[LEVEL][0]
+    level = get_level(LEVEL)
+    (first, *_) = level.runs["relax"]
     with contextlib.chdir(folder):
-        restart = vasp.Restart(incar=INCAR.get(fault, {}))
+        attempt = Attempt(incar=INCAR.get(fault, {}))
         try:
-            run, _ = vasp.run(CRYSTAL, LEVEL, name, settings=get_settings(), restart=restart)
+            done, _ = run(CRYSTAL, level, first, settings=get_settings(), attempt=attempt)
         except Exception:
             found = diagnose(traceback.format_exc())
             return Result(fault, "failed", [], found.error_class, found.evidence)
-    if vasp.diverged(CRYSTAL, run) is not None:
-        return Result(fault, "diverged", run.corrections)
-    return Result(fault, "converged" if run.converged else "unconverged", run.corrections)
+    if diverged(CRYSTAL, done) is not None:
+        return Result(fault, "diverged", done.corrections)
+    return Result(fault, "converged" if done.converged else "unconverged", done.corrections)
 
 
 def run_faults(folder: Path, faults: Sequence[str]) -> dict[str, tuple[Result, Result]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.generators.pccd.canonical import CanonicalCell, canonical_cell
 from pccd_workflows.generators.pccd.chemistry import MAX_Z
 from pccd_workflows.generators.pccd.pointcloud.elements import (
@@ -370,10 +371,8 @@ def reduced_cell(structure: Any) -> dict[str, Any]:
     RejectedError
         If it is no crystal, or not an ordered one.
     """
-    from pymatgen.core import Structure
-
     try:
-        whole = Structure.from_dict(structure) if isinstance(structure, dict) else structure
+        whole = plain_structure(structure) if isinstance(structure, dict) else structure
         if not whole.is_ordered:
             raise RejectedError("partial occupancies")
         if not np.isfinite(whole.lattice.matrix).all():

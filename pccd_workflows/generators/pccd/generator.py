@@ -26,6 +26,7 @@ from pccd_workflows.settings import get_settings
 if TYPE_CHECKING:
     from pccd_workflows.generators.pccd.cells import SampleRequest
     from pccd_workflows.generators.pccd.model import Model
+    from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
 
 BATCH = 32
 """Crystals sampled together: what a kill costs at most."""
@@ -74,17 +75,19 @@ def draw_crystals(
     for first in range(0, len(requests), batch):
         chosen = requests[first : first + batch]
         began = time.perf_counter()
-        decoded = [_decode(c) for c in sample_clouds(model, chosen, seed=seed, sampler=sampler)]
+        clouds = sample_clouds(model, chosen, seed=seed, sampler=sampler)
+        decoded = [decode_or_say_why(cloud) for cloud in clouds]
         seconds = (time.perf_counter() - began) / len(chosen)
         for request, found in zip(chosen, decoded, strict=True):
             yield Drawn(request, *found, seconds)
 
 
-def _decode(cloud: object) -> tuple[Structure | None, str | None, str | None]:
+def decode_or_say_why(cloud: "PointCloud") -> tuple[Structure | None, str | None, str | None]:
+    """Return the crystal of a cloud, or class and reason why it is none."""
     from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
 
     try:
-        return decode(cloud), None, None  # type: ignore[arg-type]
+        return decode(cloud), None, None
     except DecodeError as error:
         return None, error.error_class, str(error)
 
@@ -132,18 +135,16 @@ class PccdGenerator:
         check_weights(self._folder, info)
         if options.most_elements() > info.max_elements:
             raise InputError(
-                f"generate: model {info.name!r} handles at most {info.max_elements} elements in "
-                f"one crystal, not {options.most_elements()}."
+                f"Model {info.name!r} handles at most {info.max_elements} elements in one crystal, "
+                f"not {options.most_elements()}."
             )
         if foreign := sorted(options.possible_elements() - set(info.elements)):
-            raise InputError(
-                f"generate: model {info.name!r} was not trained on {', '.join(foreign)}."
-            )
+            raise InputError(f"Model {info.name!r} was not trained on {', '.join(foreign)}.")
         asked = options.conditions.model_dump(exclude_none=True)
         if untrained := sorted(set(asked) - set(info.conditions)):
             raise InputError(
-                f"generate: model {info.name!r} was not trained on {', '.join(untrained)}; it "
-                f"knows {', '.join(info.conditions) or 'no condition'}."
+                f"Model {info.name!r} was not trained on {', '.join(untrained)}; it knows "
+                f"{', '.join(info.conditions) or 'no condition'}."
             )
 
     def generate(self, indices: Sequence[int]) -> Iterator[Generated]:

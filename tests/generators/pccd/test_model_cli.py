@@ -47,12 +47,39 @@ def test_sample_writes_cifs(capsys, tmp_path):
         assert {e.symbol for e in structure.composition} == {"Na", "Cl"}
 
 
+def test_sampling_that_is_stopped_goes_on(capsys, tmp_path, monkeypatch):
+    from pccd_workflows.generators.pccd import sample as sampling
+
+    options = ("--model", "tiny", "--elements", "Na,Cl", "--n", "40", "--steps", "5")
+    command = ("model", "sample", *options, "--out", str(tmp_path))
+    real, drawn = sampling.sample_clouds, []
+
+    def stops(model, requests, **keywords):
+        drawn.append([request.index for request in requests])
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        return real(model, requests, **keywords)
+
+    monkeypatch.setattr(sampling, "sample_clouds", stops)
+    code, out, _ = run(capsys, *command)
+    assert code == 130
+    assert len(out.splitlines()) == 32
+    code, out, _ = run(capsys, *command)
+    assert code == 0
+    assert drawn[2:] == [list(range(32, 40))]
+    assert len(out.splitlines()) == 41
+    assert f"CIF files in {tmp_path}" in out
+    code, _, err = run(capsys, *command, "--seed", "1")
+    assert code == 2
+    assert "samples of other options" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (("model", "info", "tinny"), "no trained model"),
         (("model", "sample", "--model", "tiny", "--elements", "Na,Xx"), "Xx"),
-        (("model", "sample", "--model", "tiny", "--elements", "Na,O"), "never seen O"),
+        (("model", "sample", "--model", "tiny", "--elements", "Na,O"), "was not trained on O"),
         (("model", "sample", "--model", "tiny", "--elements", "Na", "--sampler", "x"), "sampler"),
         (("model", "train", "none.yaml"), "no training file"),
         (("model", "evaluate", "tiny", "--data", "none.npz"), "no dataset"),
@@ -86,11 +113,11 @@ MEASURED = {"value", "interval", "n"}
 def test_evaluate(capsys, dataset_file, tiny_folder, tmp_path, monkeypatch):
     from pccd_workflows.cli import evaluation
     from pccd_workflows.engines import potential
-    from pccd_workflows.execution import disk_results
+    from pccd_workflows.evaluation.stored_potential import StoredPotential
 
     monkeypatch.setattr(evaluation, "MAX_SIMILARITY", 1)
     monkeypatch.setattr(potential, "calculator_of", lambda _: None)
-    monkeypatch.setattr(disk_results, "single_point", lambda structure, _: -structure.volume)
+    monkeypatch.setattr(StoredPotential, "energy_per_atom", lambda _, structure: -structure.volume)
     page = tmp_path / "report"
     options = ("--data", str(dataset_file), "--samples", "4", "--steps", "10", "--attempts", "2")
     options += ("--report", str(page), "--json")

@@ -5,7 +5,7 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.cli.evaluation import chosen_parts
 from pccd_workflows.core.resources import resource
-from pccd_workflows.evaluation.substitution import substitute
+from pccd_workflows.evaluation.substitution import measure_substitution
 from pccd_workflows.generators.pccd.checkpoint import read_model_info
 from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number
 
@@ -40,7 +40,7 @@ def test_the_most_alike_crystal_lends_its_structure():
         crystal(["Rb", "Br"], [0.5, 0.5, 0.5], 4.4),
         Structure(Lattice.tetragonal(3, 9), ["K", "Cl"], [[0, 0, 0], [0.5] * 3]),  # not found
     ]
-    found = substitute(targets, KNOWN, DISTANCE)
+    found = measure_substitution(targets, KNOWN, DISTANCE)
     assert [s.composition.reduced_formula for s in found.made] == ["KBr", "RbBr", "KCl"]
     assert np.isfinite(found.rmse).tolist() == [True, True, False]
     assert found.summary()["match_rate"]["value"] == 2 / 3
@@ -48,7 +48,7 @@ def test_the_most_alike_crystal_lends_its_structure():
 
 def test_no_crystal_with_the_same_numbers_of_atoms():
     target = Structure(Lattice.cubic(5), ["Na", "Na", "O"], [[0, 0, 0], [0.5] * 3, [0.5, 0, 0]])
-    found = substitute([target], KNOWN, DISTANCE)
+    found = measure_substitution([target], KNOWN, DISTANCE)
     assert found.made == [None]
     assert found.summary()["match_rate"]["value"] == 0
 

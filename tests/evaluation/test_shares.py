@@ -6,11 +6,12 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.evaluation.diversity import diversity, fingerprint, spread
-from pccd_workflows.evaluation.stability import Judged
-from pccd_workflows.evaluation.summary import protocol_card, report, rows_of, summarize
-from pccd_workflows.evaluation.verdicts import Known, Sample, judge_samples
+from pccd_workflows.evaluation.judge import Judgement
+from pccd_workflows.evaluation.samples import RawSample, Yardstick, judge_samples
+from pccd_workflows.evaluation.shares import protocol_card, report_samples, rows_of, shares_of
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.training_index import crystal_key
+from pccd_workflows.stages.hull import Stability
 
 
 def rock_salt(cation: str, anion: str, a: float) -> Structure:
@@ -29,19 +30,19 @@ CAO = rock_salt("Ca", "O", 4.8)
 MGO_CSCL = caesium_chloride("Mg", "O", 2.65)
 TIGHT = Structure(Lattice.cubic(4), ["Mg", "O"], [[0, 0, 0], [0, 0, 0.05]])
 SAMPLES = [
-    Sample(("O", "Mg"), MGO),
-    Sample(("O", "Mg"), MGO_AGAIN),
-    Sample(("O", "Mg"), MGO_CSCL),
-    Sample(("O", "Ca"), CAO),
-    Sample(("O", "Mg"), TIGHT),
-    Sample(("O", "Mg"), None, "no_cluster"),
+    RawSample(("O", "Mg"), MGO),
+    RawSample(("O", "Mg"), MGO_AGAIN),
+    RawSample(("O", "Mg"), MGO_CSCL),
+    RawSample(("O", "Ca"), CAO),
+    RawSample(("O", "Mg"), TIGHT),
+    RawSample(("O", "Mg"), None, "no_cluster"),
 ]
 ENERGIES = {"MgO-225": -0.01, "CaO-225": 0.09, "MgO-221": 0.2}
 
 
 def judge(structures):
     """Leave crystals as they are and look their energies up."""
-    judged = []
+    relaxations, stabilities = [], []
     for s in structures:
         relaxation = Relaxation(
             level="chgnet",
@@ -53,8 +54,18 @@ def judge(structures):
             volume_change=-0.02,
         )
         name = f"{s.composition.reduced_formula}-{s.get_space_group_info()[1]}"
-        judged.append(Judged(relaxation, ENERGIES[name]))
-    return judged
+        relaxations.append(relaxation)
+        above = ENERGIES[name]
+        stabilities.append(Stability(level="chgnet", passed=True, energy_above_hull=above))
+    return Judgement(relaxations, stabilities)
+
+
+def shares(judged):
+    return shares_of(judged.samples).as_json()
+
+
+def report(judged):
+    return report_samples(judged).as_json()
 
 
 def references(formulas):
@@ -64,7 +75,7 @@ def references(formulas):
 
 def test_shares_have_raw_samples_as_denominator():
     index = np.array([crystal_key(CAO)])
-    result = summarize(judge_samples(SAMPLES, Known(index, references, judge)))
+    result = shares(judge_samples(SAMPLES, Yardstick(index, references, judge)))
     assert result["decoded"]["value"] == pytest.approx(5 / 6)
     assert result["decode_errors"] == {"no_cluster": 1}
     assert result["valid"]["value"] == pytest.approx(4 / 6)
@@ -85,40 +96,42 @@ def test_shares_have_raw_samples_as_denominator():
 
 
 def test_sun_needs_all_three():
-    known = judge_samples(SAMPLES, Known(None, references, judge))
-    assert summarize(known)["sun"]["value"] == 0.0
-    new = summarize(judge_samples(SAMPLES, Known(None, None, judge)))
+    known = judge_samples(SAMPLES, Yardstick(None, references, judge))
+    assert shares(known)["sun"]["value"] == 0.0
+    new = shares(judge_samples(SAMPLES, Yardstick(None, None, judge)))
     assert new["stable_0"]["value"] == pytest.approx(2 / 6)
     assert new["sun"]["value"] == pytest.approx(1 / 6)  # the twin does not count
     assert new["metasun"]["value"] == pytest.approx(2 / 6)
 
 
 def test_without_a_judge_nothing_is_said_of_stability():
-    result = report(judge_samples(SAMPLES, Known(None, references)))
+    result = report(judge_samples(SAMPLES, Yardstick(None, references)))
     assert not {"stable_0", "sun", "metasun", "rmsd_to_relaxed"} & set(result)
     assert result["novel"]["n"] == 6
     assert set(result["by_n_elements"]) == {"2"}
     assert result["novel_of_valid"]["training"]["value"] is None
-    assert "stability" not in protocol_card(Sampler(), None)
-    assert protocol_card(Sampler(), {"level": "chgnet"})["stability"]["level"] == "chgnet"
+    card = protocol_card(Sampler(), None).as_json()
+    assert not {"stability", "conditions"} & set(card)
 
 
 def test_novelty_against_nothing_has_no_value():
-    result = summarize(judge_samples(SAMPLES, Known()))
+    result = shares(judge_samples(SAMPLES, Yardstick()))
     assert result["novel"]["value"] is None
     assert result["novel_of_valid"]["references"]["value"] is None
 
 
 def test_rows_name_every_sample():
-    rows = rows_of(judge_samples(SAMPLES, Known(None, references, judge)))
-    assert [row["decode_error"] for row in rows] == [None] * 5 + ["no_cluster"]
-    assert rows[0]["reference"] == "mp-1265"
-    assert rows[2]["energy_above_hull"] == pytest.approx(0.2)
-    assert rows[4]["relaxation"] is None
+    rows = rows_of(judge_samples(SAMPLES, Yardstick(None, references, judge)).samples)
+    assert [row.decode_error for row in rows] == [None] * 5 + ["no_cluster"]
+    assert rows[0].reference == "mp-1265"
+    assert rows[2].energy_above_hull == pytest.approx(0.2)
+    assert rows[4].relaxation is None
 
 
 def test_nothing_to_judge():
-    result = report(judge_samples([Sample(("O",), None, "shape")], Known(None, references, judge)))
+    result = report(
+        judge_samples([RawSample(("O",), None, "shape")], Yardstick(None, references, judge))
+    )
     assert result["valid"]["value"] == 0.0
     assert result["diversity"]["fingerprint_spread"] is None
 

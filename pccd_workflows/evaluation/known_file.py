@@ -1,0 +1,99 @@
+"""The known crystals of a data file: what novelty is measured against, and what competes."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Composition, Structure
+
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.generators.pccd.dataset import RejectedError, reduced_cell, split_of_record
+from pccd_workflows.generators.pccd.records import read_records
+from pccd_workflows.known.phases import stated_energy_above_hull
+
+LEGACY_TABLE = "mp_legacy_formation_energies.jsonl.gz"
+"""File beside the data that holds one self-consistent hull, phases above 20 sites included."""
+
+
+class KnownCrystalsFile:
+    """The crystals of a data file, read once: about 1 kB each.
+
+    Parameters
+    ----------
+    path
+        JSON lines or a folder of CIFs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Geometry, energy above hull and split of each crystal.
+
+        Raises
+        ------
+        InputError
+            If the file holds no crystal.
+        """
+        found = [
+            {
+                "id": str(row.get("id", number)),
+                "species": tuple(sys.intern(s) for s in row["species"]),
+                "lattice": np.asarray(row["lattice"], dtype=float),
+                "frac_coords": np.asarray(row["frac_coords"], dtype=float),
+                "energy_above_hull": stated_energy_above_hull(row),
+                "split": split_of_record(row),
+            }
+            for number, row in enumerate(map(_with_cell, read_records(self.path)))
+            if {"species", "lattice", "frac_coords"} <= row.keys()
+        ]
+        if not found:
+            raise InputError(
+                f"{self.path} holds no crystal: a line needs lattice, species and frac_coords, or "
+                "structure."
+            )
+        return found
+
+    @cached_property
+    def table(self) -> list[dict[str, Any]]:
+        """The phases of LEGACY_TABLE beside the file; none if it is not there."""
+        path = self.path.with_name(LEGACY_TABLE)
+        return list(read_records(path)) if path.exists() else []
+
+    def with_formulas(self, formulas: set[str]) -> list[tuple[str, Structure]]:
+        """Return id and crystal of those with one of these formulas."""
+        wanted = {_ratio(Composition(formula).get_el_amt_dict()) for formula in formulas}
+        return [
+            (row["id"], Structure(row["lattice"], row["species"], row["frac_coords"]))
+            for row in self.rows
+            if _ratio(Counter(row["species"])) in wanted
+        ]
+
+
+@lru_cache(maxsize=2)
+def known_file(path: Path) -> KnownCrystalsFile:
+    """Return the crystals of a data file; those of the last files stay in memory."""
+    return KnownCrystalsFile(path)
+
+
+def _with_cell(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the cell of its `structure`, if it has an ordered one."""
+    if row.get("structure") is None:
+        return row
+    try:
+        return {**row, **reduced_cell(row["structure"])}
+    except RejectedError:
+        return row
+
+
+def _ratio(amounts: Mapping[str, float]) -> frozenset[tuple[str, int]]:
+    """Return element symbols with their numbers in lowest terms: equal for equal formulas."""
+    counts = {str(name): round(n) for name, n in amounts.items()}
+    common = gcd(*counts.values())
+    return frozenset((name, n // common) for name, n in counts.items())
