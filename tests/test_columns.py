@@ -219,3 +219,15 @@ def test_a_record_of_a_newer_form_leaves_its_cells_empty():
     table = columns.make_table([(row, columns.row_records(row))])
     assert "phonon_verdict" not in [heading.key for heading in table.headings]
     assert table.rows[0][0].text == "MgMn2O4"
+
+
+@pytest.mark.parametrize("stage", stages.STAGES, ids=lambda stage: stage.kind)
+def test_records_can_be_read_without_their_heavy_fields(stage):
+    fields = stage.record.model_fields
+    assert set(stage.heavy) <= set(fields)
+    assert not [name for name in stage.heavy if fields[name].is_required()]
+
+
+def test_names_of_columns_are_unique():
+    keys = [column.key for _, column in columns.stage_columns()]
+    assert len({*keys, *columns.EXPORTED}) == len(keys) + len(columns.EXPORTED)

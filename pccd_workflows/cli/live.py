@@ -219,4 +219,4 @@ def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress
     console.print(f"Report:      {report}", soft_wrap=True)
     index = best[0][0]["index"] if best else 0
     shown = short_id(campaign.campaign_id, index, campaigns)
-    console.print(f"Look closer: pccd candidate show {shown}", soft_wrap=True)
+    console.print(f"Show one:    pccd candidate show {shown}", soft_wrap=True)

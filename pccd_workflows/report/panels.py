@@ -12,7 +12,6 @@ from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.engines.records import Bands, Phonons, Relaxation
 from pccd_workflows.report.figures import electron_bands, phonon_bands, relaxation_curve
 from pccd_workflows.report.stages import outcome
-from pccd_workflows.report.statistics import level_label
 from pccd_workflows.report.structure_view import VIEW, draw_scene, make_scene, picture_cell
 from pccd_workflows.stages.bands import asked_gap, gap_text
 from pccd_workflows.stages.relax import STAGE as RELAX
@@ -68,7 +67,7 @@ def structure_panel(doc: CandidateDoc, name: str) -> Panel:
 def relaxation_panels(records: Records) -> list[Panel]:
     """Return the energy along the last relaxation."""
     last: Relaxation = RELAX.records(records)[-1]
-    title, caption = f"Relaxation ({level_label(last.level)})", _relaxation_caption(last)
+    title, caption = f"Relaxation ({last.level})", _relaxation_caption(last)
     if len(last.energies) < 2:
         absent = f"The relaxation took {last.n_steps} steps; there is no curve to draw."
         return [Panel(title, caption, absent=absent)]
@@ -79,7 +78,7 @@ def phonon_panels(records: Records) -> list[Panel]:
     """Return the phonon bands, from the last record that has them."""
     found = [record for record in records.values() if isinstance(record, Phonons)]
     record = next((r for r in reversed(found) if r.bands), found[-1])
-    title, caption = f"Phonons ({level_label(record.level)})", _phonon_caption(record)
+    title, caption = f"Phonons ({record.level})", _phonon_caption(record)
     try:
         return [Panel(title, caption, phonon_bands(record))]
     except ValueError as error:
@@ -93,7 +92,7 @@ def bands_panels(records: Records) -> list[Panel]:
 
 
 def _bands_panel(record: Bands, asked: str) -> Panel:
-    title = f"Electronic bands ({level_label(record.level)})"
+    title = f"Electronic bands ({record.level})"
     energies = (record.bands or {}).get("energies") or [[]]
     spins = "dashed: spin down" if len(energies[0]) > 1 else ""
     caption = ", ".join(facts(gap_text(record), asked, f"path {record.kpath}", spins))

@@ -8,7 +8,7 @@ from pccd_workflows.campaign import Campaign, NumberedSource
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.generators.request import AskedElements, Generate, SourceOptions
-from pccd_workflows.report.statistics import Summary, level_label
+from pccd_workflows.report.statistics import Summary
 from pccd_workflows.stages.phonons import PhononsSection
 from pccd_workflows.stages.rung import Rung
 
@@ -85,12 +85,12 @@ def _rung(rung: Rung) -> Fact:
     budget = f", at most {rung.budget.candidates} crystals" if rung.budget.candidates else ""
     relaxed = f"relaxed to {rung.fmax:g} eV/Å in at most {rung.steps} steps"
     bands = ", band structures of those kept" if rung.band_structure else ""
-    return f"Rung {level_label(rung.level)}", f"{relaxed}, {kept}{budget}{bands}"
+    return f"Rung {rung.level}", f"{relaxed}, {kept}{budget}{bands}"
 
 
 def _references(references: ReferenceSet) -> Fact:
     version = f", {references.source_version}" if references.source_version else ""
-    kind = f"{level_label(references.level)}, {references.convention}{version}"
+    kind = f"{references.level}, {references.convention}{version}"
     value = f"{references.reference_id} ({len(references.entries)} phases, {kind})"
     return f"Hull of {references.chemsys}", value
 
@@ -101,7 +101,7 @@ def _phonons(section: PhononsSection) -> str:
     chosen += ", new ones only" if section.novel_only else ""
     cell = f"supercell from {section.min_length:g} Å"
     tolerance = f"tolerance {section.tolerance_thz:g} THz"
-    return f"{level_label(section.level)}, {chosen}, {cell}, {tolerance}"
+    return f"{section.level}, {chosen}, {cell}, {tolerance}"
 
 
 def _models(summary: Summary) -> str:

@@ -17,19 +17,13 @@ from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import make_table
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import write_whole
-from pccd_workflows.core.intervals import Share
 from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.report.card import make_card, table_views
-from pccd_workflows.report.figures import cumulative_share, hull_histogram
 from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
+from pccd_workflows.report.shares import level_views, percent
 from pccd_workflows.report.stages import rescore_notes
-from pccd_workflows.report.statistics import (
-    Summary,
-    level_label,
-    summarize,
-)
+from pccd_workflows.report.statistics import Summary, summarize
 from pccd_workflows.rescore import Rescore
 
 MAX_CARDS = 6
@@ -39,7 +33,7 @@ SECTIONS = [
     ("energies", "Energy above hull"),
     ("diagrams", "Phase diagrams"),
     ("best", "Best crystals"),
-    ("cards", "Closer look"),
+    ("cards", "One by one"),
     ("documents", "Documents"),
 ]
 View = dict[str, Any]
@@ -134,7 +128,7 @@ def report_view(
         "notes": _notes(summary, campaign) + rescore_notes(rescores),
         "protocol": protocol_facts(document, campaign, summary, reference_sets),
         "funnel": _funnel(summary, document["_id"]),
-        "levels": _levels(summary) if any(summary.points.values()) else [],
+        "levels": level_views(summary) if any(summary.points.values()) else [],
         "no_energies": _no_energies(summary),
         **_diagrams(summary, reference_sets),
         "table": _best_table(summary.best),
@@ -162,9 +156,7 @@ def _tiles(summary: Summary, campaign: Campaign) -> list[View]:
     level = _last_level(summary)
     if level is not None:
         on_hull, near, _ = summary.thresholds(level)
-        tiles.append(
-            _tile(near.count, "within 80 meV/atom", f"{near.new} new, {level_label(level)}")
-        )
+        tiles.append(_tile(near.count, "within 80 meV/atom", f"{near.new} new, {level}"))
         tiles.append(_tile(on_hull.count, "on or below the hull", f"{on_hull.new} new"))
     return tiles + [
         _tile(step.count, step.label, f"of {before.count:,} {before.label}")
@@ -238,67 +230,6 @@ def _loss_command(campaign_id: str, status: str, reason_class: str) -> str:
     return command if status in ("pending", "passed") else f"{command} --reason {reason_class}"
 
 
-def _levels(summary: Summary) -> list[View]:
-    unique = summary.count("unique")
-    views: list[View] = []
-    for level, points in summary.points.items():
-        name = level_label(level)
-        if not points:
-            absent = f"No crystal has an energy above the {name} hull."
-            views.append({"name": name, "absent": absent})
-            continue
-        n_new = sum(point.novel is True for point in points)
-        below = f"{len(points)} of {unique} unique crystals have an energy at this level."
-        views.append(
-            {
-                "name": name,
-                "absent": "",
-                "n_new": n_new,
-                "n_known": len(points) - n_new,
-                "histogram": hull_histogram(points, name),
-                "histogram_caption": f"{below} Dashed: 80 and 250 meV/atom.",
-                "cumulative": cumulative_share(points, unique, name),
-                "cumulative_caption": f"Share of the {unique} unique crystals within each energy, "
-                "with its 95 % Wilson interval.",
-                "denominators": [
-                    ("unique", unique),
-                    ("screened", summary.count("screened")),
-                    ("raw", summary.count("generated")),
-                ],
-                "rows": [
-                    {
-                        "label": "on or below the hull"
-                        if row.threshold == 0
-                        else f"≤ {EV_TO_MEV * row.threshold:g} meV/atom",
-                        "count": row.count,
-                        "new": row.new,
-                        "shares": [_share(s) for s in (row.of_unique, row.of_screened, row.of_raw)],
-                    }
-                    for row in summary.thresholds(level)
-                ],
-            }
-        )
-    return views
-
-
-def _share(share: Share) -> str:
-    if share.value is None or share.low is None or share.high is None:
-        return "nothing to divide by"
-    digits = _digits(share.total)
-    interval = f"{100 * share.low:.{digits}f} to {100 * share.high:.{digits}f}"
-    return f"{percent(share.count, share.total)} ({interval})"
-
-
-def percent(count: int, total: int) -> str:
-    """Return a share in percent, with no more digits than its denominator carries."""
-    return f"{100 * count / total:.{_digits(total)}f} %" if total else ""
-
-
-def _digits(total: int) -> int:
-    """One crystal of 1,000 is 0.1 %: finer digits would be noise."""
-    return 0 if total < 1000 else 1 if total < 10_000 else 2
-
-
 def _of_raw(summary: Summary, key: str) -> str:
     raw = summary.count("generated")
     return f"{percent(summary.count(key), raw)} of {raw:,} samples" if raw else "of no samples"
@@ -328,7 +259,7 @@ def _diagrams(summary: Summary, reference_sets: Sequence[ReferenceSet]) -> View:
 
 
 def _diagram(references: ReferenceSet, points: Sequence[Any]) -> View:
-    title = f"{references.chemsys} ({level_label(references.level)})"
+    title = f"{references.chemsys} ({references.level})"
     try:
         diagram = make_diagram(references, points)
         picture = draw_diagram(diagram)

@@ -206,12 +206,6 @@ def essentials(doc: CandidateDoc) -> dict[str, Any]:
     }
 
 
-def level_label(level: str) -> str:
-    """Return a level's name as people write it."""
-    names = {"chgnet": "CHGNet", "7net-0": "SevenNet-0", "7net-l3i5": "SevenNet-l3i5"}
-    return names.get(level, level)
-
-
 def _count(doc: CandidateDoc, steps: list[Step], campaign: Campaign) -> None:
     """Add one crystal to every step it reached and, where it ended, to that loss."""
     # documents of schema version 1 do not say what they reached

@@ -192,6 +192,8 @@ STAGE = Stage(
     describe=_describe,
     steps=_steps,
     columns=(
+        Column("source", "", lambda record: record.source),
+        Column("origin", "", lambda record: record.origin),
         Column("model", "", lambda record: record.model),
         Column("weights_sha256", "", lambda record: record.weights_sha256),
         Column("seed", "", lambda record: record.seed),

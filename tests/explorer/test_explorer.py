@@ -190,7 +190,7 @@ def test_an_empty_list_says_what_to_try(few, settings):
 
 def test_a_crystal_has_a_page_data_and_a_cif(few):
     page = answer(few, f"/candidate/{ID(0)}", "").body
-    for text in ("<title>MgMn₂O₄", "Phonons (CHGNet)", f"pccd candidate show {ID(0)}", "viewer"):
+    for text in ("<title>MgMn₂O₄", "Phonons (chgnet)", f"pccd candidate show {ID(0)}", "viewer"):
         assert text in page
     data = json.loads(answer(few, f"/api/candidate/{ID(0)}", "").body)
     assert data["candidate_id"] == ID(0)

@@ -1,4 +1,4 @@
-"""The report: complete, self-contained, escaped, and alive in a browser."""
+"""The report: complete, self-contained, escaped; its scripts run in a browser."""
 
 import html
 import json
@@ -181,7 +181,7 @@ def test_an_unwritable_path_is_one_sentence_and_the_old_file_stays(tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_the_page_lives_in_a_browser(page, tmp_path):
+def test_scripts_run_in_a_browser(page, tmp_path):
     """Scripts run without an error, and redraw every structure."""
     probe = tmp_path / "probe.html"
     watch = (

@@ -6,7 +6,7 @@ import ledger_factory as factory
 import pytest
 
 from pccd_workflows import collect, stages
-from pccd_workflows.report.render import percent
+from pccd_workflows.report.shares import percent
 from pccd_workflows.report.statistics import (
     MAX_BEST,
     MAX_EXAMPLES,
