@@ -24,13 +24,13 @@ from jobflow import Flow
 from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.collect import Collector
+from pccd_workflows.core.storage import StageRow, store_crystals
 from pccd_workflows.execution import launchpad, mongo, mongod, reruns
-from pccd_workflows.execution.stores import job_store
+from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.generators.request import Generation
-from pccd_workflows.jobs.common import stage_job
+from pccd_workflows.jobs.common import job_storage, plain_job
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.settings import Settings, get_settings
 
@@ -39,7 +39,7 @@ FLOW = 100
 """Jobs of one workflow: about as many as a rung has candidates."""
 STORED = (
     *("fireworks", "launches", "workflows"),
-    *("job_outputs", "job_data.files", "job_data.chunks", "candidates"),
+    *("job_outputs", "stage_records", "structures", "candidates"),
 )
 """Collections that grow with every candidate."""
 FAILED = "failed-0123456789"
@@ -58,15 +58,26 @@ def campaign(name: str, samples: int) -> Campaign:
     )
 
 
-@stage_job
-def make_candidate(candidate_id: str, index: int) -> StageOutput:
-    """Return a candidate as the generation stage does."""
+@plain_job
+def make_candidate(campaign_id: str, candidate_id: str, index: int) -> int:
+    """Write a candidate as the generation stage does."""
     structure = Structure([[0, 2.1, 2.1], [2.1, 0, 2.1], [2.1, 2.1, 0]], ["Mg", "O"], SITES)
     record = Generation(
         model="none", weights_sha256="0" * 64, seed=0, index=index, elements=["Mg", "O"]
     )
-    crystal = Crystal(candidate_id=candidate_id, structure=structure)
-    return StageOutput(stage="generate", records={candidate_id: record}, survivors=[crystal])
+    with job_storage() as storage:
+        (ref,) = store_crystals(storage, [(candidate_id, structure)])
+        row = StageRow(
+            campaign_id=campaign_id,
+            candidate_id=candidate_id,
+            index=index,
+            stage="generate",
+            record=record.model_dump(mode="json"),
+            key=ref.key,
+            goes_on=True,
+        )
+        storage.put_rows([row])
+    return index
 
 
 SITES = [[0, 0, 0], [0.5, 0.5, 0.5]]
@@ -103,13 +114,15 @@ def run_jobs(settings: Settings, number: int, watch: Stopwatch) -> None:
     with watch.timed("submit_seconds_per_job", number):
         for first in range(0, number, FLOW):
             members = range(first, min(first + FLOW, number))
-            flow = Flow([make_candidate(whole.candidate_id(n), n) for n in members])
+            flow = Flow(
+                [make_candidate(whole.campaign_id, whole.candidate_id(n), n) for n in members]
+            )
             flow.update_metadata({"campaign_id": whole.campaign_id})
             launchpad.submit(flow, settings)
     with watch.timed("run_seconds_per_job", number):
         run_worker(settings)
     with watch.timed("collect_seconds_per_job", number):
-        found = Collector(database, job_store(settings), whole).update()
+        found = Collector(database, MongoStorage(database), whole).update()
     if found != number:
         raise SystemExit(f"{found} candidates were collected, not {number}")
     results = watch.results
@@ -125,7 +138,7 @@ def run_jobs(settings: Settings, number: int, watch: Stopwatch) -> None:
 def submit_large(settings: Settings, watch: Stopwatch) -> None:
     """Submit a campaign of 10,000 samples."""
     with watch.timed("submit_seconds_10k"):
-        launchpad.submit(DiscoveryMaker().make(campaign("large", 10_000), "0" * 64), settings)
+        launchpad.submit(DiscoveryMaker().make(campaign("large", 10_000)), settings)
 
 
 def query_failures(settings: Settings, watch: Stopwatch) -> None:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.columns import summary
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.storage import Storage
 from pccd_workflows.core.systems import chemical_system
+from pccd_workflows.ranking import rank_candidate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,22 +33,9 @@ if TYPE_CHECKING:
 
 Folder = str | os.PathLike[str]
 
-COLUMNS = (
-    "candidate_id",
-    "formula_pretty",
-    "spacegroup",
-    "nsites",
-    "energy_above_hull",
-    "novel",
-    "phonon_stable",
-    "status",
-    "stage",
-    "reason",
-)
-
 
 class Candidates(Sequence[CandidateDoc]):
-    """The candidates of a campaign, the best first: new ones, then by energy above the hull.
+    """The candidates of a campaign, the best first: those that passed, new ones before others.
 
     Parameters
     ----------
@@ -58,7 +47,9 @@ class Candidates(Sequence[CandidateDoc]):
 
     def __init__(self, campaign: Campaign, documents: Sequence[CandidateDoc]) -> None:
         self.campaign = campaign
-        self._documents = sorted(documents, key=_rank)
+        self._documents = sorted(
+            documents, key=lambda doc: (doc.status != "passed", rank_candidate(doc), doc.index)
+        )
 
     @overload
     def __getitem__(self, index: int) -> CandidateDoc: ...
@@ -100,21 +91,11 @@ class Candidates(Sequence[CandidateDoc]):
         """Return a table, a row per candidate; energies in eV/atom."""
         import pandas as pd
 
-        rows = [{name: getattr(document, name) for name in COLUMNS} for document in self]
-        return pd.DataFrame(rows, columns=list(COLUMNS)).set_index("candidate_id")
+        rows = [summary(vars(document), document.records) for document in self]
+        return pd.DataFrame(rows).set_index("candidate_id")
 
     def _repr_html_(self) -> str:
         return str(self.to_dataframe().to_html(max_rows=20))
-
-
-def _rank(document: CandidateDoc) -> tuple[bool, bool, float, int]:
-    above = document.energy_above_hull
-    return (
-        document.status != "passed",
-        not document.novel,
-        float("inf") if above is None else above,
-        document.index,
-    )
 
 
 def discover(  # noqa: PLR0913

@@ -200,7 +200,7 @@ def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress
     from pccd_workflows.cli.tables import print_candidates
     from pccd_workflows.execution import mongo
     from pccd_workflows.query import campaign_ids, short_id
-    from pccd_workflows.report.ranking import best_rows
+    from pccd_workflows.ranking import best_rows
 
     console = Console()
     console.print(funnel_table(operations.funnel(campaign, settings)))

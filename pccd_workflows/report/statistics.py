@@ -11,7 +11,7 @@ from pccd_workflows import collect, columns, stages
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.intervals import Share, wilson_share
-from pccd_workflows.report.ranking import rank_candidate
+from pccd_workflows.ranking import rank_candidate
 from pccd_workflows.stages import phonons
 from pccd_workflows.stages.stage import Stage, words
 

@@ -19,7 +19,9 @@ from pccd_workflows.cli import main
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.core.resources import resource
+from pccd_workflows.core.storage import StageRow, store_crystals
 from pccd_workflows.execution import launchpad, mongo
+from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.settings import Settings
@@ -89,27 +91,34 @@ def prepare(settings: Settings, whole: Campaign) -> None:
     """Submit the campaign with its crystals already sampled and its references stored."""
     database = mongo.database(settings)
     mongo.ensure_indexes(database)
-    for index, structure in enumerate(crystals()):
+    storage, found = MongoStorage(database), crystals()
+    refs = store_crystals(storage, [(whole.candidate_id(i), s) for i, s in enumerate(found)])
+    rows = []
+    for index, (ref, structure) in enumerate(zip(refs, found, strict=True)):
         generation = Generation(
             model="prototypes",
             weights_sha256=WEIGHTS,
             seed=0,
             index=index,
-            elements=whole.generate.elements or [],
+            elements=whole.elements,
         )
-        database["samples"].insert_one(
-            {
-                "_id": whole.candidate_id(index),
-                "schema_version": SCHEMA_VERSION,
-                "campaign_id": whole.campaign_id,
-                "index": index,
-                "generation": generation.model_dump(),
-                "structure": structure.as_dict(),
-            }
+        rows.append(
+            StageRow(
+                campaign_id=whole.campaign_id,
+                candidate_id=ref.id,
+                index=index,
+                stage="generate",
+                record=generation.model_dump(mode="json"),
+                key=ref.key,
+                goes_on=True,
+                rank=index,
+                formula=structure.composition.reduced_formula,
+            )
         )
+    storage.put_rows(rows)
     for rung in whole.rungs:
         mongo.put_reference_set(database, reference_set(rung.level))
-    launchpad.submit(DiscoveryMaker().make(whole, WEIGHTS), settings)
+    launchpad.submit(DiscoveryMaker().make(whole), settings)
     database["campaigns"].insert_one(
         {
             "_id": whole.campaign_id,

@@ -68,7 +68,7 @@ def main(campaign_id: str, point: str, log: Path) -> None:
         return [request.index for request in requests]
 
     log_calls("pccd_workflows.engines.potential", "relax", log, relaxation)
-    log_calls("pccd_workflows.generators.pccd.sample", "sample_clouds", log, samples)
+    log_calls("pccd_workflows.generators.pccd.sample", "sample_crystals", log, samples)
     if point != "none":
         module, path, when, number = point.split(":")
         kill_at(module, path, when, int(number))

@@ -45,16 +45,17 @@ CAMPAIGN = Campaign.model_validate(
 )
 JOB_STORED = "pccd_workflows.execution.stores:PatientJobStore.update"
 STATE_ADVANCED = "pccd_workflows.execution.atomic_launchpad:AtomicLaunchPad.complete_launch"
+MODEL = "pccd_workflows.generators.pccd"
 POINTS = {
-    "generate: sampled, not stored": "pccd_workflows.generators.pccd.sample:sample_clouds:after:1",
+    "generate: sampled, not stored": f"{MODEL}.sample:sample_crystals:after:1",
+    "screen": "pccd_workflows.analysis.validity:screen:after:3",
     "generate: stored, output not": f"{JOB_STORED}:before:1",
     "generate: output stored, state not": f"{STATE_ADVANCED}:before:1",
-    "screen": "pccd_workflows.jobs.screen:screen_structure:after:3",
-    "references": "pccd_workflows.jobs.references:make_reference_set:after:1",
-    "deduplicate": "pccd_workflows.jobs.screen:judge_novelty:after:1",
+    "references": "pccd_workflows.stages.references:build:after:1",
+    "deduplicate": "pccd_workflows.stages.deduplicate:judge_novelty:after:1",
     "relax: in the second crystal": "pccd_workflows.engines.potential:relax:before:2",
     "relax: done, not stored": "pccd_workflows.execution.mongo:put_result:before:1",
-    "hull": "pccd_workflows.jobs.rungs:judge_stability:after:1",
+    "hull": "pccd_workflows.stages.hull:judge_stability:after:1",
     "phonons: relaxed": "pccd_workflows.engines.phonons:tight_cell:after:1",
     "phonons: judged, not stored": "pccd_workflows.engines.phonons:phonon_record:after:1",
 }

@@ -7,16 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 from mp_server import Fault, ProjectServer, caesium_chloride, serve, thermo_documents
-from pccd_workflows.jobs.novelty import _known_sets
 from pymatgen.analysis.compatibility import MaterialsProject2020Compatibility
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.execution import mongo
-from pccd_workflows.jobs.references import make_reference_set
+from pccd_workflows.execution.mongo_storage import mongo_storage
 from pccd_workflows.known import materials_project, mp_client
 from pccd_workflows.known.http import HttpError, Patience
 from pccd_workflows.known.materials_project import (
@@ -36,6 +34,8 @@ from pccd_workflows.known.snapshots import (
     import_snapshot,
     version_key,
 )
+from pccd_workflows.stages.novelty import Compared, judge_novelty
+from pccd_workflows.stages.references import build
 
 PATIENCE = Patience(timeout=0.4, attempts=4, first_wait=0.01, longest_wait=0.05)
 
@@ -332,11 +332,13 @@ def test_in_a_campaign_all_of_mp_is_known_and_what_is_near_its_hull_is_recompute
             "rungs": [{"level": "chgnet"}],
         }
     )
-    built = make_reference_set(campaign, campaign.rungs[0], "Mg-O")
+    storage = mongo_storage(settings)
+    built = build(campaign, campaign.rungs[0], "Mg-O", storage)
     mongo.put_reference_set(mongo.database(settings), built)
     assert "mp-1009129" not in energies(built)  # CsCl type: too high to be recomputed
-    crystal = Crystal(candidate_id="c-1", structure=caesium_chloride("Mg", "O", 2.7))
-    verdict = _known_sets(campaign, [crystal], ["Mg-O"])["c-1"]["references"]
+    crystals = {"c-1": caesium_chloride("Mg", "O", 2.7)}
+    novelty = judge_novelty(crystals, Compared(campaign, storage, ["Mg-O"]))
+    verdict = novelty["c-1"].sets["references"]
     assert (verdict.known, verdict.matched_id) == (True, "mp-1009129")
 
 

@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from mp_server import caesium_chloride, rock_salt, serve
-from pccd_workflows.jobs.novelty import _known_sets
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
@@ -19,12 +18,12 @@ from pymatgen.io.optimade import OptimadeStructureAdapter
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal
 from pccd_workflows.core import crystal_files
 from pccd_workflows.core.crystal_files import read_crystals
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.plain_structures import Unreadable
 from pccd_workflows.execution import mongo
+from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.known.http import HttpError, Patience
 from pccd_workflows.known.index import find_index
 from pccd_workflows.known.providers import read_collection, read_optimade
@@ -40,6 +39,7 @@ from pccd_workflows.known.sets import (
     unpack,
 )
 from pccd_workflows.matching.settings import MatcherSettings
+from pccd_workflows.stages.novelty import Compared, judge_novelty
 
 PATIENCE = Patience(timeout=0.5, attempts=3, first_wait=0.01, longest_wait=0.02)
 CRYSTALS = {
@@ -414,16 +414,22 @@ def campaign(**novelty):
     )
 
 
+def verdicts_of(database, asked: Campaign, crystals, *, frameworks: bool = False) -> dict:
+    """Return by crystal what each set says of it."""
+    compared = Compared(asked, MongoStorage(database), frameworks=frameworks)
+    return {key: found.sets for key, found in judge_novelty(dict(crystals), compared).items()}
+
+
 def test_a_verdict_names_the_set_and_the_id(database):
     import_known_set(database, "alexandria", CRYSTALS.items(), source="alexandria.json")
     other = {"w-7": caesium_chloride("Mg", "O", 2.66)}
     import_known_set(database, "wbm", other.items(), source="wbm.json")
     crystals = [
-        Crystal(candidate_id="c-1", structure=rock_salt("Mg", "O", 4.3).copy() * (1, 1, 2)),
-        Crystal(candidate_id="c-2", structure=caesium_chloride("Mg", "O", 2.7)),
-        Crystal(candidate_id="c-3", structure=rock_salt("Mn", "O", 4.4)),
+        ("c-1", rock_salt("Mg", "O", 4.3).copy() * (1, 1, 2)),
+        ("c-2", caesium_chloride("Mg", "O", 2.7)),
+        ("c-3", rock_salt("Mn", "O", 4.4)),
     ]
-    verdicts = _known_sets(campaign(sets=["alexandria", "wbm"]), crystals, [])
+    verdicts = verdicts_of(database, campaign(sets=["alexandria", "wbm"]), crystals)
     ids = {key: {name: v.matched_id for name, v in sets.items()} for key, sets in verdicts.items()}
     assert ids == {
         "c-1": {"alexandria": "a-1", "wbm": None},
@@ -437,15 +443,15 @@ def test_a_verdict_names_the_set_and_the_id(database):
 def test_a_new_composition_of_a_known_structure_type(database):
     import_known_set(database, "alexandria", CRYSTALS.items(), source="alexandria.json")
     crystals = [
-        Crystal(candidate_id="c-1", structure=rock_salt("Mn", "O", 4.4)),
-        Crystal(candidate_id="c-2", structure=CRYSTALS["a-1"]),
+        ("c-1", rock_salt("Mn", "O", 4.4)),
+        ("c-2", CRYSTALS["a-1"]),
     ]
     asked = campaign(sets=["alexandria"])
-    verdicts = _known_sets(asked, crystals, [], frameworks=True)
+    verdicts = verdicts_of(database, asked, crystals, frameworks=True)
     said = {key: sets["alexandria"] for key, sets in verdicts.items()}
     assert (said["c-1"].known, said["c-1"].framework_id) == (False, "a-1")
     assert (said["c-2"].matched_id, said["c-2"].framework_id) == ("a-1", None)
-    row = _known_sets(asked, crystals, [])["c-1"]["alexandria"]
+    row = verdicts_of(database, asked, crystals)["c-1"]["alexandria"]
     assert row.framework_id is None
 
 
@@ -469,8 +475,8 @@ def test_an_index_is_built_once_for_each_content(database, tmp_path, monkeypatch
     assert other.content_sha256 != known.content_sha256, "the geometry is part of the content"
     monkeypatch.setattr("pccd_workflows.known.index.MOST_CRYSTALS", 2)
     assert find_index(database, other, folder, MatcherSettings()) is None
-    crystal = Crystal(candidate_id="c-1", structure=asked[0])
-    verdicts = _known_sets(campaign(sets=["alexandria"]), [crystal], [], frameworks=True)
+    crystal = ("c-1", asked[0])
+    verdicts = verdicts_of(database, campaign(sets=["alexandria"]), [crystal], frameworks=True)
     assert verdicts["c-1"]["alexandria"].matched_id == "a-3", "a large set is asked by formula"
 
 
@@ -484,8 +490,8 @@ def test_all_of_a_large_set_is_read_in_pieces(database, monkeypatch):
 
 
 def test_a_set_that_is_gone_says_nothing_about_novelty(database):
-    crystal = Crystal(candidate_id="c-1", structure=CRYSTALS["a-1"])
-    verdict = _known_sets(campaign(sets=["lost"]), [crystal], [])["c-1"]["lost"]
+    crystal = ("c-1", CRYSTALS["a-1"])
+    verdict = verdicts_of(database, campaign(sets=["lost"]), [crystal])["c-1"]["lost"]
     assert verdict.known is None
     assert "no complete set 'lost'" in verdict.note
 

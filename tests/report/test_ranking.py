@@ -9,7 +9,7 @@ from rich.console import Console
 from pccd_workflows import operations
 from pccd_workflows.cli import live
 from pccd_workflows.execution import mongo
-from pccd_workflows.report.ranking import best_rows, rank
+from pccd_workflows.ranking import best_rows, rank
 from pccd_workflows.report.statistics import summarize
 
 DOCS = [

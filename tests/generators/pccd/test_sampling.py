@@ -7,8 +7,8 @@ from pymatgen.analysis.structure_matcher import FrameworkComparator
 from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.evaluation.symmetry import space_group_of
 from pccd_workflows.core.resources import resource
+from pccd_workflows.evaluation.symmetry import space_group_of
 from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.analogues import Analogues
 from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells, likeliest_cells
