@@ -19,6 +19,7 @@ from pccd_workflows.columns import summary
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.storage import Storage
 from pccd_workflows.core.systems import chemical_system
+from pccd_workflows.query import SUMMARY_FIELDS
 from pccd_workflows.ranking import rank_candidate
 
 if TYPE_CHECKING:
@@ -91,7 +92,10 @@ class Candidates(Sequence[CandidateDoc]):
         """Return a table, a row per candidate; energies in eV/atom."""
         import pandas as pd
 
-        rows = [summary(vars(document), document.records) for document in self]
+        rows = [
+            summary({name: getattr(document, name) for name in SUMMARY_FIELDS}, document.records)
+            for document in self
+        ]
         return pd.DataFrame(rows).set_index("candidate_id")
 
     def _repr_html_(self) -> str:
