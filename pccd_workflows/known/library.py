@@ -149,10 +149,14 @@ class KnownLibrary:
         InputError
             There is none.
         """
-        row = self._rows.get(identifier)
+        row = self.row_of(identifier)
         if row is None:
             raise InputError(f"The library of known crystals has no {identifier!r}.")
         return self.crystal(row)
+
+    def row_of(self, identifier: str) -> int | None:
+        """Return the number of the crystal with this id, None if there is none."""
+        return self._rows.get(identifier)
 
     def in_system(self, chemsys: str, *, subsystems: bool = True) -> list[KnownCrystal]:
         """Return the crystals of a chemical system, with those of all its parts unless told not to.
