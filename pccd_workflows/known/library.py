@@ -235,9 +235,7 @@ class KnownLibrary:
         sites = coords[3 * start : 3 * stop].reshape(3, -1).T
         return Geometry(lattices[:, place], repeated.astype(np.uint8), sites)
 
-    def _read_block(
-        self, number: int
-    ) -> tuple[NDArray[np.uint32], NDArray[np.uint16], list[int]]:
+    def _read_block(self, number: int) -> tuple[NDArray[np.uint32], NDArray[np.uint16], list[int]]:
         """Return lattices, coordinates and the first site of each crystal of a block."""
         place = number // BLOCKS_PER_FILE
         if place not in self._files:

@@ -119,7 +119,9 @@ def write_library(
         for place, block in enumerate(blocks[first : first + BLOCKS_PER_FILE], start=first):
             columns |= _geometry_columns(block, place, digest)
         write_columns(folder / GEOMETRY.format(number), GEOMETRY_KIND, {}, columns)
-        progress("writing crystals", min((first + BLOCKS_PER_FILE) * BLOCK, len(ordered)), len(ordered))
+        progress(
+            "writing crystals", min((first + BLOCKS_PER_FILE) * BLOCK, len(ordered)), len(ordered)
+        )
     return _write_index(folder, ordered, splits, digest)
 
 
