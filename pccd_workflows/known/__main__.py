@@ -29,6 +29,15 @@ def build(sources: list[Path], folder: Folder = SHIPPED) -> None:
 
 
 @app.command()
+def missing(table: Path, folder: Folder = SHIPPED) -> None:
+    """List the phases that a table of formation energies knows and the library does not."""
+    from pccd_workflows.known.library import library
+    from pccd_workflows.known.missing import write_missing
+
+    typer.echo(f"{write_missing(library(folder), table):,} phases have no structure.")
+
+
+@app.command()
 def info(folder: Folder = SHIPPED) -> None:
     """Say what the library holds, of which sources and licences, and its energies."""
     from pccd_workflows.known.library import library

@@ -29,6 +29,7 @@ from pccd_workflows.known.library_files import (
     open_index,
     unpack_energies,
 )
+from pccd_workflows.known.missing import MissingPhase, read_missing
 from pccd_workflows.known.sources import SPLITS, Source
 
 if TYPE_CHECKING:
@@ -140,6 +141,18 @@ class KnownLibrary:
         if level not in self._energies:
             self._energies[level] = read_energies(self.folder, level, self.version, len(self))
         return self._energies[level]
+
+    def missing(self, chemsys: str) -> list[MissingPhase]:
+        """Return the phases near the hull of a system, and of its parts, that are not at hand.
+
+        Those that could move the hull most come first. Empty also where a library of one's own
+        was never compared with a table (`missing.write_missing`).
+        """
+        elements = frozenset(split_chemsys(chemsys))
+        sizes = range(1, len(elements) + 1)
+        parts = (frozenset(part) for n in sizes for part in combinations(sorted(elements), n))
+        found = [phase for part in parts for phase in self._missing.get(part, ())]
+        return sorted(found, key=lambda phase: (-phase.shift, phase.energy_above_hull, phase.id))
 
     def get(self, identifier: str) -> KnownCrystal:
         """Return the crystal with this id.
@@ -268,6 +281,10 @@ class KnownLibrary:
         """Elements of each crystal."""
         sizes = np.array([name.count("-") + 1 for name in self._system_names])
         return sizes[self._system_of]
+
+    @cached_property
+    def _missing(self) -> dict[frozenset[str], list[MissingPhase]]:
+        return read_missing(self.folder, self.version)
 
     @cached_property
     def _rows(self) -> dict[str, int]:
