@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from command import run
 
-from pccd_workflows.campaign import Conditions, Generate, Sampler, load_campaign
+from pccd_workflows.campaign import load_campaign
 from pccd_workflows.evaluation.crystals import decoded
 from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells, draw_elements
 from pccd_workflows.generators.pccd.checkpoint import ModelInfo, find_model, load_model
@@ -32,7 +32,9 @@ from pccd_workflows.generators.pccd.config import load_train_config
 from pccd_workflows.generators.pccd.denoiser import build_denoiser
 from pccd_workflows.generators.pccd.model import Model, pick_device
 from pccd_workflows.generators.pccd.sample import sample_clouds
+from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
+from pccd_workflows.generators.request import Conditions, Generate
 from pccd_workflows.settings import REPOSITORY, get_settings
 
 SEED_STEPS = 1000

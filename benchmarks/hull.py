@@ -23,7 +23,7 @@ from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, HullResult
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "mp_legacy_formation_energies.jsonl.gz"
 LEVEL = "legacy"

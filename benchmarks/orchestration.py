@@ -24,9 +24,10 @@ from jobflow import Flow
 from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal, Generation, StageOutput
+from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.collect import Collector
 from pccd_workflows.execution import launchpad, mongo, mongod, reruns
+from pccd_workflows.generators.request import Generation
 from pccd_workflows.jobs.common import stage_job
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.settings import Settings, get_settings

@@ -12,11 +12,14 @@ from pathlib import Path
 
 from command import run
 
-from pccd_workflows.candidate import CandidateDoc, Generation, Relaxation, Stability
+from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.cli.rescoring import print_rescored
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.engines.records import Relaxation
+from pccd_workflows.generators.request import Generation
 from pccd_workflows.known.reference_files import read_reference_set
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.rescore import Rescored, rejudge
+from pccd_workflows.stages.hull import Stability
 
 SHIPPED = Path(__file__).parents[1] / "flows" / "references" / "mg-mn-o.chgnet.json.gz"
 THRESHOLD = 0.08

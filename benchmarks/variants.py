@@ -27,8 +27,8 @@ import numpy as np
 from command import run
 from pymatgen.core import Structure
 
+from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.analysis.validity import screen
-from pccd_workflows.campaign import Sampler, Screen
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
@@ -44,6 +44,7 @@ from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
 from pccd_workflows.generators.pccd.dataset import CrystalArrays, content_hash, read_dataset
 from pccd_workflows.generators.pccd.model import Model
 from pccd_workflows.generators.pccd.sample import sample_clouds
+from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.settings import get_settings
 
 MAX_ELEMENTS, MAX_SITES = 3, 16

@@ -11,19 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
+from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import (
-    Bands,
-    CandidateDoc,
-    Generation,
-    Novelty,
-    Phonons,
-    Relaxation,
-    Screening,
-    Stability,
-    StageOutput,
-    Status,
-)
+from pccd_workflows.candidate import CandidateDoc, StageOutput, Status
+from pccd_workflows.engines.records import Bands, Phonons, Relaxation
+from pccd_workflows.generators.request import Generation
+from pccd_workflows.known.novelty import Novelty
+from pccd_workflows.stages.hull import Stability
 
 if TYPE_CHECKING:
     from jobflow import JobStore

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Composition, Element
 
-from pccd_workflows.campaign import Campaign, Rung
+from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import DatabaseError, InputError
 from pccd_workflows.engines.levels import engine, get_level
+from pccd_workflows.stages.rung import Rung
 
 if TYPE_CHECKING:
     from pymongo.database import Database

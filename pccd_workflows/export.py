@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args
 
 from pymatgen.core import Structure
 
-from pccd_workflows.candidate import CandidateDoc, Relaxation
+from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.engines.records import Relaxation
 
 Format = Literal["cif", "poscar", "extxyz", "csv", "json"]
 FORMATS: tuple[str, ...] = get_args(Format)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.collect import Collector, Ledger
 from pccd_workflows.core.errors import InputError, MissingDependencyError
+from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.engines.levels import engine, get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.jobs.common import CPU, GPU, OPTIONAL

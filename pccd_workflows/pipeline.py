@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jobflow import Flow, Job, Maker
 
-from pccd_workflows.campaign import Campaign, Rung
+from pccd_workflows.campaign import Campaign
 from pccd_workflows.jobs.bands import start_bands
 from pccd_workflows.jobs.common import GPU, TOLERATE_LOST_PARENTS, assign
 from pccd_workflows.jobs.generate import generate
@@ -12,6 +12,7 @@ from pccd_workflows.jobs.phonons import start_phonons
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import climb
 from pccd_workflows.jobs.screen import deduplicate, screen
+from pccd_workflows.stages.rung import Rung
 
 
 @dataclass

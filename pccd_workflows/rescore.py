@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020, correct_references
-from pccd_workflows.candidate import (
-    SCHEMA_VERSION,
-    CandidateDoc,
-    Record,
-    Relaxation,
-    Stability,
-)
+from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.records import SCHEMA_VERSION, Record
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.levels import hull_convention
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.engines.records import Relaxation
+from pccd_workflows.stages.hull import Stability
 
 if TYPE_CHECKING:
     from pymongo.database import Database

@@ -17,8 +17,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from pccd_workflows.campaign import explain
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.validation import explain
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 """Folder that holds model/, flows/ and db_config/ in a clone."""

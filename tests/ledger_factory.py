@@ -8,19 +8,14 @@ import numpy as np
 from pymatgen.core import Composition, Lattice, Structure
 
 from pccd_workflows.analysis.hull import Hull, HullQuery
+from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import (
-    Bands,
-    CandidateDoc,
-    Generation,
-    Novelty,
-    Phonons,
-    Relaxation,
-    Screening,
-    SetNovelty,
-    Stability,
-)
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.engines.records import Bands, Phonons, Relaxation
+from pccd_workflows.generators.request import Generation
+from pccd_workflows.known.novelty import Novelty, SetNovelty
+from pccd_workflows.stages.hull import Stability
 
 FORMATION = {  # eV/atom, near the Materials Project's
     "Mg": 0.0,

@@ -5,20 +5,14 @@ import itertools
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import (
-    Bands,
-    Crystal,
-    Generation,
-    Novelty,
-    Phonons,
-    Relaxation,
-    Screening,
-    SetNovelty,
-    Stability,
-    StageOutput,
-)
+from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.collect import Ledger
+from pccd_workflows.engines.records import Bands, Phonons, Relaxation
+from pccd_workflows.generators.request import Generation
+from pccd_workflows.known.novelty import Novelty, SetNovelty
+from pccd_workflows.stages.hull import Stability
 
 CAMPAIGN = Campaign.model_validate(
     {

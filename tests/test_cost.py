@@ -10,12 +10,13 @@ from pymatgen.core import Composition, Lattice, Structure
 from vasp_fixture import use_standin
 
 from pccd_workflows import cost
-from pccd_workflows.campaign import Campaign, Rung
+from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import Crystal
 from pccd_workflows.cli import main
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.execution import costs, launchpad, mongo
 from pccd_workflows.jobs.dft import dft_job
+from pccd_workflows.stages.rung import Rung
 
 LEVEL = "vasp/mp-gga"
 

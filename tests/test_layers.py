@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "pccd_workflows"
 LAYERS = [
     {"core"},
     {"settings", "campaign", "candidate", "failures", "known", "matching", "analysis", "engines"}
-    | {"generators", "execution"},
+    | {"generators", "execution", "stages"},
     {"evaluation"},
     {"jobs"},
     {"pipeline"},

@@ -5,11 +5,14 @@ import json
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.candidate import CandidateDoc, Generation, Relaxation, Stability
+from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.execution import mongo
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.generators.request import Generation
 from pccd_workflows.rescore import rejudge, rescore, rescore_campaign, store_rescored
+from pccd_workflows.stages.hull import Stability
 
 ELEMENTS = [("Mg", "mg", -1.6), ("O2", "o", -5.0)]
 MGO = ("MgO", "mgo", -6.3)  # 3.0 eV/atom below its elements

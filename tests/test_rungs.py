@@ -5,23 +5,20 @@ from jobflow import Flow
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows import operations
-from pccd_workflows.campaign import Campaign, PhononsSection, Rung
-from pccd_workflows.candidate import (
-    Crystal,
-    Novelty,
-    Phonons,
-    Relaxation,
-    SetNovelty,
-    Stability,
-    StageOutput,
-)
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.engines.records import Phonons, Relaxation
 from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.jobs.novelty import find_duplicates
 from pccd_workflows.jobs.phonons import _settled, choose
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import judge_stability, with_novelty
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.known.novelty import Novelty, SetNovelty
+from pccd_workflows.stages.hull import Stability
+from pccd_workflows.stages.phonons import PhononsSection
+from pccd_workflows.stages.rung import Rung
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
 KNOWN = Novelty(sets={"references": SetNovelty(known=True, matched_id="mp-1", method="m")})

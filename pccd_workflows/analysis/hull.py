@@ -21,8 +21,8 @@ from scipy.optimize import linprog
 from scipy.spatial import ConvexHull, QhullError
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.engines.levels import EnergyConvention
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.records import EnergyConvention
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 
 FloatArray = NDArray[np.float64]
 System = tuple[str, ...]

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from pymatgen.analysis.molecule_structure_comparator import CovalentRadius
 from pymatgen.core import Composition, Structure
 
-from pccd_workflows.campaign import Screen
-from pccd_workflows.candidate import Screening
+from pccd_workflows.analysis.screening import Screen, Screening
 
 RADII: Mapping[str, float] = CovalentRadius.radius
 """Covalent radii, Å, of Cordero et al. (10.1039/b801115j) for H to Cm."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pccd_workflows.campaign import Sampler
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.generators.pccd.sampler import Sampler
 
 if TYPE_CHECKING:
     from pccd_workflows.evaluation.stability import Progress
@@ -62,13 +62,13 @@ def batches(
 
     What is relaxed stays on disk: interrupted at any moment, the same command goes on.
     """
-    from pccd_workflows.campaign import Conditions
     from pccd_workflows.evaluation.assessment import (
         BATCHES,
         batches_part,
         known_for,
         potential_judge,
     )
+    from pccd_workflows.generators.request import Conditions
 
     chosen = [f"seed-batch-{part.strip()}" for part in only.split(",")]
     if unknown := sorted(set(chosen) - set(BATCHES)):
@@ -198,7 +198,7 @@ def checked_sampler(
     """Return a sampler; InputError if there is no such."""
     from pydantic import ValidationError
 
-    from pccd_workflows.campaign import explain
+    from pccd_workflows.core.validation import explain
 
     try:
         return Sampler.model_validate(

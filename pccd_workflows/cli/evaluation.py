@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pccd_workflows.core.errors import InputError
 
 if TYPE_CHECKING:
-    from pccd_workflows.campaign import Sampler
     from pccd_workflows.evaluation.reconstruction import Reconstruction
     from pccd_workflows.generators.pccd.checkpoint import ModelInfo
     from pccd_workflows.generators.pccd.dataset import CrystalArrays
     from pccd_workflows.generators.pccd.model import Model
+    from pccd_workflows.generators.pccd.sampler import Sampler
     from pccd_workflows.settings import Settings
 
 DEFAULT_PARTS = (

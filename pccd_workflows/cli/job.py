@@ -102,8 +102,8 @@ def rerun(  # noqa: PLR0917
 ) -> None:
     """Make failed jobs ready again, with what depends on them; `pccd job undo` takes it back."""
     from pccd_workflows.core.errors import InputError
+    from pccd_workflows.core.failures import parse_overrides
     from pccd_workflows.execution import reruns
-    from pccd_workflows.failures import parse_overrides
     from pccd_workflows.settings import get_settings
 
     incar = parse_overrides(tags)
@@ -144,8 +144,8 @@ def undo(
 
 
 def _failures(campaign: str, candidate: str, error_class: str) -> "list[Failure]":
+    from pccd_workflows.core.failures import check_class
     from pccd_workflows.execution import reruns
-    from pccd_workflows.failures import check_class
     from pccd_workflows.settings import get_settings
 
     return reruns.job_failures(
@@ -157,7 +157,7 @@ def _failures(campaign: str, candidate: str, error_class: str) -> "list[Failure]
 
 
 def _grouped(found: "list[Failure]") -> list[dict[str, Any]]:
-    from pccd_workflows.failures import BY_NAME
+    from pccd_workflows.core.failures import BY_NAME
 
     members: dict[str, list[Failure]] = {}
     for failure in found:

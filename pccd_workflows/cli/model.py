@@ -155,8 +155,9 @@ def _generate(values: dict[str, Any]) -> Any:
     """Return checked options as a campaign's generate section."""
     from pydantic import ValidationError
 
-    from pccd_workflows.campaign import Generate, explain
     from pccd_workflows.core.errors import InputError
+    from pccd_workflows.core.validation import explain
+    from pccd_workflows.generators.request import Generate
 
     try:
         return Generate.model_validate(values)

@@ -13,8 +13,8 @@ from pccd_workflows.core.errors import DatabaseError, InputError
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from pccd_workflows.candidate import Relaxation
-    from pccd_workflows.known.reference_set import ReferenceSet
+    from pccd_workflows.core.reference_set import ReferenceSet
+    from pccd_workflows.engines.records import Relaxation
     from pccd_workflows.known.snapshots import MongoSnapshot
 
 app = typer.Typer(

@@ -9,10 +9,10 @@ import typer
 
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import mongo
-from pccd_workflows.known.reference_set import ReferenceSet
 from pccd_workflows.rescore import Rescored, rescore_campaign, store_rescored
 from pccd_workflows.settings import Settings
 

@@ -24,10 +24,10 @@ from pccd_workflows.analysis.magnetism import (
     ordering_of,
     starting_moments,
 )
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError, MissingDependencyError, PccdError
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.potential import optimizer_settings, relax_atoms, to_atoms
+from pccd_workflows.engines.records import Relaxation
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator

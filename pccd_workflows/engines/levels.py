@@ -4,14 +4,12 @@ One row adds a level. Energies of different levels, or of different conventions,
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from pccd_workflows.core.errors import InputError
-
-EnergyConvention = Literal["uncorrected", "mp2020", "as_computed"]
-"""``uncorrected``: raw PBE(+U) totals, MaterialsProject2020Compatibility still to be applied.
-``mp2020``: energies that already contain these corrections (MP's own entries, CHGNet 0.3.0).
-``as_computed``: totals that no correction belongs to (r2SCAN, engines other than VASP)."""
+from pccd_workflows.core.records import EnergyConvention
 
 
 @dataclass(frozen=True)
@@ -114,3 +112,11 @@ def get_level(name: str) -> Level:
         return LEVELS[name]
     except KeyError:
         raise InputError(f"Unknown level {name!r}; use one of {sorted(LEVELS)}.") from None
+
+
+def _level(name: str) -> str:
+    get_level(name)
+    return name
+
+
+LevelName = Annotated[str, AfterValidator(_level)]

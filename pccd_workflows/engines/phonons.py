@@ -25,11 +25,11 @@ from pccd_workflows.analysis.kpaths import (
     plain_label,
     symmetric_cell,
 )
-from pccd_workflows.campaign import PhononsSection
-from pccd_workflows.candidate import Phonons, Relaxation
 from pccd_workflows.core.errors import PccdError
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.potential import relax, relaxation_key, software
+from pccd_workflows.engines.records import Phonons, Relaxation
+from pccd_workflows.stages.phonons import PhononsSection
 
 if TYPE_CHECKING:
     from phonopy import Phonopy

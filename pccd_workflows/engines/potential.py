@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pymatgen.core import Element, Structure
 
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError, MissingDependencyError
 from pccd_workflows.core.units import EV_PER_A3_TO_GPA
 from pccd_workflows.engines.levels import Level, get_level
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:

@@ -25,11 +25,12 @@ from pymatgen.core import Structure
 
 from pccd_workflows.analysis.kpaths import path_name
 from pccd_workflows.analysis.magnetism import MagneticOrdering, ordering_of, starting_moments
-from pccd_workflows.candidate import Bands, Relaxation, StoredStructure
 from pccd_workflows.core.bound_process import leashed
 from pccd_workflows.core.errors import InputError, MissingDependencyError, PccdError
+from pccd_workflows.core.records import StoredStructure
 from pccd_workflows.core.units import KBAR_TO_GPA
 from pccd_workflows.engines.levels import get_level
+from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.engines.vasp_bands import RunBands, band_gap, read_bands
 from pccd_workflows.settings import Settings
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pymatgen.core import Composition, Element, Structure
 
-from pccd_workflows.campaign import Conditions, Sampler, load_campaign
+from pccd_workflows.campaign import load_campaign
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.evaluation.generation import evaluate_generation
@@ -46,6 +46,8 @@ from pccd_workflows.generators.pccd.dataset import (
     split_of_record,
 )
 from pccd_workflows.generators.pccd.records import read_records
+from pccd_workflows.generators.pccd.sampler import Sampler
+from pccd_workflows.generators.request import Conditions
 from pccd_workflows.settings import REPOSITORY, Settings
 
 if TYPE_CHECKING:

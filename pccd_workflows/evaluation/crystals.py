@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.campaign import Conditions
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.generators.pccd.dataset import (
     ORDERINGS,
@@ -29,6 +28,7 @@ from pccd_workflows.generators.pccd.pointcloud.elements import (
 )
 from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
 from pccd_workflows.generators.pccd.records import Record, read_records
+from pccd_workflows.generators.request import Conditions
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher

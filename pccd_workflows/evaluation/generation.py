@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pccd_workflows.campaign import Conditions, Sampler
 from pccd_workflows.core.intervals import share
 from pccd_workflows.evaluation.summary import report
 from pccd_workflows.evaluation.verdicts import Known, draw_samples, judge_samples, requests_for
 from pccd_workflows.generators.pccd.dataset import CrystalArrays
 from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements, symbol
+from pccd_workflows.generators.pccd.sampler import Sampler
+from pccd_workflows.generators.request import Conditions
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pymatgen.core import Structure
 from torch import Tensor
 
-from pccd_workflows.campaign import Sampler
 from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     composition_requests,
@@ -27,6 +26,7 @@ from pccd_workflows.evaluation.crystals import (
 )
 from pccd_workflows.generators.pccd.dataset import CrystalArrays
 from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
+from pccd_workflows.generators.pccd.sampler import Sampler
 
 if TYPE_CHECKING:
     from pccd_workflows.generators.pccd.conditions import ConditionBatch

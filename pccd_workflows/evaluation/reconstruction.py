@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from pccd_workflows.campaign import Sampler
 from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     decoded,
@@ -31,6 +30,7 @@ from pccd_workflows.evaluation.crystals import (
     structure_of,
 )
 from pccd_workflows.generators.pccd.dataset import CrystalArrays
+from pccd_workflows.generators.pccd.sampler import Sampler
 
 if TYPE_CHECKING:
     from pccd_workflows.generators.pccd.model import Model

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Composition, Structure
 
-from pccd_workflows.campaign import PhononsSection, Sampler
-from pccd_workflows.candidate import Phonons
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.intervals import share
+from pccd_workflows.engines.records import Phonons
 from pccd_workflows.evaluation.assessment import hull_found
 from pccd_workflows.evaluation.published import NAMED_CRYSTALS
 from pccd_workflows.evaluation.stability import symbols
@@ -20,6 +19,8 @@ from pccd_workflows.evaluation.verdicts import (
     judge_samples,
     requests_for,
 )
+from pccd_workflows.generators.pccd.sampler import Sampler
+from pccd_workflows.stages.phonons import PhononsSection
 
 if TYPE_CHECKING:
     from pccd_workflows.execution.disk_results import DiskResults

@@ -17,11 +17,12 @@ import numpy as np
 from pymatgen.core import Composition, Structure
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.intervals import share
-from pccd_workflows.engines.levels import EnergyConvention, get_level
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.records import EnergyConvention
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.engines.levels import get_level
+from pccd_workflows.engines.records import Relaxation
 
 NEAR_IN_DATA = 0.05
 """eV/atom above the hull that the data file states: phases below it are computed."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pccd_workflows.campaign import MatcherSettings, Sampler, Screen
+from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.core.intervals import share
 from pccd_workflows.evaluation.diversity import diversity
 from pccd_workflows.evaluation.stability import THRESHOLDS, is_within
@@ -23,6 +23,8 @@ from pccd_workflows.evaluation.verdicts import (
     Verdict,
 )
 from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements
+from pccd_workflows.generators.pccd.sampler import Sampler
+from pccd_workflows.matching.settings import MatcherSettings
 
 
 def report(verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.analysis.validity import screen
-from pccd_workflows.campaign import Conditions, MatcherSettings, Sampler, Screen
 from pccd_workflows.evaluation.stability import Judge, Judged, is_within
 from pccd_workflows.generators.pccd.pointcloud.decode import DecodeError, decode
 from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements
+from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.training_index import in_training
+from pccd_workflows.generators.request import Conditions
 from pccd_workflows.matching.groups import group
 from pccd_workflows.matching.known_crystals import KnownCrystals
+from pccd_workflows.matching.settings import MatcherSettings
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from pccd_workflows.candidate import Screening
+    from pccd_workflows.analysis.screening import Screening
     from pccd_workflows.generators.pccd.cells import SampleRequest
     from pccd_workflows.generators.pccd.model import Model
 

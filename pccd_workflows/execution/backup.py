@@ -16,8 +16,8 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from pccd_workflows import __version__
-from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.core.errors import DatabaseError, InputError, PccdError
+from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.execution.mongo import check_schema_version
 
 Document = dict[str, Any]

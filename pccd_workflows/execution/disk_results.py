@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 from pymatgen.core import Structure
 
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.files import write_whole
 from pccd_workflows.engines.potential import relax, relaxation_key, single_point
+from pccd_workflows.engines.records import Relaxation
 
 
 class DiskResults:

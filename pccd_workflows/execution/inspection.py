@@ -6,7 +6,7 @@ from typing import Any
 
 from pymongo.database import Database
 
-from pccd_workflows.candidate import SCHEMA_VERSION
+from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.execution import launchpad
 from pccd_workflows.execution.mongo import INDEXED, database, explained
 from pccd_workflows.settings import Settings

@@ -24,10 +24,10 @@ from pymongo.errors import (
 )
 from pymongo.uri_parser import parse_uri
 
-from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.core.errors import DatabaseError
+from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.execution import mongod
-from pccd_workflows.known.reference_set import ReferenceSet
 from pccd_workflows.settings import Settings
 
 if TYPE_CHECKING:
@@ -275,6 +275,10 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
         ("updated_at", "_id"): False,
     },
     "samples": {("campaign_id", "index"): True},
+    "stage_records": {
+        ("campaign_id", "stage", "rank", "index"): False,
+        ("campaign_id", "at"): False,
+    },
     "results": {("kind",): False},
     "references": {("source", "chemsys", "level"): False},
     "costs": {("campaign_id", "level"): False, ("level", "at"): False},

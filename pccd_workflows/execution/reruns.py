@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.failures import BY_NAME, diagnose
 from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
 from pccd_workflows.execution.launchpad import launchpad, of_campaign
 from pccd_workflows.execution.mongo import explained
-from pccd_workflows.failures import BY_NAME, diagnose
 from pccd_workflows.settings import Settings
 
 Document = dict[str, Any]

@@ -2,10 +2,11 @@
 
 from jobflow import Flow, Response
 
-from pccd_workflows.campaign import Campaign, Rung
+from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.jobs.common import branching_job
 from pccd_workflows.jobs.dft import dft_job
+from pccd_workflows.stages.rung import Rung
 
 
 @branching_job

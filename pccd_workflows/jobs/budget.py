@@ -6,7 +6,7 @@ from typing import Any
 
 from jobflow import CURRENT_JOB
 
-from pccd_workflows.candidate import Bands, Relaxation
+from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.jobs.common import stage_database
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from jobflow import Job, Response
 from pymatgen.core import Structure
 
-from pccd_workflows.candidate import Bands, Crystal, Relaxation, StageOutput
+from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.engines.levels import engine
+from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.engines.vasp import (
     FIXED_DENSITY,
     Restart,

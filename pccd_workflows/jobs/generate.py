@@ -7,8 +7,10 @@ from typing import Any
 from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import SCHEMA_VERSION, Crystal, Generation, StageOutput
+from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.core.errors import StaleResultError
+from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.generators.request import Generation
 from pccd_workflows.jobs.common import stage_database, stage_job
 from pccd_workflows.settings import get_settings
 

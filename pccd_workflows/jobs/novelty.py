@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
-from pccd_workflows.campaign import Campaign, MatcherSettings
-from pccd_workflows.candidate import Crystal, Novelty, SetNovelty
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.candidate import Crystal
 from pccd_workflows.jobs.common import stage_database
+from pccd_workflows.known.novelty import Novelty, SetNovelty
 from pccd_workflows.matching.groups import group
 from pccd_workflows.matching.known_crystals import KnownCrystals
+from pccd_workflows.matching.settings import MatcherSettings
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:

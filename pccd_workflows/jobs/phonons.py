@@ -10,13 +10,16 @@ from typing import Any
 
 from jobflow import Flow, Job, Response
 
-from pccd_workflows.campaign import Campaign, PhononsSection
-from pccd_workflows.candidate import Crystal, Phonons, Relaxation, Stability, StageOutput
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.core.errors import PccdError
 from pccd_workflows.engines.levels import get_level
+from pccd_workflows.engines.records import Phonons, Relaxation
 from pccd_workflows.jobs.common import branching_job, stage_database
 from pccd_workflows.jobs.dft import dft_job
 from pccd_workflows.jobs.relax import relax_once
+from pccd_workflows.stages.hull import Stability
+from pccd_workflows.stages.phonons import PhononsSection
 
 
 @branching_job

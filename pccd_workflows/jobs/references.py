@@ -5,14 +5,16 @@ from functools import partial
 
 from jobflow import Flow, Response
 
-from pccd_workflows.campaign import Campaign, Rung
-from pccd_workflows.candidate import Crystal, Relaxation, StageOutput
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.engines.levels import MATERIALS_PROJECT_LEVEL, get_level
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.jobs.common import GPU, assign, plain_job, stage_database
 from pccd_workflows.jobs.dft import dft_job
 from pccd_workflows.jobs.relax import relax_once
-from pccd_workflows.known.reference_set import ReferenceSet
+from pccd_workflows.stages.rung import Rung
 
 
 @plain_job

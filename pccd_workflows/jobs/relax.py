@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from pymatgen.core import Structure
 
-from pccd_workflows.campaign import Rung
-from pccd_workflows.candidate import Crystal, Relaxation, StageOutput
+from pccd_workflows.candidate import Crystal, StageOutput
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.jobs.budget import note_cost, skipped
 from pccd_workflows.jobs.common import stage_database, stage_job
+from pccd_workflows.stages.rung import Rung
 
 
 @stage_job

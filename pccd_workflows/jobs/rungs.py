@@ -15,10 +15,12 @@ from pccd_workflows.analysis.hull import (
     correct_mp2020,
     correct_references,
 )
-from pccd_workflows.campaign import Campaign, Rung
-from pccd_workflows.candidate import Crystal, Novelty, Relaxation, Stability, StageOutput
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.candidate import Crystal, StageOutput
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.engines.levels import get_level, hull_convention
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.jobs.common import (
     GPU,
     TOLERATE_LOST_PARENTS,
@@ -30,7 +32,9 @@ from pccd_workflows.jobs.common import (
 from pccd_workflows.jobs.novelty import goes_on, judge_novelty
 from pccd_workflows.jobs.references import covering_system
 from pccd_workflows.jobs.relax import relax
-from pccd_workflows.known.reference_set import ReferenceSet
+from pccd_workflows.known.novelty import Novelty
+from pccd_workflows.stages.hull import Stability
+from pccd_workflows.stages.rung import Rung
 
 
 @branching_job

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.analysis.validity import screen as screen_structure
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Generation, Screening, StageOutput
+from pccd_workflows.candidate import StageOutput
+from pccd_workflows.generators.request import Generation
 from pccd_workflows.jobs.common import stage_job
 from pccd_workflows.jobs.novelty import goes_on, judge_novelty
 

@@ -5,10 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.known.sets import KnownSet, stored_crystals
 from pccd_workflows.matching.known_crystals import KnownCrystals
+from pccd_workflows.matching.settings import MatcherSettings
 
 if TYPE_CHECKING:
     from pymongo.database import Database

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pymatgen.core import Structure
 
 from pccd_workflows.analysis.hull import Hull, HullQuery
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.levels import MATERIALS_PROJECT_LEVEL, get_level
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.mp_client import THERMO_TYPE, Client
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.known.snapshots import MemorySnapshot, Snapshot, content_hash
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 from pymatgen.core import SETTINGS, Structure
 
 from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.core.reference_set import ReferenceEntry
 from pccd_workflows.known.http import HttpError, Patience, PatientAdapter, mount
-from pccd_workflows.known.reference_set import ReferenceEntry
 
 THERMO_TYPE = "GGA_GGA+U"
 """The hull that MP2020-corrected PBE and PBE+U energies belong to."""

@@ -15,15 +15,15 @@ import numpy as np
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Element, Lattice, Structure
 
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.potential import (
     MIN_ENERGY_PER_ATOM,
     single_point,
     supported_elements,
 )
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.engines.records import Relaxation
 
 TABLE_VERSION = 1
 """Raised when the choice of phases changes."""

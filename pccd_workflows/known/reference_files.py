@@ -13,10 +13,11 @@ import orjson
 from pydantic import ValidationError
 from pymatgen.core import Element, Lattice, Structure
 
-from pccd_workflows.candidate import SCHEMA_VERSION, Relaxation
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.engines.levels import EnergyConvention, hull_convention
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.records import SCHEMA_VERSION, EnergyConvention
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.engines.levels import hull_convention
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.settings import REPOSITORY
 
 SHIPPED = REPOSITORY / "flows" / "references"

@@ -15,11 +15,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Structure
 
-from pccd_workflows.campaign import NAME_PATTERN, RESERVED_SETS
-from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.core.sections import NAME_PATTERN
 from pccd_workflows.execution.mongo import survive_outage
 from pccd_workflows.known.files import Row, Unreadable
+from pccd_workflows.known.novelty import RESERVED_SETS
 
 if TYPE_CHECKING:
     from pymongo.database import Database

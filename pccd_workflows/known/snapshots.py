@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
-from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.core.reference_set import ReferenceEntry
 from pccd_workflows.execution.mongo import survive_outage
-from pccd_workflows.known.reference_set import ReferenceEntry
 
 if TYPE_CHECKING:
     from pymongo.database import Database

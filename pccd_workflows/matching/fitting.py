@@ -34,7 +34,6 @@ from itertools import pairwise, product
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.matching.cells import Cell
 from pccd_workflows.matching.lattices import (
     CHUNK,
@@ -50,6 +49,7 @@ from pccd_workflows.matching.lattices import (
     metrics,
     volume_and_areas,
 )
+from pccd_workflows.matching.settings import MatcherSettings
 
 IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
 AT_ONCE = 50_000

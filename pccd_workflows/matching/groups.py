@@ -19,11 +19,11 @@ from pymatgen.core import Structure
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.matching.cells import Cell, reduce_structure
 from pccd_workflows.matching.copies import find_families
 from pccd_workflows.matching.fitting import Blur, Stack, fits, may_fit, no_blur, stack
 from pccd_workflows.matching.lattices import BoolArray, IntArray
+from pccd_workflows.matching.settings import MatcherSettings
 
 DEFAULT_SETTINGS = MatcherSettings()
 Species = tuple[tuple[str, int], ...]

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.matching.cells import (
     Cell,
@@ -36,6 +35,7 @@ from pccd_workflows.matching.cells import (
 from pccd_workflows.matching.fitting import stack
 from pccd_workflows.matching.groups import DEFAULT_SETTINGS, match
 from pccd_workflows.matching.lattices import expand
+from pccd_workflows.matching.settings import MatcherSettings
 
 Species = tuple[tuple[str, int], ...]
 Pattern = tuple[int, ...]

@@ -6,7 +6,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pccd_workflows.candidate import CandidateDoc, Phonons, Relaxation
+from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.engines.records import Phonons, Relaxation
 from pccd_workflows.report.figures import electron_bands, phonon_bands, relaxation_curve
 from pccd_workflows.report.phase_diagram import energy_class, pretty
 from pccd_workflows.report.stages import (

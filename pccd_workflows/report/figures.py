@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from pccd_workflows.candidate import Bands, Phonons, Relaxation
 from pccd_workflows.core.units import EV_TO_MEV
+from pccd_workflows.engines.records import Bands, Phonons, Relaxation
 from pccd_workflows.report.statistics import METASTABLE, REACHABLE, Point, wilson_share
 from pccd_workflows.report.svg import Plot, element, line, padded, path, text
 

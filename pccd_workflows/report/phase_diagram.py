@@ -10,8 +10,8 @@ from pymatgen.core import Composition
 
 from pccd_workflows.analysis.hull import Hull, HullQuery
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
-from pccd_workflows.known.reference_set import ReferenceSet
 from pccd_workflows.report.statistics import METASTABLE, REACHABLE, Point
 from pccd_workflows.report.svg import Axis, Plot, element, figure, line, padded, path, text
 

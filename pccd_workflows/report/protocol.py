@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from pccd_workflows.campaign import Campaign, PhononsSection, Rung
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
-from pccd_workflows.known.reference_set import ReferenceSet
 from pccd_workflows.report.statistics import Summary, level_label
+from pccd_workflows.stages.phonons import PhononsSection
+from pccd_workflows.stages.rung import Rung
 
 Fact = tuple[str, str]
 

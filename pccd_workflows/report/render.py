@@ -16,8 +16,8 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
-from pccd_workflows.known.reference_set import ReferenceSet
 from pccd_workflows.report.card import Badge, make_card, novelty_badge
 from pccd_workflows.report.figures import cumulative_share, hull_histogram
 from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty

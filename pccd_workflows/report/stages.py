@@ -5,17 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pccd_workflows.candidate import (
-    Bands,
-    CandidateDoc,
-    Generation,
-    Novelty,
-    Phonons,
-    Relaxation,
-    Screening,
-    Stability,
-)
+from pccd_workflows.analysis.screening import Screening
+from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.units import EV_TO_MEV
+from pccd_workflows.engines.records import Bands, Phonons, Relaxation
+from pccd_workflows.generators.request import Generation
+from pccd_workflows.known.novelty import Novelty
+from pccd_workflows.stages.hull import Stability
 
 if TYPE_CHECKING:
     from pccd_workflows.rescore import Rescore

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import CandidateDoc, Relaxation, Stability
+from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.engines.records import Relaxation
+from pccd_workflows.stages.hull import Stability
 
 METASTABLE = 0.08
 """eV/atom above the hull: "relatively stable" in Table 2 of the PCCD paper."""

@@ -8,8 +8,8 @@ from pymatgen.core import Composition, Lattice, Structure
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020, correct_references
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.engines.levels import EnergyConvention
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.records import EnergyConvention
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 
 
 def references(

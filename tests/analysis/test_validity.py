@@ -5,8 +5,8 @@ import math
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.analysis.validity import charge_balance, periodic_distances, screen
-from pccd_workflows.campaign import Screen
 
 SCREEN = Screen()
 

@@ -10,9 +10,9 @@ from jobflow import Flow
 from pymongo import MongoClient
 from typer.testing import CliRunner, Result
 
-from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.cli.db import app
 from pccd_workflows.core.errors import DatabaseError, InputError, PccdError
+from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.execution import backup, launchpad, mongo, mongod
 from pccd_workflows.execution.inspection import inspect_database
 from pccd_workflows.settings import get_settings

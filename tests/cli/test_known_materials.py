@@ -10,9 +10,9 @@ from mp_server import ProjectServer, rock_salt, serve
 
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.cli import main
+from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.execution import mongo
 from pccd_workflows.known.reference_files import write_reference_set
-from pccd_workflows.known.reference_set import ReferenceSet
 
 
 def pccd(capsys, *arguments: object) -> tuple[int, str, str]:

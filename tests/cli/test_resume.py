@@ -10,8 +10,8 @@ from fireworks import FWorker
 from jobflow import Flow
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.cli import main
+from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.execution import launchpad, mongo, reruns
 
 CAMPAIGN = Campaign.model_validate(

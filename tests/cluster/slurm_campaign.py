@@ -15,10 +15,11 @@ from slurm_server import Slurm
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import SCHEMA_VERSION, Generation
 from pccd_workflows.cli import main
+from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.execution import launchpad, mongo
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.generators.request import Generation
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.settings import Settings
 

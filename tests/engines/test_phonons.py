@@ -9,8 +9,6 @@ from jobflow import JobStore, run_locally
 from maggma.stores import MemoryStore
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.campaign import PhononsSection
-from pccd_workflows.candidate import Phonons
 from pccd_workflows.core.errors import PccdError
 from pccd_workflows.engines.levels import LEVELS, Level
 from pccd_workflows.engines.phonons import (
@@ -22,6 +20,8 @@ from pccd_workflows.engines.phonons import (
     supercell_matrix,
     tight_cell,
 )
+from pccd_workflows.engines.records import Phonons
+from pccd_workflows.stages.phonons import PhononsSection
 
 
 @pytest.fixture(autouse=True)

@@ -15,16 +15,17 @@ from pymatgen.core import Lattice, Structure
 from vasp_fixture import inject, standin_environment, use_standin
 
 from pccd_workflows import operations
-from pccd_workflows.campaign import Campaign, PhononsSection
+from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import Crystal
 from pccd_workflows.core.errors import InputError, MissingDependencyError
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines import vasp
 from pccd_workflows.engines.phonons import dft_phonon_record, displaced_cells
 from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.jobs.dft import dft_job
 from pccd_workflows.jobs.phonons import candidate_phonons
 from pccd_workflows.known.reference_files import write_reference_set
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.stages.phonons import PhononsSection
 
 LEVEL = "vasp/mp-gga"
 R2SCAN = "vasp/mp-r2scan"

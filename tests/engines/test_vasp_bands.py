@@ -11,23 +11,20 @@ from vasp_fixture import inject, use_standin
 
 from pccd_workflows import operations
 from pccd_workflows.analysis.kpaths import path_name
-from pccd_workflows.campaign import Campaign, Rung
-from pccd_workflows.candidate import (
-    SCHEMA_VERSION,
-    Bands,
-    CandidateDoc,
-    Crystal,
-    Generation,
-    StageOutput,
-)
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.candidate import CandidateDoc, Crystal, StageOutput
 from pccd_workflows.cli import main
+from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines import vasp
+from pccd_workflows.engines.records import Bands
 from pccd_workflows.engines.vasp_bands import RunBands, band_gap, magnetic_cell
 from pccd_workflows.execution import launchpad, mongo, reruns
+from pccd_workflows.generators.request import Generation
 from pccd_workflows.jobs.bands import start_bands
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.query import find_candidate
+from pccd_workflows.stages.rung import Rung
 
 GGA, R2SCAN = "vasp/mp-gga", "vasp/mp-r2scan"
 

@@ -6,11 +6,10 @@ import json
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.campaign import Sampler
-from pccd_workflows.candidate import Phonons
 from pccd_workflows.cli import main
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.levels import LEVELS, Level
+from pccd_workflows.engines.records import Phonons
 from pccd_workflows.evaluation import assessment, rediscovery
 from pccd_workflows.evaluation.assessment import (
     PotentialJudge,
@@ -22,6 +21,7 @@ from pccd_workflows.evaluation.rediscovery import Draw, checked_formula, phonon_
 from pccd_workflows.evaluation.verdicts import Known, Sample
 from pccd_workflows.execution.disk_results import DiskResults
 from pccd_workflows.generators.pccd.dataset import split_of
+from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.report.generation import batches_page
 
 FCC = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]

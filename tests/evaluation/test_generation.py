@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.campaign import Sampler
-from pccd_workflows.candidate import Relaxation
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.evaluation.diversity import diversity, fingerprint, spread
 from pccd_workflows.evaluation.stability import Judged
 from pccd_workflows.evaluation.summary import protocol_card, report, rows_of, summarize
 from pccd_workflows.evaluation.verdicts import Known, Sample, judge_samples
+from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.training_index import crystal_key
 
 

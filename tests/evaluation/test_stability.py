@@ -3,7 +3,7 @@
 import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
-from pccd_workflows.candidate import Relaxation
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.evaluation.stability import (
     competing_phases,
     disagreement,

@@ -17,10 +17,10 @@ from pymongo.errors import (
     WriteError,
 )
 
-from pccd_workflows.candidate import SCHEMA_VERSION
 from pccd_workflows.core.errors import DatabaseError
+from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.execution import mongo, mongod
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.settings import Settings
 
 PASSWORD = "s3cret-p4ss"

@@ -11,8 +11,9 @@ from pymatgen.analysis.compatibility import MaterialsProject2020Compatibility
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.candidate import Crystal, Relaxation
+from pccd_workflows.candidate import Crystal
 from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.execution import mongo
 from pccd_workflows.jobs.novelty import _known_sets
 from pccd_workflows.jobs.references import make_reference_set

@@ -7,10 +7,11 @@ import pytest
 from pymatgen.core import Composition, Lattice, Structure
 
 from pccd_workflows.analysis.hull import Hull, HullQuery
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.engines.levels import LEVELS, Level
 from pccd_workflows.engines.potential import relax
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known import prototypes as module
 from pccd_workflows.known.prototypes import (
     Guess,
@@ -23,7 +24,6 @@ from pccd_workflows.known.prototypes import (
     subsystems,
 )
 from pccd_workflows.known.reference_files import shipped_path, shipped_reference_set
-from pccd_workflows.known.reference_set import ReferenceSet
 
 GROUND_STATE_LIMIT = 0.030
 """eV/atom: known ground states lie no higher above the shipped hull."""

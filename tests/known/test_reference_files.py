@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known import reference_files
 from pccd_workflows.known.reference_files import (
     load_reference_set,
@@ -18,7 +19,6 @@ from pccd_workflows.known.reference_files import (
     shipped_reference_set,
     write_reference_set,
 )
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 
 MAGNESIUM = Structure(
     Lattice.hexagonal(3.2, 5.2), ["Mg"] * 2, [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]

@@ -17,7 +17,7 @@ from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.optimade import OptimadeStructureAdapter
 
 from pccd_workflows import operations
-from pccd_workflows.campaign import Campaign, MatcherSettings
+from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import Crystal
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.execution import mongo
@@ -42,6 +42,7 @@ from pccd_workflows.known.sets import (
     stored_crystals,
     unpack,
 )
+from pccd_workflows.matching.settings import MatcherSettings
 
 PATIENCE = Patience(timeout=0.5, attempts=3, first_wait=0.01, longest_wait=0.02)
 CRYSTALS = {

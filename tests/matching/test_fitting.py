@@ -5,7 +5,6 @@ import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.matching.cells import niggli, reduce_structure
 from pccd_workflows.matching.fitting import (
     Blur,
@@ -17,6 +16,7 @@ from pccd_workflows.matching.fitting import (
     stack,
 )
 from pccd_workflows.matching.lattices import FloatArray, make_lattices, metrics
+from pccd_workflows.matching.settings import MatcherSettings
 
 STRAIN = 0.01
 SETTINGS = MatcherSettings()

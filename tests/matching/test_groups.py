@@ -9,12 +9,12 @@ import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.matching.cells import ReductionError, reduce_structure
 from pccd_workflows.matching.copies import find_families
 from pccd_workflows.matching.fitting import fits, may_fit, no_blur, stack
 from pccd_workflows.matching.groups import group, label_cells
 from pccd_workflows.matching.known_crystals import KnownCrystals
+from pccd_workflows.matching.settings import MatcherSettings
 
 SETTINGS = MatcherSettings()
 RUTILE = Structure.from_spacegroup(

@@ -5,10 +5,10 @@ import pytest
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.campaign import MatcherSettings
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.matching.cells import reduce_structure
 from pccd_workflows.matching.known_crystals import KnownCrystals, relabelled
+from pccd_workflows.matching.settings import MatcherSettings
 
 ROCK_SALT = Structure.from_spacegroup(
     "Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0] * 3, [0.5] * 3]

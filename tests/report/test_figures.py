@@ -9,7 +9,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.known.reference_set import ReferenceEntry
+from pccd_workflows.core.reference_set import ReferenceEntry
 from pccd_workflows.report.figures import (
     cumulative_share,
     hull_histogram,

@@ -28,8 +28,8 @@ from faults import FAULTS, MESSAGES, MESSAGES_OF_OTHERS, STDERR
 from pymatgen.core import Structure
 from vasp_fixture import inject, standin_environment
 
+from pccd_workflows.core.failures import BY_NAME, diagnose
 from pccd_workflows.engines import vasp
-from pccd_workflows.failures import BY_NAME, diagnose
 from pccd_workflows.settings import get_settings
 
 LEVEL = "vasp/mp-gga"

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pccd_workflows.campaign import Conditions
 from pccd_workflows.generators.pccd.cell_network import CellNetwork
 from pccd_workflows.generators.pccd.composition import CompositionModel, cells_of
 from pccd_workflows.generators.pccd.conditions import conditions_of
@@ -27,6 +26,7 @@ from pccd_workflows.generators.pccd.dataset import (
 )
 from pccd_workflows.generators.pccd.denoiser import N_SPACE_GROUPS
 from pccd_workflows.generators.pccd.symmetry import SpaceGroupModel
+from pccd_workflows.generators.request import Conditions
 
 SOFTNESS = 0.25
 """Farther by this than the nearest crystal, a vote counts 1/e of its vote."""

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pccd_workflows.campaign import Conditions, Generate, Sampler
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.generators.pccd.analogues import Analogues, blend
 from pccd_workflows.generators.pccd.composition import CompositionModel, electropositive_first
@@ -24,7 +23,9 @@ from pccd_workflows.generators.pccd.pointcloud.elements import (
     canonical_elements,
     symbol,
 )
+from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.symmetry import SpaceGroupModel
+from pccd_workflows.generators.request import Conditions, Generate
 
 REMEMBERED = 256
 """Answers kept of each question about cells."""

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pccd_workflows.campaign import NAME_PATTERN, explain
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.sections import NAME_PATTERN
+from pccd_workflows.core.validation import explain
 from pccd_workflows.generators.pccd.config import (
     Architecture,
     Schedule,

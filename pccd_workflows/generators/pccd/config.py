@@ -6,8 +6,8 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pccd_workflows.campaign import explain
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.validation import explain
 
 MAX_ELEMENTS = 5
 """Most elements of a crystal that the networks have places for."""

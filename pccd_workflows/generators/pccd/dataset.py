@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pccd_workflows.campaign import LAST_SPACE_GROUP
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.generators.pccd.canonical import CanonicalCell, canonical_cell
 from pccd_workflows.generators.pccd.chemistry import MAX_Z
@@ -25,6 +24,7 @@ from pccd_workflows.generators.pccd.pointcloud.elements import (
 from pccd_workflows.generators.pccd.records import Record, read_records
 from pccd_workflows.generators.pccd.structure_type import hash_type, number_types, structure_type
 from pccd_workflows.generators.pccd.training_index import hash_key
+from pccd_workflows.generators.request import LAST_SPACE_GROUP
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

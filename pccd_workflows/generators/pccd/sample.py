@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pccd_workflows.campaign import Sampler
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.generators.pccd.cells import (
     Cell,
@@ -23,6 +22,7 @@ from pccd_workflows.generators.pccd.model import Model
 from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements
 from pccd_workflows.generators.pccd.pointcloud.encode import N_COLUMNS, N_POINTS, PointCloud
 from pccd_workflows.generators.pccd.process import noise_from_clean
+from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.schedule import signal_and_noise
 
 CPU_BATCH = 64

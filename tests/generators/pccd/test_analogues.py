@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pccd_workflows.campaign import Conditions
 from pccd_workflows.generators.pccd.analogues import SOFTNESS, Analogues, blend, measure
 from pccd_workflows.generators.pccd.dataset import read_dataset
 from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number
+from pccd_workflows.generators.request import Conditions
 
 NA, K, MG, SC, CL, F, OXYGEN = (atomic_number(e) for e in ("Na", "K", "Mg", "Sc", "Cl", "F", "O"))
 LIKE = 0.1

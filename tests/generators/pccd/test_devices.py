@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pccd_workflows.campaign import Conditions
 from pccd_workflows.generators.pccd.cells import Cell, SampleRequest, condition_batch
 from pccd_workflows.generators.pccd.config import Architecture
 from pccd_workflows.generators.pccd.denoiser import build_denoiser
 from pccd_workflows.generators.pccd.process import noise_from_clean
 from pccd_workflows.generators.pccd.sample import ddim, ddpm, dpm_solver
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
+from pccd_workflows.generators.request import Conditions
 
 ELSEWHERE = torch.device("meta")
 NETWORKS = (

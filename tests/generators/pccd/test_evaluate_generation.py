@@ -1,8 +1,8 @@
 """A trained model is measured, the same way twice."""
 
-from pccd_workflows.campaign import Sampler
 from pccd_workflows.evaluation.generation import Known, evaluate_generation
 from pccd_workflows.generators.pccd.dataset import build_dataset
+from pccd_workflows.generators.pccd.sampler import Sampler
 
 
 def test_a_trained_model_is_measured(tiny_model, crystals_file):

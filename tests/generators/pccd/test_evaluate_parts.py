@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from pccd_workflows.campaign import Sampler
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.evaluation.crystals import (
     draw_rows,
@@ -20,6 +19,7 @@ from pccd_workflows.evaluation.prediction import predict_structures
 from pccd_workflows.evaluation.reconstruction import reconstruct
 from pccd_workflows.generators.pccd.dataset import read_dataset
 from pccd_workflows.generators.pccd.inversion import fixed_point, generate, invert, ode_levels
+from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 
 SAMPLER = Sampler(steps=10)

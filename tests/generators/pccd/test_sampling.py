@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from pccd_workflows.campaign import Conditions, Generate, Sampler
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.generators.pccd.analogues import Analogues
 from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells, draw_elements
@@ -12,6 +11,8 @@ from pccd_workflows.generators.pccd.checkpoint import load_model
 from pccd_workflows.generators.pccd.composition import electropositive_first
 from pccd_workflows.generators.pccd.pointcloud.decode import decode
 from pccd_workflows.generators.pccd.sample import sample_clouds
+from pccd_workflows.generators.pccd.sampler import Sampler
+from pccd_workflows.generators.request import Conditions, Generate
 from pccd_workflows.settings import REPOSITORY
 
 FAST = Sampler(name="dpm-solver++", steps=15)

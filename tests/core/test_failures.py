@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.failures import BY_NAME, diagnose, parse_overrides
+from pccd_workflows.core.failures import BY_NAME, diagnose, parse_overrides
 
 
 @pytest.mark.parametrize(

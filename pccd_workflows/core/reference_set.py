@@ -9,8 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Composition
 
-from pccd_workflows.candidate import SCHEMA_VERSION, Record, StoredStructure
-from pccd_workflows.engines.levels import EnergyConvention
+from pccd_workflows.core.records import SCHEMA_VERSION, EnergyConvention, Record, StoredStructure
 
 
 class ReferenceEntry(Record):

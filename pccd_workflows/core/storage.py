@@ -1,0 +1,230 @@
+"""What stages read and write, wherever it lies: in memory, in a folder or in MongoDB.
+
+Jobs hand crystals over by reference: a crystal is stored once under the hash of its content, and
+what a stage finds out about a candidate is one small document. Nothing here grows with a campaign.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+from pymatgen.core import Structure
+
+from pccd_workflows.core.records import Record
+from pccd_workflows.core.reference_set import ReferenceSet
+
+Document = dict[str, Any]
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class CrystalRef:
+    """A crystal by reference.
+
+    Attributes
+    ----------
+    id
+        Of the candidate, or of the competing phase.
+    key
+        Where its structure is stored (see `structure_key`).
+    """
+
+    id: str
+    key: str
+
+    def as_dict(self) -> Document:
+        """Return the reference as jobflow stores it."""
+        return {
+            "@module": type(self).__module__,
+            "@class": type(self).__name__,
+            "id": self.id,
+            "key": self.key,
+        }
+
+    @classmethod
+    def from_dict(cls, document: Document) -> "CrystalRef":
+        """Return the reference that `as_dict` described."""
+        return cls(document["id"], document["key"])
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """What one stage says about one candidate.
+
+    Attributes
+    ----------
+    campaign_id, candidate_id, index
+        Whose it is; `index` is the number of the sample.
+    stage
+        As `CandidateDoc.stage`, e.g. ``relax:chgnet``.
+    record
+        The stage's record, as JSON values (see `read`).
+    key
+        Of the structure that the candidate leaves the stage with; None if it has none.
+    goes_on
+        Whether the next stage gets it.
+    rank
+        Lower ones come first in the next stage; ties by index.
+    job
+        uuid of the job.
+    at
+        When it was written.
+    """
+
+    campaign_id: str
+    candidate_id: str
+    index: int
+    stage: str
+    record: Document
+    key: str | None = None
+    goes_on: bool = False
+    rank: float = 0.0
+    job: str | None = None
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def read(self, kind: type[R]) -> R:
+        """Return the record as the stage's own type."""
+        return kind.model_validate(self.record)
+
+    @property
+    def ref(self) -> CrystalRef:
+        """The candidate's crystal, by reference.
+
+        Raises
+        ------
+        ValueError
+            If it left the stage without one.
+        """
+        if self.key is None:
+            raise ValueError(f"{self.candidate_id} left {self.stage} without a structure")
+        return CrystalRef(self.candidate_id, self.key)
+
+
+class Results(Protocol):
+    """Expensive results under content addresses: the first one written stays."""
+
+    def get_result(self, key: str) -> Document | None:
+        """Return the result stored under `key`; None if there is none that can be read."""
+
+    def put_result(self, key: str, kind: str, result: Document) -> None:
+        """Store a result of some kind (relaxation, single_point, phonons, ...) under its key."""
+
+    def drop_results(self, keys: Sequence[str]) -> None:
+        """Forget results, so that they are computed again."""
+
+
+class Costs(Protocol):
+    """What runs cost, by campaign and level."""
+
+    def note_cost(self, row: Document) -> None:
+        """Add one run to the costs."""
+
+    def spent(self, campaign_id: str, level: str) -> float:
+        """Return the core-hours that a campaign has spent at a level."""
+
+    def budget(self, campaign_id: str, level: str) -> float | None:
+        """Return the core-hours a rung may spend by a later decision; None: none was taken."""
+
+    def note_skipped(self, campaign_id: str | None, level: str, job: str) -> None:
+        """Remember a job that did nothing for want of budget."""
+
+
+class Checkpoints(Protocol):
+    """Attempts of long runs, by the content address of the run."""
+
+    def get_checkpoint(self, key: str) -> Document | None:
+        """Return what the latest unfinished attempt left."""
+
+    def put_checkpoint(self, key: str, document: Document) -> None:
+        """Note an attempt, or what became of it."""
+
+    def drop_checkpoint(self, key: str) -> None:
+        """Forget the attempts of a run that is done."""
+
+
+class Storage(Results, Costs, Checkpoints, Protocol):
+    """Everything the stages of a campaign read and write."""
+
+    def put_structures(self, structures: Mapping[str, Structure]) -> None:
+        """Store structures under their keys (`structure_key`)."""
+
+    def get_structures(self, keys: Iterable[str]) -> dict[str, Structure]:
+        """Return stored structures by key; unknown keys are left out."""
+
+    def put_rows(self, rows: Sequence[StageRow]) -> None:
+        """Store what a stage says; a row of the same candidate and stage is replaced."""
+
+    def rows(
+        self,
+        campaign_id: str,
+        stage: str,
+        *,
+        goes_on: bool | None = None,
+        indices: tuple[int, int] | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[StageRow]:
+        """Yield what a stage said, by rank and index.
+
+        Parameters
+        ----------
+        goes_on
+            Only those that go on, or do not.
+        indices
+            Only samples from the first to the last but one.
+        ids
+            Only these candidates.
+        limit
+            At most so many.
+        """
+
+    def changed_rows(self, campaign_id: str, since: datetime | None) -> Iterator[StageRow]:
+        """Yield the rows of all stages written at or after `since`, the oldest first."""
+
+    def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
+        """Return the latest stored set of this source, system and level."""
+
+    def get_references(self, reference_id: str) -> ReferenceSet | None:
+        """Return the stored set with this id."""
+
+    def put_references(self, references: ReferenceSet) -> str:
+        """Store a set; return its id."""
+
+    def history(self, campaign_id: str, formulas: Sequence[str]) -> Iterator[tuple[str, Structure]]:
+        """Yield the relaxed crystals of other campaigns with one of these reduced formulas."""
+
+
+def structure_key(structure: Structure) -> str:
+    """Return the content address of a structure: sha256 of lattice, species, sites, properties."""
+    content = [
+        structure.lattice.matrix.tolist(),
+        [site.species_string for site in structure],
+        structure.frac_coords.tolist(),
+        {name: list(values) for name, values in sorted(structure.site_properties.items())},
+        structure.charge,
+    ]
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+def store_crystals(storage: Storage, crystals: Iterable[tuple[str, Structure]]) -> list[CrystalRef]:
+    """Store crystals given with their ids; return references to them, in their order."""
+    pairs = [(name, structure, structure_key(structure)) for name, structure in crystals]
+    storage.put_structures({key: structure for _, structure, key in pairs})
+    return [CrystalRef(name, key) for name, _, key in pairs]
+
+
+def load_crystals(storage: Storage, refs: Sequence[CrystalRef]) -> list[Structure]:
+    """Return the crystals of references, in their order.
+
+    Raises
+    ------
+    LookupError
+        If one is not stored.
+    """
+    found = storage.get_structures({ref.key for ref in refs})
+    if missing := [ref.id for ref in refs if ref.key not in found]:
+        raise LookupError(f"The structures of {', '.join(missing)} are not stored any more.")
+    return [found[ref.key] for ref in refs]

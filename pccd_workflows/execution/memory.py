@@ -1,0 +1,171 @@
+"""Storage that lives as long as the process, and storage whose results outlive it in a folder."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from pymatgen.core import Structure
+
+from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.reference_set import ReferenceSet
+from pccd_workflows.core.storage import Document, StageRow
+
+
+class MemoryStorage:
+    """Everything in dictionaries: a notebook needs no server."""
+
+    def __init__(self) -> None:
+        self._results: dict[str, Document] = {}
+        self._structures: dict[str, Structure] = {}
+        self._rows: dict[tuple[str, str], dict[str, StageRow]] = {}
+        self._references: dict[str, ReferenceSet] = {}
+        self._costs: list[Document] = []
+        self._checkpoints: dict[str, Document] = {}
+
+    def get_result(self, key: str) -> Document | None:
+        """Return the result stored under `key`."""
+        return self._results.get(key)
+
+    def put_result(self, key: str, kind: str, result: Document) -> None:  # noqa: ARG002
+        """Store a result under its key; the first one stays."""
+        self._results.setdefault(key, result)
+
+    def drop_results(self, keys: Sequence[str]) -> None:
+        """Forget results."""
+        for key in keys:
+            self._results.pop(key, None)
+
+    def put_structures(self, structures: Mapping[str, Structure]) -> None:
+        """Store structures under their keys."""
+        self._structures.update(structures)
+
+    def get_structures(self, keys: Iterable[str]) -> dict[str, Structure]:
+        """Return copies of stored structures by key."""
+        return {key: self._structures[key].copy() for key in keys if key in self._structures}
+
+    def put_rows(self, rows: Sequence[StageRow]) -> None:
+        """Store what a stage says about candidates."""
+        for row in rows:
+            self._rows.setdefault((row.campaign_id, row.stage), {})[row.candidate_id] = row
+
+    def rows(
+        self,
+        campaign_id: str,
+        stage: str,
+        *,
+        goes_on: bool | None = None,
+        indices: tuple[int, int] | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[StageRow]:
+        """Yield what a stage said, by rank and index."""
+        wanted = None if ids is None else set(ids)
+        found = [
+            row
+            for row in self._rows.get((campaign_id, stage), {}).values()
+            if goes_on in (None, row.goes_on)
+            and (indices is None or indices[0] <= row.index < indices[1])
+            and (wanted is None or row.candidate_id in wanted)
+        ]
+        yield from sorted(found, key=lambda row: (row.rank, row.index))[:limit]
+
+    def changed_rows(self, campaign_id: str, since: datetime | None) -> Iterator[StageRow]:
+        """Yield the rows of all stages written at or after `since`, the oldest first."""
+        found = [
+            row
+            for (campaign, _), rows in self._rows.items()
+            if campaign == campaign_id
+            for row in rows.values()
+            if since is None or row.at >= since
+        ]
+        yield from sorted(found, key=lambda row: row.at)
+
+    def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
+        """Return the latest stored set of this source, system and level."""
+        wanted = (source, chemsys, level)
+        found = [s for s in self._references.values() if (s.source, s.chemsys, s.level) == wanted]
+        return found[-1] if found else None
+
+    def get_references(self, reference_id: str) -> ReferenceSet | None:
+        """Return the stored set with this id."""
+        return self._references.get(reference_id)
+
+    def put_references(self, references: ReferenceSet) -> str:
+        """Store a set; return its id."""
+        name = references.reference_id
+        self._references.pop(name, None)
+        self._references[name] = references
+        return name
+
+    def history(
+        self,
+        campaign_id: str,  # noqa: ARG002
+        formulas: Sequence[str],  # noqa: ARG002
+    ) -> Iterator[tuple[str, Structure]]:
+        """Yield nothing: other campaigns are in other storages."""
+        yield from ()
+
+    def note_cost(self, row: Document) -> None:
+        """Add one run to the costs."""
+        self._costs.append(row)
+
+    def spent(self, campaign_id: str, level: str) -> float:
+        """Return the core-hours that a campaign has spent at a level."""
+        rows = (r for r in self._costs if (r["campaign_id"], r["level"]) == (campaign_id, level))
+        return float(sum(row["core_hours"] for row in rows))
+
+    def budget(self, campaign_id: str, level: str) -> float | None:  # noqa: ARG002
+        """Return None: no budget is changed while a process runs its campaign."""
+        return None
+
+    def note_skipped(self, campaign_id: str | None, level: str, job: str) -> None:
+        """Do nothing: there is no job to run again."""
+
+    def get_checkpoint(self, key: str) -> Document | None:
+        """Return what the latest unfinished attempt left."""
+        return self._checkpoints.get(key)
+
+    def put_checkpoint(self, key: str, document: Document) -> None:
+        """Note an attempt, or what became of it."""
+        self._checkpoints[key] = document
+
+    def drop_checkpoint(self, key: str) -> None:
+        """Forget the attempts of a run that is done."""
+        self._checkpoints.pop(key, None)
+
+
+class FolderStorage(MemoryStorage):
+    """Memory, but for results: those lie in a folder, one small file each, written whole.
+
+    A kill costs the crystal in flight; the next process with the same folder finds the rest.
+
+    Parameters
+    ----------
+    folder
+        Made when the first result is stored.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def get_result(self, key: str) -> Document | None:
+        """Return the result stored under `key`; None if there is none, or a damaged one."""
+        try:
+            content = json.loads(self._path(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def put_result(self, key: str, kind: str, result: Document) -> None:  # noqa: ARG002
+        """Store a result in a file of its own."""
+        write_whole(self._path(key), json.dumps(result))
+
+    def drop_results(self, keys: Sequence[str]) -> None:
+        """Remove the files of results."""
+        for key in keys:
+            self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"

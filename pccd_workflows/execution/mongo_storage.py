@@ -1,0 +1,183 @@
+"""Storage in MongoDB: what the workers of a cluster share."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from pymatgen.core import Structure
+from pymongo import ReplaceOne
+from pymongo.database import Database
+
+from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.core.reference_set import ReferenceSet
+from pccd_workflows.core.storage import Document, StageRow
+from pccd_workflows.execution import costs, mongo
+from pccd_workflows.execution.mongo import survive_outage
+from pccd_workflows.settings import Settings
+
+ROW_FIELDS = tuple(StageRow.__dataclass_fields__)
+PAGE = 500
+"""Rows or structures written at once: a few MB."""
+
+
+class MongoStorage:
+    """The collections of a database; every operation waits out an outage of the server.
+
+    Parameters
+    ----------
+    database
+        With its indexes (`mongo.ensure_indexes`).
+    """
+
+    def __init__(self, database: Database[Document]) -> None:
+        self.database = database
+
+    def get_result(self, key: str) -> Document | None:
+        """Return the result stored under `key`."""
+        return mongo.get_result(self.database, key)
+
+    def put_result(self, key: str, kind: str, result: Document) -> None:
+        """Store a result under its key; the first one stays."""
+        mongo.put_result(self.database, key, kind, result)
+
+    def drop_results(self, keys: Sequence[str]) -> None:
+        """Forget results."""
+        mongo.drop_results(self.database, keys)
+
+    def put_structures(self, structures: Mapping[str, Structure]) -> None:
+        """Store structures under their keys."""
+        documents = [
+            {"_id": key, "schema_version": SCHEMA_VERSION, "structure": structure.as_dict()}
+            for key, structure in structures.items()
+        ]
+        self._replace("structures", documents)
+
+    def get_structures(self, keys: Iterable[str]) -> dict[str, Structure]:
+        """Return stored structures by key."""
+        query = {"_id": {"$in": list(keys)}}
+        rows = survive_outage(lambda: list(self.database["structures"].find(query)))
+        return {row["_id"]: Structure.from_dict(row["structure"]) for row in rows}
+
+    def put_rows(self, rows: Sequence[StageRow]) -> None:
+        """Store what a stage says about candidates."""
+        documents = [
+            {
+                "_id": f"{row.candidate_id}/{row.stage}",
+                "schema_version": SCHEMA_VERSION,
+                **asdict(row),
+            }
+            for row in rows
+        ]
+        self._replace("stage_records", documents)
+
+    def _replace(self, collection: str, documents: Sequence[Document]) -> None:
+        for first in range(0, len(documents), PAGE):
+            writes = [
+                ReplaceOne({"_id": document["_id"]}, document, upsert=True)
+                for document in documents[first : first + PAGE]
+            ]
+            survive_outage(partial(self.database[collection].bulk_write, writes, ordered=False))
+
+    def rows(
+        self,
+        campaign_id: str,
+        stage: str,
+        *,
+        goes_on: bool | None = None,
+        indices: tuple[int, int] | None = None,
+        ids: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[StageRow]:
+        """Yield what a stage said, by rank and index."""
+        query: dict[str, Any] = {"campaign_id": campaign_id, "stage": stage}
+        if goes_on is not None:
+            query["goes_on"] = goes_on
+        if indices is not None:
+            query["index"] = {"$gte": indices[0], "$lt": indices[1]}
+        if ids is not None:
+            query["_id"] = {"$in": [f"{candidate_id}/{stage}" for candidate_id in ids]}
+        yield from self._rows(query, [("rank", 1), ("index", 1)], limit or 0)
+
+    def changed_rows(self, campaign_id: str, since: datetime | None) -> Iterator[StageRow]:
+        """Yield the rows of all stages written at or after `since`, the oldest first."""
+        query: dict[str, Any] = {"campaign_id": campaign_id}
+        if since is not None:
+            query["at"] = {"$gte": since}
+        yield from self._rows(query, [("at", 1), ("_id", 1)])
+
+    def _rows(
+        self, query: Document, order: Sequence[tuple[str, int]], limit: int = 0
+    ) -> Iterator[StageRow]:
+        found = self.database["stage_records"].find(query).sort(list(order)).limit(limit)
+        for document in survive_outage(lambda: iter(found)):
+            mongo.check_schema_version(document, f"Record {document['_id']}")
+            yield StageRow(**{name: document[name] for name in ROW_FIELDS})
+
+    def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
+        """Return the latest stored set of this source, system and level."""
+        return mongo.find_reference_set(self.database, source, chemsys, level)
+
+    def get_references(self, reference_id: str) -> ReferenceSet | None:
+        """Return the stored set with this id."""
+        return mongo.get_reference_set(self.database, reference_id)
+
+    def put_references(self, references: ReferenceSet) -> str:
+        """Store a set; return its id."""
+        return mongo.put_reference_set(self.database, references)
+
+    def history(self, campaign_id: str, formulas: Sequence[str]) -> Iterator[tuple[str, Structure]]:
+        """Yield the relaxed crystals of other campaigns with one of these reduced formulas."""
+        query = {
+            "formula_pretty": {"$in": list(formulas)},
+            "campaign_id": {"$ne": campaign_id},
+            "novelty.duplicate_of": None,
+            "structure": {"$ne": None},
+            "stage": {"$nin": ["generate", "screen"]},
+        }
+        for document in self.database["candidates"].find(query, {"structure": 1}):
+            yield document["_id"], Structure.from_dict(document["structure"])
+
+    def note_cost(self, row: Document) -> None:
+        """Add one run to the costs."""
+        survive_outage(lambda: self.database["costs"].insert_one(dict(row)))
+
+    def spent(self, campaign_id: str, level: str) -> float:
+        """Return the core-hours that a campaign has spent at a level."""
+        return costs.spent(self.database, campaign_id, level)
+
+    def budget(self, campaign_id: str, level: str) -> float | None:
+        """Return the core-hours a rung may spend, as it was set last."""
+        return costs.budget(self.database, campaign_id, level)
+
+    def note_skipped(self, campaign_id: str | None, level: str, job: str) -> None:
+        """Remember a job that did nothing for want of budget."""
+        costs.note_skipped(self.database, {"campaign_id": campaign_id}, job, level)
+
+    def get_checkpoint(self, key: str) -> Document | None:
+        """Return what the latest unfinished attempt left."""
+        found = survive_outage(lambda: self.database["checkpoints"].find_one({"_id": key}))
+        return None if found is None else dict(found)
+
+    def put_checkpoint(self, key: str, document: Document) -> None:
+        """Note an attempt, or what became of it."""
+        row = {**document, "_id": key}
+        survive_outage(
+            lambda: self.database["checkpoints"].replace_one({"_id": key}, row, upsert=True)
+        )
+
+    def drop_checkpoint(self, key: str) -> None:
+        """Forget the attempts of a run that is done."""
+        survive_outage(lambda: self.database["checkpoints"].delete_one({"_id": key}))
+
+
+def mongo_storage(settings: Settings) -> MongoStorage:
+    """Return the storage in the campaign database of this machine.
+
+    Raises
+    ------
+    DatabaseError
+        The server is down, refuses the credentials, is read-only or is a standalone.
+    """
+    return MongoStorage(mongo.database(settings))
