@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020
-from pccd_workflows.candidate import Relaxation
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.levels import get_level
+from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.build import Progress, silent
 from pccd_workflows.known.energies import LevelEnergies, write_energies
 from pccd_workflows.known.library import KnownLibrary
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -80,7 +80,7 @@ class KnownCrystal:
     @property
     def structure(self) -> "Structure":
         """The crystal; sites by atomic number."""
-        return to_structure(self.geometry)
+        return self._library.structure(self.row)
 
 
 def to_structure(geometry: Geometry) -> "Structure":
@@ -153,6 +153,14 @@ class KnownLibrary:
         parts = (frozenset(part) for n in sizes for part in combinations(sorted(elements), n))
         found = [phase for part in parts for phase in self._missing.get(part, ())]
         return sorted(found, key=lambda phase: (-phase.shift, phase.energy_above_hull, phase.id))
+
+    def id_of(self, row: int) -> str:
+        """Return the id of the crystal of this number."""
+        return self._ids[row]
+
+    def structure(self, row: int) -> "Structure":
+        """Return the crystal of this number; sites by atomic number."""
+        return to_structure(self.geometry(row))
 
     def get(self, identifier: str) -> KnownCrystal:
         """Return the crystal with this id.
@@ -281,6 +289,20 @@ class KnownLibrary:
         """Elements of each crystal."""
         sizes = np.array([name.count("-") + 1 for name in self._system_names])
         return sizes[self._system_of]
+
+    @cached_property
+    def rows_by_pattern(self) -> dict[tuple[int, ...], NDArray[np.int64]]:
+        """Numbers of the crystals by their atoms of each element in lowest terms, ascending."""
+        width = int(self.n_elements.max())
+        table = np.zeros((len(self), width), dtype=np.int64)
+        place = np.arange(len(self._counts)) - np.repeat(self._counts_start, self.n_elements)
+        table[np.repeat(np.arange(len(self)), self.n_elements), place] = self._counts
+        table = np.sort(table // np.gcd.reduce(table, axis=1)[:, None], axis=1)
+        patterns, number = np.unique(table, axis=0, return_inverse=True)
+        order = np.argsort(number, kind="stable")
+        parts = np.split(order, np.cumsum(np.bincount(number))[:-1])
+        keys = (tuple(n for n in pattern if n) for pattern in patterns.tolist())
+        return dict(zip(keys, parts, strict=True))
 
     @cached_property
     def _missing(self) -> dict[frozenset[str], list[MissingPhase]]:

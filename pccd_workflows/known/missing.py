@@ -19,9 +19,9 @@ import orjson
 
 from pccd_workflows.analysis.hull import Hull, HullQuery
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.known.columns import ColumnsFile, pack_text, write_columns
 from pccd_workflows.known.library_files import ENERGY_STEP, pack_energies, unpack_energies
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
 
 if TYPE_CHECKING:
     from pccd_workflows.known.library import KnownLibrary

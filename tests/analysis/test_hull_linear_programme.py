@@ -11,7 +11,7 @@ from scipy.spatial import QhullError
 
 from pccd_workflows.analysis import hull as hull_module
 from pccd_workflows.analysis.hull import Hull, HullQuery
-from pccd_workflows.known.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 
 TABLE = "mp_legacy_formation_energies.jsonl.gz"
 ELEMENTS = ("Al", "Ca", "F", "Li", "Mg", "O", "P", "Si", "Ti")
