@@ -174,10 +174,11 @@ def compute_energies(
     computed = 0
     with ledger.appending() as append:
         for kind, order, engine in stages:
+            known = _column(collect(library, level, ledger), kind)
             rows = [row for row in order() if _fits(library, row, budget)]
             for done, row in enumerate(rows, start=1):
                 crystal, geometry = library.crystal(row), library.geometry(row).digest
-                if ledger.has(kind, crystal.id, geometry):
+                if np.isfinite(known[row]) or ledger.has(kind, crystal.id, geometry):
                     continue
                 if computed >= left or time.monotonic() >= end:
                     return computed
@@ -275,19 +276,31 @@ def _placed(
 def collect(
     library: KnownLibrary, level: str, ledger: Ledger, software: dict[str, str] | None = None
 ) -> LevelEnergies:
-    """Return the results of a ledger as energies of the library's crystals.
+    """Return what the library has stored at a level and the results of a ledger, together.
 
     Results for another geometry than the library's are left out.
     """
-    columns: dict[Kind, NDArray[np.float64]] = {}
+    stored = library.energies(level) if level in library.levels else no_energies(library, level)
+    columns = {kind: _column(stored, kind).copy() for kind in KINDS}
     for kind in KINDS:
-        columns[kind] = np.full(len(library), np.nan)
         for identifier in ledger.ids(kind):
             row = library.row_of(identifier)
             if row is not None:
                 energy = ledger.get(kind, identifier, library.geometry(row).digest)
-                columns[kind][row] = np.nan if energy is None else energy
-    return LevelEnergies(level, columns["single_point"], columns["relaxed"], software or {})
+                if energy is not None:
+                    columns[kind][row] = energy
+    software = software or stored.software
+    return LevelEnergies(level, columns["single_point"], columns["relaxed"], software)
+
+
+def no_energies(library: KnownLibrary, level: str) -> LevelEnergies:
+    """Return the energies of a level at which nothing was computed."""
+    nothing = np.full(len(library), np.nan)
+    return LevelEnergies(level, nothing, nothing, {})
+
+
+def _column(energies: LevelEnergies, kind: Kind) -> NDArray[np.float64]:
+    return energies.single_point if kind == "single_point" else energies.relaxed
 
 
 def save_energies(

@@ -118,7 +118,6 @@ class KnownLibrary:
         self._systems = {n: range(*pair) for n, pair in zip(names, bounds, strict=True)}
         self._files: dict[int, ColumnsFile] = {}
         self._block = lru_cache(maxsize=MAX_BLOCKS)(self._read_block)
-        self._energies: dict[str, LevelEnergies] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -138,9 +137,7 @@ class KnownLibrary:
 
     def energies(self, level: str) -> LevelEnergies:
         """Return the energies at a level; InputError if there are none or they do not belong."""
-        if level not in self._energies:
-            self._energies[level] = read_energies(self.folder, level, self.version, len(self))
-        return self._energies[level]
+        return read_energies(self.folder, level, self.version, len(self))
 
     def missing(self, chemsys: str) -> list[MissingPhase]:
         """Return the phases near the hull of a system, and of its parts, that are not at hand.
