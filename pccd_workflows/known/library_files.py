@@ -219,7 +219,7 @@ def pack_energies(values: Sequence[float | None] | NDArray[np.float64]) -> NDArr
 
 def unpack_energies(packed: Array) -> NDArray[np.float64]:
     """Return energies in eV/atom, NaN where not known."""
-    energies = packed / (1 / ENERGY_STEP)  # 6.0 comes back as 6.0
+    energies = packed * ENERGY_STEP
     energies[packed == NO_ENERGY] = np.nan
     return np.asarray(energies, dtype=float)
 
