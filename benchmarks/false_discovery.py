@@ -155,7 +155,7 @@ class Bench:
 def known_compounds(bench: Bench, number: int, max_sites: int) -> dict[str, Any]:
     """Return how often known stable compounds are called known, and placed near the hull."""
     crystals = stable_compounds(bench.known, number, max_sites)
-    as_they_are = bench.identifier.find_known([c for c in crystals])
+    as_they_are = bench.identifier.find_known(crystals)
     moved = [displaced(c, seed) for seed, c in enumerate(crystals)]
     before = bench.identifier.find_known(moved)
     relaxations = [bench.relax(crystal) for crystal in moved]
