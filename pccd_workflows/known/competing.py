@@ -16,7 +16,7 @@ from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.build import Progress, silent
-from pccd_workflows.known.compute import NEAR_AT_LEVEL, NEAR_IN_SOURCES
+from pccd_workflows.known.compute import NEAR_IN_SOURCES
 from pccd_workflows.known.library import KnownCrystal, KnownLibrary, library, split_chemsys
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ SinglePoint = Callable[["Structure"], float | None]
 """Energy of a crystal as it is, eV/atom; None if the potential cannot say."""
 Relax = Callable[["Structure"], Relaxation]
 SOURCE = "known"
+NEAR_HULL = 0.01
+"""eV/atom above the hull of a system's stored energies: phases below it that were never relaxed
+are. CHGNet's own minimum lies 3.5 meV/atom below the known geometry in the median."""
 SAME_ENERGY = 1e-6
 """eV/atom; less is rounding."""
 
@@ -76,7 +79,7 @@ def known_reference_set(
         Name of a potential of which the library has energies, or which `engines` computes.
     engines
         Compute what is missing: single points of phases that their sources place within 0.1
-        eV/atom of the hull or nowhere, relaxations of those within 40 meV/atom of the level's hull.
+        eV/atom of the hull or nowhere, relaxations of those within 10 meV/atom of the level's hull.
     known
         The library; the one of the package by default.
     progress
@@ -167,10 +170,10 @@ def _relaxed_near_hull(
     for done, place in enumerate(near, start=1):
         relaxation, phase = relax(phases[place].structure), phases[place]
         energy, structure = relaxation.energy_per_atom, relaxation.structure
-        usable = relaxation.usable and structure is not None and energy is not None
         # one that went uphill or apart is no better than its start
-        if usable and energy < phase.energy:
-            after[place] = replace(phase, structure=structure, energy=energy, geometry="relaxed")
+        if relaxation.usable and structure is not None and energy is not None:
+            lower = replace(phase, structure=structure, energy=energy, geometry="relaxed")
+            after[place] = min(lower, phase, key=lambda p: p.energy)
         progress("relaxing known phases near the hull", done, len(near))
     return after
 
@@ -192,7 +195,7 @@ def _near_hull(phases: Sequence[_Phase], level: str) -> list[int]:
         for e in references.entries
     ]
     above = [result.energy_above_hull for result in Hull(references).place(queries)]
-    near = [i for i, height in enumerate(above) if height <= NEAR_AT_LEVEL + SAME_ENERGY]
+    near = [i for i, height in enumerate(above) if height <= NEAR_HULL + SAME_ENERGY]
     return sorted(near, key=lambda i: above[i])
 
 

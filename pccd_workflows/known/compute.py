@@ -195,9 +195,11 @@ def _fits(library: KnownLibrary, row: int, budget: Budget) -> bool:
 
 def _result(kind: Kind, engine: Callable[..., Any], structure: "Structure") -> dict[str, Any]:
     """Return the energy (eV/atom) of a crystal, or why there is none."""
+    energy: float | None = None
+    reason: str | None = None
     try:
         if kind == "single_point":
-            energy, reason = float(engine(structure)), None
+            energy = float(engine(structure))
         else:
             relaxation = engine(structure)
             energy = relaxation.energy_per_atom if relaxation.usable else None
@@ -205,7 +207,7 @@ def _result(kind: Kind, engine: Callable[..., Any], structure: "Structure") -> d
     except MemoryError:
         raise
     except Exception as error:  # an element the potential does not know, a cell it cannot take
-        energy, reason = None, f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
     if energy is not None and math.isfinite(energy):
         return {"energy_per_atom": energy}
     return {"energy_per_atom": None, "reason": reason or "not a number"}

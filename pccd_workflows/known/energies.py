@@ -101,7 +101,7 @@ def read_energies(folder: Path, level: str, version: str, size: int) -> LevelEne
             f"{path} belongs to version {file.header.get('library')} of the library, not to "
             f"{version}: collect the energies again."
         )
-    columns = [unpack_energies(file.read(name)) for name in ("single_point", "relaxed")]
-    if any(len(column) != size for column in columns):
+    single_point, relaxed = (unpack_energies(file.read(n)) for n in ("single_point", "relaxed"))
+    if not len(single_point) == len(relaxed) == size:
         raise InputError(f"{path} is damaged: it has another number of crystals than the library.")
-    return LevelEnergies(level, *columns, dict(file.header["software"]))
+    return LevelEnergies(level, single_point, relaxed, dict(file.header["software"]))
