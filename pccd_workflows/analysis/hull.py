@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pymatgen.core import Composition, Element, Structure
-from scipy.spatial import ConvexHull
+from scipy.optimize import linprog
+from scipy.spatial import ConvexHull, QhullError
 
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import EnergyConvention
@@ -36,6 +37,11 @@ MAX_SYSTEMS = 2000
 """Chemical systems whose facets are kept; a ternary one takes some tens of kB."""
 MIN_FRACTION = 1e-8
 """Phases with a smaller atomic fraction are not part of a decomposition."""
+MOST_ELEMENTS = 6
+"""Systems of more elements have thousands of facets (8 elements and 1,000 phases: 8,000, in 17 s):
+there, each composition is placed by a linear programme, which takes some milliseconds."""
+EXACT = 1e-10
+"""Tolerance of the linear programme, the tightest that HiGHS takes."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,42 @@ class _Facets:
     potentials: FloatArray
     simplices: NDArray[np.intp]
 
+    def lowest(self, fractions: FloatArray) -> tuple[FloatArray, list[dict[str, float]]]:
+        """Return the hull's energy (eV/atom) and phases at compositions, shape (q, n_elements)."""
+        planes = fractions @ self.potentials.T
+        return planes.max(axis=1), _decompose(self, fractions, planes)
+
+
+@dataclass(frozen=True)
+class _Mixtures:
+    """The hull of one chemical system without its facets: the cheapest mixture, one by one.
+
+    The lower hull at a composition is the least energy of any mixture of phases that has it, a
+    linear programme (10.1103/PhysRevB.84.045115 uses the same for grand potentials).
+    """
+
+    phases: _Phases
+
+    def lowest(self, fractions: FloatArray) -> tuple[FloatArray, list[dict[str, float]]]:
+        """Return the hull's energy (eV/atom) and phases at compositions, shape (q, n_elements)."""
+        mixtures = [self._cheapest(composition) for composition in fractions]
+        return np.array([energy for energy, _ in mixtures]), [phases for _, phases in mixtures]
+
+    def _cheapest(self, composition: FloatArray) -> tuple[float, dict[str, float]]:
+        found = linprog(
+            self.phases.energies,
+            A_eq=self.phases.fractions.T,
+            b_eq=composition,
+            method="highs",
+            options={"primal_feasibility_tolerance": EXACT, "dual_feasibility_tolerance": EXACT},
+        )
+        if not found.success:
+            raise ValueError(f"no mixture of phases has the composition: {found.message}")
+        weights = np.where(found.x < MIN_FRACTION, 0.0, found.x)
+        weights /= weights.sum()
+        used = np.flatnonzero(weights).tolist()
+        return float(found.fun), {self.phases.ids[i]: float(weights[i]) for i in used}
+
 
 class Hull:
     """The convex hull of a reference set; facets are computed when a system is first asked for.
@@ -118,7 +160,7 @@ class Hull:
             lowest[system][key] = min(known, (energy, entry.entry_id))
         self._elemental = {s[0]: phases[1.0,][0] for s, phases in lowest.items() if len(s) == 1}
         self._phases = {system: self._below_elements(system, lowest[system]) for system in lowest}
-        self._facets: dict[System, _Facets] = {}
+        self._hulls: dict[System, _Facets | _Mixtures] = {}
 
     def _below_elements(
         self, system: System, lowest: dict[tuple[float, ...], tuple[float, str]]
@@ -167,18 +209,18 @@ class Hull:
         if not math.isfinite(query.energy):
             raise InputError(f"Crystal {query.id} has no finite energy.")
 
-    def _facets_of(self, system: System) -> _Facets:
-        if system not in self._facets:
+    def _hull_of(self, system: System) -> _Facets | _Mixtures:
+        if system not in self._hulls:
             missing = [symbol for symbol in system if symbol not in self._elemental]
             if missing:
                 raise InputError(
                     f"The references hold no elemental phase of {', '.join(missing)}, "
                     f"so nothing can be said about {'-'.join(system)}."
                 )
-            if len(self._facets) >= MAX_SYSTEMS:
-                del self._facets[next(iter(self._facets))]
-            self._facets[system] = _lower_hull(self._phases_of(system))
-        return self._facets[system]
+            if len(self._hulls) >= MAX_SYSTEMS:
+                del self._hulls[next(iter(self._hulls))]
+            self._hulls[system] = _lower_hull(self._phases_of(system))
+        return self._hulls[system]
 
     def _phases_of(self, system: System) -> _Phases:
         ids: list[str] = []
@@ -200,14 +242,13 @@ class Hull:
 
         amounts: atoms of each element, shape (q, n_elements). energies: eV, shape (q,).
         """
-        facets = self._facets_of(system)
+        hull = self._hull_of(system)
         n_atoms = amounts.sum(axis=1)
         fractions = amounts / n_atoms[:, None]
         elements = np.array([self._elemental[symbol] for symbol in system])
         formation = energies / n_atoms - fractions @ elements
-        planes = fractions @ facets.potentials.T
-        above = formation - planes.max(axis=1)
-        decompositions = _decompose(facets, fractions, planes)
+        lowest, decompositions = hull.lowest(fractions)
+        above = formation - lowest
         return [
             HullResult(*row)
             for row in zip(above.tolist(), formation.tolist(), decompositions, strict=True)
@@ -233,16 +274,21 @@ def _per_atom(entry: ReferenceEntry) -> tuple[System, list[float], float]:
     return system, [amounts[symbol] / total for symbol in system], energy
 
 
-def _lower_hull(phases: _Phases) -> _Facets:
-    """Return the facets of the lower convex hull of formation energy over composition."""
+def _lower_hull(phases: _Phases) -> _Facets | _Mixtures:
+    """Return the lower convex hull of formation energy over composition."""
     n_elements = phases.fractions.shape[1]
     points = np.column_stack([phases.fractions[:, 1:], phases.energies])
     corners = np.array([[int(np.argmax(phases.fractions[:, i] == 1.0)) for i in range(n_elements)]])
     if n_elements == 1 or phases.energies.min() > -MIN_FRACTION:
         return _Facets(phases, np.zeros((1, n_elements)), corners)
+    if n_elements > MOST_ELEMENTS:
+        return _Mixtures(phases)
     # A point far above each composition's plane keeps qhull's input full-dimensional.
     top = np.append(points[:, :-1].mean(axis=0), 1.0)
-    hull = ConvexHull(np.vstack([points, top]))
+    try:
+        hull = ConvexHull(np.vstack([points, top]))
+    except QhullError:  # facets that merge too widely, in systems of 6 elements
+        return _Mixtures(phases)
     lower = hull.equations[:, -2] < -VERTICAL
     normals, simplices = hull.equations[lower], hull.simplices[lower]
     offset = -normals[:, -1] / normals[:, -2]

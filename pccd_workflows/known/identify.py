@@ -1,0 +1,157 @@
+"""Who is it? Crystals against the library: a known one, a known structure type, or a new one.
+
+By geometry alone: no energy, no space group, no id decides. Two crystals are the same if
+StructureMatcher fits one to the other in either direction (see `matching.groups`), so that
+verdicts depend neither on the order of crystals nor on that of a pair.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import gcd
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pccd_workflows.known.library import KnownLibrary, library
+from pccd_workflows.matching.cells import Cell, ReductionError, reduce_structure
+from pccd_workflows.matching.groups import DEFAULT_SETTINGS
+from pccd_workflows.matching.known_crystals import KnownCrystals
+from pccd_workflows.matching.settings import MatcherSettings
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+Kind = Literal["duplicate", "substitution", "new structure type"]
+Composition = tuple[tuple[str, int], ...]
+"""Symbols and numbers of atoms in lowest terms, alphabetically."""
+Pattern = tuple[int, ...]
+"""Numbers of atoms of each element in lowest terms, ascending."""
+MAX_CRYSTALS = 100_000
+"""Reduced cells that are kept, 1.5 kB each; the least recently used go first."""
+
+
+@dataclass(frozen=True)
+class KindOfNew:
+    """What a crystal is to those that are known.
+
+    Attributes
+    ----------
+    kind : str
+        *duplicate*: it is a known crystal. *substitution*: a known crystal has its structure type,
+        with other elements on its sites. *new structure type*: neither.
+    known_id : str or None
+        Of which crystal; the smallest id where there are several.
+    """
+
+    kind: Kind
+    known_id: str | None
+
+
+class Identifier:
+    """Compares crystals with a library; keeps the reduced cells that it has compared with.
+
+    Parameters
+    ----------
+    known
+        The library.
+    settings
+        Tolerances of the matcher.
+    """
+
+    def __init__(self, known: KnownLibrary, settings: MatcherSettings = DEFAULT_SETTINGS) -> None:
+        self._known = known
+        self._settings = settings
+        self._index = KnownCrystals(settings=settings)
+        self._indexed: set[Composition] = set()
+        self._types: OrderedDict[tuple[Pattern, int], KnownCrystals] = OrderedDict()
+
+    def find_known(self, structures: Sequence["Structure"]) -> list[str | None]:
+        """Return for each crystal the smallest id of the known ones that match it, or None.
+
+        Raises
+        ------
+        ReductionError
+            A structure has no atoms, infinite numbers or a flat cell.
+        """
+        self._make_known({_in_lowest_terms(structure) for structure in structures})
+        return self._index.find_all(structures)
+
+    def _make_known(self, compositions: set[Composition]) -> None:
+        """Reduce the library's crystals of some compositions, if that was not done before."""
+        if len(self._index) > MAX_CRYSTALS:
+            self._index, self._indexed = KnownCrystals(settings=self._settings), set()
+        for composition in sorted(compositions - self._indexed):
+            for row in self._known.rows_of(dict(composition)):
+                with suppress(ReductionError):  # a flat cell, in old databases: nothing matches it
+                    self._index.add(self._known.id_of(row), self._known.structure(row))
+        self._indexed |= compositions
+
+    def kinds_of_new(self, structures: Sequence["Structure"]) -> list[KindOfNew]:
+        """Return what each crystal is: duplicate, substitution or new structure type.
+
+        The first comparison with a frequent kind of formula reduces all its known crystals, which
+        takes some seconds (ABC2 with four sites: 8,900).
+
+        Raises
+        ------
+        ReductionError
+            A structure has no atoms, infinite numbers or a flat cell.
+        """
+        return [
+            KindOfNew("duplicate", known) if known is not None else self._new(structure)
+            for structure, known in zip(structures, self.find_known(structures), strict=True)
+        ]
+
+    def _new(self, structure: "Structure") -> KindOfNew:
+        cell = reduce_structure(structure)
+        pattern, n_sites = _pattern(cell), cell.n_sites
+        # a known cell that repeats within itself counts as its primitive one
+        rows = self._known.rows_by_pattern.get(pattern, np.empty(0, dtype=np.int64))
+        rows = rows[self._known.n_sites[rows] % n_sites == 0]
+        if len(rows):
+            framework = self._type_index(pattern, n_sites, rows).find_frameworks([structure])[0]
+            if framework is not None:
+                return KindOfNew("substitution", framework)
+        return KindOfNew("new structure type", None)
+
+    def _type_index(self, pattern: Pattern, n_sites: int, rows: NDArray[np.int64]) -> KnownCrystals:
+        """Return the reduced cells of the library's crystals of one pattern and size."""
+        key = pattern, n_sites
+        if key not in self._types:
+            crystals = ((self._known.id_of(row), self._known.structure(row)) for row in rows)
+            self._types[key] = KnownCrystals(crystals, settings=self._settings)
+            while len(self._types) > 1 and sum(map(len, self._types.values())) > MAX_CRYSTALS:
+                self._types.popitem(last=False)
+        self._types.move_to_end(key)
+        return self._types[key]
+
+
+def find_known(
+    structures: Sequence["Structure"], known: KnownLibrary | None = None
+) -> list[str | None]:
+    """Return for each crystal the smallest id of the known ones that match it, or None."""
+    return Identifier(known or library()).find_known(structures)
+
+
+def kinds_of_new(
+    structures: Sequence["Structure"], known: KnownLibrary | None = None
+) -> list[KindOfNew]:
+    """Return what each crystal is to those of a library; see `Identifier.kinds_of_new`."""
+    return Identifier(known or library()).kinds_of_new(structures)
+
+
+def _in_lowest_terms(structure: "Structure") -> Composition:
+    amounts: dict[str, int] = {}
+    for site in structure:
+        symbol = site.specie.symbol
+        amounts[symbol] = amounts.get(symbol, 0) + 1
+    unit = gcd(*amounts.values()) if amounts else 1
+    return tuple(sorted((symbol, count // unit) for symbol, count in amounts.items()))
+
+
+def _pattern(cell: Cell) -> Pattern:
+    counts = [count for _, count in cell.species]
+    return tuple(sorted(count // gcd(*counts) for count in counts))

@@ -1,0 +1,104 @@
+"""Competing phases from the library: stored energies, computed ones, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pccd_workflows.analysis.hull import Hull, correct_references
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.known.competing import Engines, known_reference_set
+from pccd_workflows.known.energies import LevelEnergies, write_energies
+from pccd_workflows.known.library import KnownLibrary, library
+from tests.known.made_up import make_library
+from tests.known.test_compute import Potential
+
+STORED = {"mp-1": -1.5, "mp-2": -5.0, "mp-10": -6.0, "mp-11": -5.7}
+RELAXED = {"mp-1": -1.52, "mp-2": -4.9}
+"""A relaxation of mp-2 went uphill."""
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> KnownLibrary:
+    """A library with CHGNet energies of some phases of Mg-O."""
+    made = make_library(tmp_path)
+    columns = np.full((2, len(made)), np.nan)
+    for column, energies in zip(columns, (STORED, RELAXED), strict=True):
+        for identifier, energy in energies.items():
+            column[made.row_of(identifier)] = energy
+    write_energies(tmp_path, made.version, LevelEnergies("chgnet", columns[0], columns[1], {}))
+    return made
+
+
+def test_stored_energies_make_a_reference_set(known: KnownLibrary) -> None:
+    found = known_reference_set("O-Mg", "chgnet", known=known)
+    energies = {entry.entry_id: entry.energy_per_atom for entry in found.entries}
+    assert energies == pytest.approx({"mp-1": -1.52, "mp-2": -5.0, "mp-10": -6.0, "mp-11": -5.7})
+    assert (found.source, found.chemsys, found.convention) == ("known", "Mg-O", "mp2020")
+    assert known.version in found.source_version
+    assert found.settings == {"relaxed": 1, "as_they_are": 3, "without_energy": 1}
+    how = {entry.entry_id: entry.data["geometry"] for entry in found.entries}
+    assert (how["mp-1"], how["mp-2"]) == ("relaxed", "as it is")
+    assert all(entry.structure is not None for entry in found.entries)
+    Hull(found)
+
+
+def test_what_is_missing_is_computed_and_relaxed(known: KnownLibrary) -> None:
+    potential = Potential()
+    engines = Engines(potential, potential.relax)
+    told = []
+    found = known_reference_set(
+        "Mg-Na-O", "chgnet", known=known, engines=engines, progress=lambda *a: told.append(a)
+    )
+    energies = {entry.entry_id: entry.energy_per_atom for entry in found.entries}
+    # single points of Na and of MgO2, whose height nothing states; relaxed 0.01 lower: Na, O, MgO
+    assert energies["wbm-1"] == pytest.approx(-5.5)
+    assert energies["mp-3"] == pytest.approx(-1.31)
+    assert energies["mp-10"] == pytest.approx(-6.01)
+    assert energies["mp-11"] == pytest.approx(-5.7)
+    assert energies["mp-1"] == pytest.approx(-1.52)
+    assert potential.asked[:2] == ["MgO2", "Na"] or potential.asked[:2] == ["Na", "MgO2"]
+    assert len(potential.asked) == 5
+    assert ("relaxing known phases near the hull", 3, 3) in told
+    assert found.settings == {"relaxed": 4, "as_they_are": 2, "without_energy": 0}
+
+
+def test_uncorrected_levels_are_corrected_once(tmp_path: Path) -> None:
+    made = make_library(tmp_path)
+    column = np.full(len(made), np.nan)
+    for identifier, energy in STORED.items():
+        column[made.row_of(identifier)] = energy
+    nothing = np.full(len(made), np.nan)
+    write_energies(tmp_path, made.version, LevelEnergies("7net-l3i5", column, nothing, {}))
+    found = known_reference_set("Mg-O", "7net-l3i5", known=made)
+    assert found.convention == "uncorrected"
+    corrected = {e.entry_id: e.energy_per_atom for e in correct_references(found).entries}
+    # MP2020: -0.687 eV per oxygen of an oxide
+    assert corrected["mp-10"] == pytest.approx(-6.0 - 0.687 / 2)
+    assert corrected["mp-1"] == pytest.approx(-1.5)
+
+
+def test_an_element_without_a_phase(known: KnownLibrary) -> None:
+    with pytest.raises(InputError, match="no phase of Na with an energy at level 'chgnet'"):
+        known_reference_set("Mg-Na-O", "chgnet", known=known)
+    with pytest.raises(InputError, match="no phase of Xe"):
+        known_reference_set("Mg-Xe", "chgnet", known=known, engines=Engines(Potential()))
+
+
+def test_a_level_without_energies(known: KnownLibrary) -> None:
+    with pytest.raises(InputError, match="no energies at level '7net-l3i5'"):
+        known_reference_set("Mg-O", "7net-l3i5", known=known)
+    with pytest.raises(InputError, match="Unknown level"):
+        known_reference_set("Mg-O", "guess", known=known, engines=Engines(Potential()))
+
+
+def test_the_library_that_ships_has_chgnet_energies() -> None:
+    """NaCl, MgO and the elements, from stored energies alone."""
+    assert "chgnet" in library().levels
+    found = known_reference_set("Mg-Na-O-Cl", "chgnet")
+    by_formula = {}
+    for entry in found.entries:
+        formula = entry.composition.reduced_formula
+        by_formula[formula] = min(by_formula.get(formula, 0.0), entry.energy_per_atom)
+    assert by_formula["NaCl"] == pytest.approx(-3.67, abs=0.02)
+    assert by_formula["MgO"] == pytest.approx(-6.31, abs=0.02)
