@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from command import run
+from pccd_workflows.execution.disk_results import DiskResults
 from pymatgen.core import Composition, Structure
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020, correct_references
@@ -32,7 +33,6 @@ from pccd_workflows.core.intervals import share
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.energy_only import energy_only
 from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.execution.disk_results import DiskResults
 from pccd_workflows.known.competing import Engines, known_reference_set
 from pccd_workflows.known.identify import Identifier
 from pccd_workflows.known.library import KnownLibrary, library

@@ -5,9 +5,9 @@
 `paper` is the U-Net of model/paper/train.yaml (untrained: weights do not change its cost) sampled
 as the seed samples: DDPM over all 1000 steps, each with two network evaluations for guidance. A few
 of these steps are timed and multiplied; nothing is charged for decoding. The shipped model makes
-whole crystals as `pccd model sample` does: elements of the seed's batch 1, compositions, clouds,
-decoded structures; what choosing cells and decoding takes of that, which no GPU speeds up, is
-printed too. Both run in this process, on one device, in turns; medians count. On a CPU the
+whole crystals: elements of the seed's batch 1, compositions, structure types, analogues, and with
+--start above 0 the network; what choosing cells and analogues takes of that, which no GPU speeds
+up, is printed too. Both run in this process, on one device, in turns; medians count. On a CPU the
 ratio is that of CPU seconds, which other work on the machine hardly changes; else of wall time.
 """
 
@@ -26,15 +26,15 @@ from command import run
 
 from pccd_workflows.campaign import load_campaign
 from pccd_workflows.core.resources import resource
-from pccd_workflows.evaluation.crystals import decoded
 from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
 from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
 from pccd_workflows.generators.pccd.config import load_train_config
+from pccd_workflows.generators.pccd.means import find_frames
 from pccd_workflows.generators.pccd.model import Model, pick_device
 from pccd_workflows.generators.pccd.model_info import ModelInfo
 from pccd_workflows.generators.pccd.networks import build_denoiser
-from pccd_workflows.generators.pccd.sample import sample_clouds
+from pccd_workflows.generators.pccd.sample import sample_clouds, sample_crystals
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.request import Conditions, Generate
@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--paper-batch", type=int, help="crystals per step of paper (32; GPU 128)")
     parser.add_argument("--rounds", type=int, default=3, help="turns, of which the median counts")
     parser.add_argument("--steps", type=int, help="of the shipped model; its default if left out")
+    parser.add_argument("--start", type=float, default=0.0, help="as sampler.start; 1 = all noise")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     result = compare(args)
@@ -72,22 +73,24 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     n = args.n or (1000 if gpu else 256)
     batch = args.paper_batch or (128 if gpu else 32)
     model = load_model(find_model(args.model, get_settings()), device.type)
-    sampler = Sampler() if args.steps is None else Sampler(steps=args.steps)
+    steps = {} if args.steps is None else {"steps": args.steps}
+    sampler = Sampler(start=args.start, **steps)
     generate = load_campaign(resource("flows", "seed-batch-1.yaml")).generate
     paper = untrained(resource("model", "paper", "train.yaml"), model.info, device)
     step = partial(paper_step, paper, generate, batch, steps=TIMED_STEPS)
     crystals = partial(default_crystals, model, generate, n, sampler)
     paper_step(paper, generate, batch, steps=1)
     asked = requests(generate, n)
-    clouds = sample_clouds(model, asked, seed=0, sampler=sampler)
-    made = sum(structure is not None for structure in decoded(clouds)[0])
+    sampled = sample_crystals(model, asked, seed=0, sampler=sampler)
+    made = sum(one.structure is not None for one in sampled)
     turns = [(timed(step, device), timed(crystals, device)) for _ in range(args.rounds)]
     per_step = [Spent(s.wall / TIMED_STEPS, s.cpu / TIMED_STEPS) for s, _ in turns]
     per_crystal = [Spent(c.wall / n, c.cpu / n) for _, c in turns]
     scale = SEED_STEPS / batch
     paper_spent, spent = median(per_step), median(per_crystal)
     choosing = timed(partial(draw_cells, model, asked, 0, sampler), device)
-    decoding = timed(partial(decoded, clouds), device)
+    cells = draw_cells(model, asked, 0, sampler)
+    framing = timed(partial(find_frames, model, asked, cells, 0, sampler), device)
     ratio = paper_spent.wall / spent.wall if gpu else paper_spent.cpu / spent.cpu
     return {
         "speedup_vs_paper": round(scale * ratio, 1),
@@ -99,7 +102,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "target": 1000,
         "seconds_per_crystal": rounded(spent),
         "outside_network_seconds_per_crystal": rounded(
-            Spent((choosing.wall + decoding.wall) / n, (choosing.cpu + decoding.cpu) / n)
+            Spent((choosing.wall + framing.wall) / n, (choosing.cpu + framing.cpu) / n)
         ),
         "paper_seconds_per_crystal": rounded(
             Spent(scale * paper_spent.wall, scale * paper_spent.cpu)
@@ -108,7 +111,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         f"batches of {batch}; decoding of paper not charged",
         "paper_parameters": parameters(paper),
         "parameters": parameters(model),
-        "network_evaluations_per_crystal": sampler.steps * (1 if sampler.guidance == 1 else 2),
+        "network_evaluations_per_crystal": round(sampler.start * sampler.steps)
+        * (1 if sampler.guidance == 1 else 2),
         "paper_network_evaluations_per_crystal": 2 * SEED_STEPS,
         "sampler": sampler.model_dump(),
         "crystals_per_round": n,
@@ -162,8 +166,8 @@ def paper_step(model: Model, generate: Generate, batch: int, *, steps: int) -> N
 
 
 def default_crystals(model: Model, generate: Generate, n: int, sampler: Sampler) -> None:
-    """Make n crystals from nothing to decoded structures."""
-    decoded(sample_clouds(model, requests(generate, n), seed=0, sampler=sampler))
+    """Make n crystals from nothing to structures."""
+    sample_crystals(model, requests(generate, n), seed=0, sampler=sampler)
 
 
 class Spent(NamedTuple):

@@ -33,7 +33,6 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     composition_requests,
-    decoded,
     draw_rows,
     match_all,
     structure_of,
@@ -43,26 +42,30 @@ from pccd_workflows.generators.pccd.cells import Cell, SampleRequest, draw_cells
 from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
 from pccd_workflows.generators.pccd.dataset import CrystalArrays, content_hash, read_dataset
 from pccd_workflows.generators.pccd.model import Model
-from pccd_workflows.generators.pccd.sample import sample_clouds
+from pccd_workflows.generators.pccd.sample import sample_crystals
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.settings import get_settings
 
 MAX_ELEMENTS, MAX_SITES = 3, 16
 LIKELIEST = Sampler(temperature=0)
+COPY = "copied: the analogue without the regression"
 Case = tuple[Sequence[SampleRequest], Sampler, Sequence[Cell] | None]
 """What is asked, how it is drawn, and the cells if they are told."""
+NOISE = Sampler(temperature=0, start=1)
 VARIANTS: dict[str, Sampler] = {
-    "as `csp`: temperature 0, 25 steps of DPM-Solver++": LIKELIEST,
+    "as `csp`: temperature 0, the analogue as the regression has it": LIKELIEST,
     "temperature 0.25": Sampler(temperature=0.25),
     "temperature 0.5": Sampler(temperature=0.5),
     "temperature 1": Sampler(temperature=1),
-    "10 steps": Sampler(temperature=0, steps=10),
-    "50 steps": Sampler(temperature=0, steps=50),
-    "DDIM, 50 steps": Sampler(temperature=0, name="ddim", steps=50),
-    "DDPM, 50 steps": Sampler(temperature=0, name="ddpm", steps=50),
-    "separation 0": Sampler(temperature=0, separation=0),
-    "guidance 1.5": Sampler(temperature=0, guidance=1.5),
-    "guidance 2": Sampler(temperature=0, guidance=2),
+    "network, begun at 0.02 T from the analogue": Sampler(temperature=0, start=0.02),
+    "network, begun at 0.2 T from the analogue": Sampler(temperature=0, start=0.2),
+    "network, from noise alone: 25 steps of DPM-Solver++": NOISE,
+    "... 10 steps": NOISE.model_copy(update={"steps": 10}),
+    "... DDIM, 50 steps": NOISE.model_copy(update={"name": "ddim", "steps": 50}),
+    "... DDPM, 50 steps": NOISE.model_copy(update={"name": "ddpm", "steps": 50}),
+    "... separation 0": NOISE.model_copy(update={"separation": 0}),
+    "... guidance 2": NOISE.model_copy(update={"guidance": 2}),
+    "... symmetry not given": NOISE.model_copy(update={"symmetric": False}),
 }
 
 
@@ -150,11 +153,15 @@ def clouds(model: Model, crystals: CrystalArrays, seed: int, *, note: bool) -> l
         for r, cell in zip(requests, right, strict=True)
     ]
     cases: dict[str, Case] = {n: (requests, sampler, None) for n, sampler in VARIANTS.items()}
+    cases[COPY] = (requests, LIKELIEST, None)
     cases["told the space group"] = (told_groups, LIKELIEST, None)
     cases["told space group and structure type"] = (requests, LIKELIEST, right)
     rows = []
     for name, (asked, sampler, cells) in cases.items():
-        made = decoded(sample_clouds(model, asked, seed=seed, sampler=sampler, cells=cells))[0]
+        sampled = sample_crystals(
+            model, asked, seed=seed, sampler=sampler, cells=cells, refined=name != COPY
+        )
+        made = [one.structure for one in sampled]
         rmse = match_all(made, targets)
         matched = share(int(np.isfinite(rmse).sum()), len(rmse))
         screened = share(sum(map(passes, made, asked)), len(made))

@@ -55,6 +55,8 @@ class Denoiser(nn.Module, ABC):
 
     draws_composition: bool
     """Whether the composition is fixed before the cloud is drawn."""
+    conditions: tuple[str, ...]
+    """Names of the conditions that it reads, beside elements and numbers of atoms."""
     columns: int = N_COLUMNS
     """Columns C of the clouds: 3, or the most elements if that is more."""
 
@@ -115,6 +117,13 @@ class PointTransformer(Denoiser):
     """
 
     draws_composition = True
+    conditions = (
+        "band_gap",
+        "magnetic_ordering",
+        "energy_above_hull",
+        "crystal_system",
+        "space_group",
+    )
     element_features: Tensor
     averaging: Tensor
     owner: Tensor

@@ -42,6 +42,7 @@ class PaperUNet(Denoiser):
     """
 
     draws_composition = False
+    conditions = ("band_gap", "magnetic_ordering")
 
     def __init__(self, *, width: int, depth: int, heads: int) -> None:
         super().__init__()

@@ -1,54 +1,7 @@
-"""Structure types: crystals with the same space group and the same Wyckoff positions occupied."""
-
-import hashlib
-import os
+"""Structure types by number: how often the training crystals have them (see `standard`)."""
 
 import numpy as np
 from numpy.typing import NDArray
-
-os.environ.setdefault("SPGLIB_WARNING", "OFF")  # of crystals without a type, which is no fault
-SYMPREC = 0.1
-"""Å; published structures miss their symmetry by less."""
-
-
-def structure_type(
-    lattice: NDArray[np.float64], numbers: NDArray[np.int64], frac_coords: NDArray[np.float64]
-) -> str:
-    """Return the name of the structure type of a primitive cell, e.g. `225:a,b` for rock salt.
-
-    It is the space group and the Wyckoff letters of the atoms of each element; elements by number
-    of atoms, then in the order of the cell. Letters depend on the origin that spglib chooses, so
-    one type may have two names; cells in canonical form rarely do.
-
-    Parameters
-    ----------
-    lattice : float array (3, 3)
-        Lattice vectors in rows, Å.
-    numbers : int array (n,)
-        Atomic numbers.
-    frac_coords : float array (n, 3)
-
-    Returns
-    -------
-    str
-        Empty if spglib finds no symmetry.
-    """
-    import spglib
-
-    found = spglib.get_symmetry_dataset((lattice, frac_coords, numbers), symprec=SYMPREC)
-    if found is None:
-        return ""
-    letters: dict[int, list[str]] = {}
-    for number, letter in zip(numbers.tolist(), found.wyckoffs, strict=True):
-        letters.setdefault(number, []).append(letter)
-    by_count = sorted(letters.values(), key=len)
-    return f"{found.number}:" + ",".join("".join(sorted(of_element)) for of_element in by_count)
-
-
-def hash_type(name: str) -> int:
-    """Return a 63-bit number for the name of a structure type; 0 for the empty name."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 1) * bool(name)
 
 
 def number_types(types: NDArray[np.int64], train: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -57,7 +10,7 @@ def number_types(types: NDArray[np.int64], train: NDArray[np.bool_]) -> NDArray[
     Parameters
     ----------
     types : int64 array (N,)
-        From `hash_type`.
+        From `standard_cell`; 0 is unknown.
     train : bool array (N,)
         Which crystals are training crystals.
 

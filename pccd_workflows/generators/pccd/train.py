@@ -5,7 +5,7 @@ import math
 import pickle
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -377,7 +377,9 @@ def write_model(
         max_elements=config.architecture.max_elements,
         max_sites=config.architecture.max_sites,
         elements=[symbol(int(z)) for z in numbers if z > 0],
-        conditions=trained_conditions(crystals, with_composition=composition is not None),
+        conditions=trained_conditions(
+            crystals, denoiser.conditions, with_composition=composition is not None
+        ),
         parameters=0,
         weights_sha256="",
         training={
@@ -400,8 +402,10 @@ def write_model(
     return save_model(out, model)
 
 
-def trained_conditions(crystals: CrystalArrays, *, with_composition: bool) -> list[str]:
-    """Return the names of the conditions that at least 50 crystals have."""
+def trained_conditions(
+    crystals: CrystalArrays, read: Collection[str], *, with_composition: bool
+) -> list[str]:
+    """Return the names of the conditions that a network reads and at least 50 crystals have."""
     known = {
         "band_gap": np.isfinite(crystals.band_gap),
         "magnetic_ordering": crystals.ordering >= 0,
@@ -409,7 +413,7 @@ def trained_conditions(crystals: CrystalArrays, *, with_composition: bool) -> li
         "crystal_system": crystals.space_group > 0,
         "space_group": crystals.space_group > 0,
     }
-    names = [name for name, has in known.items() if has.sum() >= 50]
+    names = [name for name, has in known.items() if name in read and has.sum() >= 50]
     return [*names, "n_sites", "composition"] if with_composition else names
 
 

@@ -326,3 +326,16 @@ def test_the_likeliest_types_are_different_guesses(tiny_model):
     assert first == draw_cells(tiny_model, requests, 0, Sampler(temperature=0))
     assert {first[0].space_group, second[0].space_group} == {123, 221}
     assert second[1] == first[1]  # of one type only
+
+
+def test_the_shipped_model_makes_symmetric_crystals():
+    model = load_model(REPOSITORY / "model" / "pccd-default", "cpu")
+    elements = [("Mg", "Mn", "O"), ("Ca", "Sn", "O"), ("Fe", "S")]
+    requests = [SampleRequest(i, elements[i % 3], Conditions()) for i in range(24)]
+    made = sample_crystals(model, requests, seed=0, sampler=Sampler())
+    assert all(one.analogue is not None for one in made)
+    obtained = [space_group_of(one.structure, 0.01) == one.cell.space_group for one in made]
+    assert sum(obtained) >= 23
+    asked = [SampleRequest(i, elements[i % 3], Conditions(space_group=62)) for i in range(6)]
+    for one in sample_crystals(model, asked, seed=0, sampler=Sampler()):
+        assert space_group_of(one.structure, 0.01) == 62

@@ -179,3 +179,16 @@ def test_two_processes_train_one_model(tiny_config, tmp_path):
     info = load_model(tmp_path / "model", "cpu").info
     assert info.training["steps"] == 6
     assert info.training["crystals_seen"] == 6 * 8 * 2
+
+
+def test_a_network_does_not_offer_conditions_that_it_does_not_read(dataset_file):
+    from pccd_workflows.generators.pccd.denoiser import PointTransformer
+    from pccd_workflows.generators.pccd.paper import PaperUNet
+    from pccd_workflows.generators.pccd.train import trained_conditions
+
+    crystals = read_dataset(dataset_file).of_split("train")
+    paper = trained_conditions(crystals, PaperUNet.conditions, with_composition=False)
+    assert paper == ["band_gap"]
+    default = trained_conditions(crystals, PointTransformer.conditions, with_composition=True)
+    assert {"band_gap", "crystal_system", "space_group", "composition"} <= set(default)
+    assert "magnetic_ordering" not in default  # no crystal has one
