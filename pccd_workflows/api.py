@@ -195,6 +195,7 @@ def _campaign(
         what = {
             "name": chemical_system(elements).lower(),
             "generate": {"elements": elements, "samples": samples, "seed": seed},
+            "references": {"source": "known"},
             "rungs": [rung],
         }
     try:
@@ -287,7 +288,7 @@ def _storage(folder: Folder | None) -> Storage:
 def references(
     chemsys: str,
     *,
-    source: str = "prototypes",
+    source: str = "known",
     level: str = "chgnet",
     folder: Folder | None = None,
 ) -> "ReferenceSet":

@@ -1,6 +1,10 @@
-"""Chemical systems: sorted element symbols joined by '-', e.g. Mg-Mn-O."""
+"""Chemical systems (sorted element symbols joined by '-', e.g. Mg-Mn-O) and formulas."""
 
 from collections.abc import Iterable
+from functools import lru_cache
+from math import gcd
+
+from pccd_workflows.core.errors import InputError
 
 
 def chemical_system(symbols: Iterable[str]) -> str:
@@ -22,3 +26,36 @@ def covering_system(chemsys: str, systems: Iterable[str]) -> str | None:
     """Return the first of `systems` that contains `chemsys`, or None."""
     elements = set(chemsys.split("-"))
     return next((s for s in sorted(systems) if elements <= set(s.split("-"))), None)
+
+
+def split_chemsys(chemsys: str) -> list[str]:
+    """Return the symbols of a chemical system, alphabetically; InputError if one is no element."""
+    symbols = sorted(set(chemsys.split("-")))
+    for symbol in symbols:
+        atomic_number(symbol)
+    return symbols
+
+
+@lru_cache(maxsize=256)
+def atomic_number(symbol: str) -> int:
+    """Return the atomic number of a symbol; InputError if it is no element."""
+    from pymatgen.core import Element
+
+    if symbol not in Element.__members__ or symbol in ("D", "T"):
+        raise InputError(f"{symbol!r} is not a chemical element symbol such as 'Mg'.")
+    return int(Element[symbol].Z)
+
+
+def parse_formula(formula: str) -> dict[str, int]:
+    """Return the atoms of a formula in lowest terms; InputError if it is none."""
+    from pymatgen.core import Composition
+
+    try:
+        amounts = Composition(formula).element_composition.get_el_amt_dict()
+    except (ValueError, KeyError):
+        amounts = {}
+    whole = {symbol: round(amount) for symbol, amount in amounts.items()}
+    if not whole or any(abs(whole[s] - amounts[s]) > 1e-6 or whole[s] < 1 for s in whole):
+        raise InputError(f"{formula!r} is not a chemical formula such as 'Li2TiO3'.")
+    unit = gcd(*whole.values())
+    return {symbol: count // unit for symbol, count in whole.items()}

@@ -8,7 +8,8 @@ some more. The energies are those of `potential.single_point`, bit by bit for Se
 from typing import TYPE_CHECKING, Any
 
 from pccd_workflows.engines.levels import get_level
-from pccd_workflows.engines.potential import calculator, single_point, to_atoms
+from pccd_workflows.engines.optimize import to_atoms
+from pccd_workflows.engines.potential import calculator, single_point
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

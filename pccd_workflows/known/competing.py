@@ -13,11 +13,12 @@ import numpy as np
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_references
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.systems import split_chemsys
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.build import Progress, silent
 from pccd_workflows.known.compute import NEAR_IN_SOURCES
-from pccd_workflows.known.library import KnownCrystal, KnownLibrary, library, split_chemsys
+from pccd_workflows.known.library import KnownCrystal, KnownLibrary, library
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

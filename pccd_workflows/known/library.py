@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate, combinations
-from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.systems import atomic_number, parse_formula, split_chemsys
 from pccd_workflows.known.columns import ColumnsFile
 from pccd_workflows.known.energies import LevelEnergies, available_levels, read_energies
 from pccd_workflows.known.library_files import (
@@ -365,39 +365,6 @@ def library(folder: Path = SHIPPED) -> KnownLibrary:
         As `KnownLibrary`.
     """
     return KnownLibrary(folder)
-
-
-def split_chemsys(chemsys: str) -> list[str]:
-    """Return the symbols of a chemical system, alphabetically; InputError if one is no element."""
-    symbols = sorted(set(chemsys.split("-")))
-    for symbol in symbols:
-        atomic_number(symbol)
-    return symbols
-
-
-@lru_cache(maxsize=256)
-def atomic_number(symbol: str) -> int:
-    """Return the atomic number of a symbol; InputError if it is no element."""
-    from pymatgen.core import Element
-
-    if symbol not in Element.__members__ or symbol in ("D", "T"):
-        raise InputError(f"{symbol!r} is not a chemical element symbol such as 'Mg'.")
-    return int(Element[symbol].Z)
-
-
-def parse_formula(formula: str) -> dict[str, int]:
-    """Return the atoms of a formula in lowest terms; InputError if it is none."""
-    from pymatgen.core import Composition
-
-    try:
-        amounts = Composition(formula).element_composition.get_el_amt_dict()
-    except (ValueError, KeyError):
-        amounts = {}
-    whole = {symbol: round(amount) for symbol, amount in amounts.items()}
-    if not whole or any(abs(whole[s] - amounts[s]) > 1e-6 or whole[s] < 1 for s in whole):
-        raise InputError(f"{formula!r} is not a chemical formula such as 'Li2TiO3'.")
-    unit = gcd(*whole.values())
-    return {symbol: count // unit for symbol, count in whole.items()}
 
 
 def _formula(symbols: Iterable[str], counts: Iterable[int]) -> str:

@@ -142,7 +142,7 @@ def find_missing(library: "KnownLibrary", table: Iterable[Mapping[str, Any]]) ->
     Left out are those of whose composition the library has a crystal that its source states to
     lie as low.
     """
-    from pccd_workflows.known.library import parse_formula
+    from pccd_workflows.core.systems import parse_formula
 
     rows = [_row(row) for row in table]
     at_hand = [row for row in rows if library.row_of(row.id) is not None]

@@ -11,7 +11,11 @@ from pccd_workflows.core.sections import Section
 class References(Section):
     """Where the competing phases of the hull come from."""
 
-    source: Literal["prototypes", "materials_project", "file"] = "prototypes"
+    source: Literal["prototypes", "known", "materials_project", "file"] = Field(
+        "prototypes",
+        description="prototypes: decorated structure types; known: the library of known crystals "
+        "that comes with the project; materials_project; file",
+    )
     path: Path | None = Field(None, description="JSON lines file or folder of CIFs (source: file)")
 
     @model_validator(mode="after")

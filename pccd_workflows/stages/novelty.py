@@ -85,11 +85,7 @@ def match_known(
 
     With `frameworks`, those that are new are compared once more, whatever their species.
     """
-    settings = known.settings
-    method = (
-        f"StructureMatcher(ltol={settings.ltol}, stol={settings.stol}, "
-        f"angle_tol={settings.angle_tol}), symmetric"
-    )
+    method = _method(known.settings)
     matches = dict(zip(crystals, known.find_all(list(crystals.values())), strict=True))
     new = [name for name, match in matches.items() if match is None]
     types = known.find_frameworks([crystals[name] for name in new]) if frameworks else []
@@ -103,6 +99,13 @@ def match_known(
         )
         for name, match in matches.items()
     }
+
+
+def _method(settings: MatcherSettings) -> str:
+    return (
+        f"StructureMatcher(ltol={settings.ltol}, stol={settings.stol}, "
+        f"angle_tol={settings.angle_tol}), symmetric"
+    )
 
 
 def _known_sets(crystals: Crystals, compared: Compared) -> Mapping[str, dict[str, SetNovelty]]:
@@ -138,6 +141,8 @@ def _in_history(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]
 def _in_references(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]:
     campaign, storage = compared.campaign, compared.storage
     source = campaign.references.source
+    if source == "known":
+        return _in_library(crystals, compared)
     if source == "materials_project":
         # MP knows also the phases that lie too high to be recomputed for a rung's hull
         kept = _materials_project_structures(crystals, storage)
@@ -155,6 +160,32 @@ def _in_references(crystals: Crystals, compared: Compared) -> dict[str, SetNovel
         if entry.structure is not None
     )
     return _match(crystals, known, compared)
+
+
+def _in_library(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]:
+    """Compare with the whole library of known crystals, those far above the hull, too."""
+    from pccd_workflows.known.identify import Identifier, KindOfNew
+    from pccd_workflows.known.library import library
+
+    known, settings = library(), compared.campaign.novelty.matcher
+    identifier = Identifier(known, settings)
+    structures = list(crystals.values())
+    if compared.frameworks:
+        kinds = identifier.kinds_of_new(structures)
+    else:
+        found = identifier.find_known(structures)
+        kinds = [KindOfNew("duplicate" if i else "new structure type", i) for i in found]
+    note = f"{len(known)} crystals of the library {known.version}"
+    return {
+        name: SetNovelty(
+            known=kind.kind == "duplicate",
+            matched_id=kind.known_id if kind.kind == "duplicate" else None,
+            method=_method(settings),
+            note=note,
+            framework_id=kind.known_id if kind.kind == "substitution" else None,
+        )
+        for name, kind in zip(crystals, kinds, strict=True)
+    }
 
 
 def _materials_project_structures(

@@ -1,6 +1,7 @@
 """Competing phases of a campaign's hulls: which chemical systems, and where they come from."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pymatgen.core import Structure
@@ -9,7 +10,8 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.storage import Storage
 from pccd_workflows.core.systems import maximal_systems
-from pccd_workflows.engines.engine import Task, Work, compute, engine_of
+from pccd_workflows.engines import engine
+from pccd_workflows.engines.engine import Task, Work
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.options import References
@@ -57,7 +59,7 @@ def recomputes(campaign: "Campaign", rung: Rung) -> bool:
     """Return whether a rung's competing phases are computed with DFT, a job each."""
     source, level = campaign.references.source, get_level(rung.level)
     theirs = source == "materials_project" and level.materials_project
-    return not (engine_of(level).batched or theirs or source == "file")
+    return not (engine.engine_of(level).batched or theirs or source == "file")
 
 
 def known_phases(campaign: "Campaign", chemsys: str, storage: Storage) -> ReferenceSet:
@@ -69,7 +71,7 @@ def known_phases(campaign: "Campaign", chemsys: str, storage: Storage) -> Refere
 
     if campaign.references.source == "materials_project":
         return fetch_reference_set(chemsys, snapshot=_snapshot(storage))
-    rungs = [rung for rung in campaign.rungs if engine_of(rung.level).batched]
+    rungs = [rung for rung in campaign.rungs if engine.engine_of(rung.level).batched]
     rung = rungs[0] if rungs else Rung(level="chgnet")
     found = storage.find_references(campaign.references.source, chemsys, rung.level)
     return found or build(campaign, rung, chemsys, storage)
@@ -89,27 +91,44 @@ def build(campaign: "Campaign", rung: Rung, chemsys: str, storage: Storage) -> R
 
     source, path = campaign.references.source, campaign.references.path
     level = get_level(rung.level)
-    task = Task("relax", "reference", fmax=rung.fmax, steps=rung.steps)
     work = Work(storage, campaign.campaign_id)
-
-    def relax(structure: Structure) -> Relaxation:
-        record = compute(structure, rung.level, task, work)
-        if not isinstance(record, Relaxation):
-            raise TypeError(f"{rung.level} did not return a relaxation")
-        return record
-
+    task = Task("relax", "reference", fmax=rung.fmax, steps=rung.steps)
+    relax = partial(_relax, level=rung.level, work=work, task=task)
     if source == "file" and path is not None:
-        computes = relax if engine_of(level).batched else None  # DFT energies come with the file
+        computes = (
+            relax if engine.engine_of(level).batched else None
+        )  # DFT energies come with the file
         return load_reference_set(path, chemsys, rung.level, level.convention, relax=computes)
     if source == "materials_project":
         return materials_project.build_reference_set(
             chemsys, rung.level, relax=relax, snapshot=_snapshot(storage)
         )
+    if source == "known":
+        return _known(chemsys, rung.level, work, relax)
     if source == "prototypes":
         if (shipped := shipped_reference_set(chemsys, rung.level)) is not None:
             return shipped
         return build_reference_set(chemsys, rung.level, relax=relax)
     raise InputError(f"references.source {source!r} cannot be used at level {rung.level!r}.")
+
+
+def _relax(structure: Structure, *, level: str, work: Work, task: Task) -> Relaxation:
+    return engine.relax(structure, level, work, task)
+
+
+def _known(
+    chemsys: str, level: str, work: Work, relax: Callable[[Structure], Relaxation]
+) -> ReferenceSet:
+    """Return the phases of the library of known crystals; energies it lacks are computed."""
+    from pccd_workflows.known.competing import Engines, known_reference_set
+
+    if not engine.engine_of(level).batched:
+        return known_reference_set(chemsys, level)
+
+    def single_point(structure: Structure) -> float | None:
+        return engine.static(structure, level, work).energy_per_atom
+
+    return known_reference_set(chemsys, level, engines=Engines(single_point, relax))
 
 
 def _snapshot(storage: Storage) -> "MongoSnapshot":

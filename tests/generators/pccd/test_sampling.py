@@ -329,7 +329,7 @@ def test_the_likeliest_types_are_different_guesses(tiny_model):
 
 
 def test_the_shipped_model_makes_symmetric_crystals():
-    model = load_model(REPOSITORY / "model" / "pccd-default", "cpu")
+    model = load_model(resource("model", "pccd-default"), "cpu")
     elements = [("Mg", "Mn", "O"), ("Ca", "Sn", "O"), ("Fe", "S")]
     requests = [SampleRequest(i, elements[i % 3], Conditions()) for i in range(24)]
     made = sample_crystals(model, requests, seed=0, sampler=Sampler())
