@@ -109,6 +109,7 @@ def discover(  # noqa: PLR0913
     seed: int = 0,
     level: str = "chgnet",
     energy_above_hull: float = 0.25,
+    references: str = "prototypes",
     folder: Folder | None = None,
     maker: "Maker | None" = None,
     progress: bool = True,
@@ -128,6 +129,9 @@ def discover(  # noqa: PLR0913
         Level of theory that relaxes them and places them on its hull.
     energy_above_hull
         What is kept, eV/atom, at most.
+    references
+        Where the competing phases come from, as in a campaign file: ``prototypes`` is quick where
+        a set is shipped, ``known`` holds more of what exists and may compute some of it first.
     folder
         Where results outlive the process: a second call with the same folder goes on. In memory if
         left out.
@@ -158,7 +162,7 @@ def discover(  # noqa: PLR0913
     from pccd_workflows.pipeline import DiscoveryMaker
     from pccd_workflows.settings import get_settings
 
-    campaign = _campaign(what, samples, seed, level, energy_above_hull)
+    campaign = _campaign(what, samples, seed, level, energy_above_hull, references)
     versions = preflight(campaign, get_settings())
     storage = MemoryStorage() if folder is None else FolderStorage(Path(folder))
     flow = (maker or DiscoveryMaker()).make(campaign, versions)
@@ -182,6 +186,7 @@ def _campaign(
     seed: int,
     level: str,
     energy_above_hull: float,
+    references: str,
 ) -> Campaign:
     from pydantic import ValidationError
 
@@ -195,7 +200,7 @@ def _campaign(
         what = {
             "name": chemical_system(elements).lower(),
             "generate": {"elements": elements, "samples": samples, "seed": seed},
-            "references": {"source": "known"},
+            "references": {"source": references},
             "rungs": [rung],
         }
     try:
