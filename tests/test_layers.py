@@ -28,7 +28,7 @@ OWNERS = {
     },
     "maggma": {"execution/mongo.py", "execution/stores.py"},
     "chgnet": {"engines/potential.py", "engines/chgnet_calculator.py"},
-    "sevenn": {"engines/potential.py"},
+    "sevenn": {"engines/potential.py", "engines/energy_only.py"},
     "custodian": {"engines/vasp.py"},
     "gpaw": {"engines/gpaw.py"},
 }
