@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 Relax = Callable[["Structure"], Relaxation]
-MOVES = 1e-3
-"""eV/atom; phases that could lower the hull by less get no stand-in."""
 
 
 def missing_compositions(
@@ -35,7 +33,7 @@ def missing_compositions(
 
     found: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for phase in (known or library()).missing(chemsys):
-        if phase.shift > MOVES and phase.n_same_composition == 0:
+        if phase.could_move_hull and phase.n_same_composition == 0:
             formula = Composition(phase.formula).reduced_formula
             found[tuple(phase.chemsys.split("-"))].add(str(formula))
     return dict(found)
