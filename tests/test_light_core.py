@@ -99,7 +99,7 @@ def test_it_samples_screens_matches_relaxes_and_places_on_a_hull():
 def test_only_what_needs_fireworks_is_refused_and_says_what_to_install():
     refused = printed(EVERY_MODULE)
     assert {name for name in refused if not name.startswith("execution.")} == {
-        *("cli.live", "operations")
+        *("cli.live", "migrate", "operations")
     }
     assert {"execution.launchpad", "execution.worker"} <= set(refused)
     for sentence in refused.values():

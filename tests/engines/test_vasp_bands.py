@@ -23,6 +23,8 @@ from pccd_workflows.engines.records import Bands
 from pccd_workflows.engines.vasp.bands import RunBands, band_gap, magnetic_cell
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.execution.stores import job_store
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.query import find_candidate
@@ -138,7 +140,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
     inject(tmp_path, {"folder": "bands-line", "fault": "memory", "times": 1})
     whole = whole_campaign(standin)
     candidate_id = whole.candidate_id(0)
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    run_worker(standin, campaign_id=whole.campaign_id)
     (lost,) = reruns.job_failures(standin, campaign_id=whole.campaign_id)
     assert (lost.name, lost.candidates) == (f"bands line {GGA} {candidate_id}", [candidate_id])
     doc = collected(standin, whole)
@@ -152,7 +154,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
 
     assert "memory" in pccd("job", "failures")
     pccd("job", "rerun", "--error-class", "memory", "--set", "INCAR.ALGO=All")
-    launchpad.run_worker(standin, campaign_id=whole.campaign_id)
+    run_worker(standin, campaign_id=whole.campaign_id)
     assert ledger(standin)[3:] == ["static", "uniform", "line!", "line"]
     doc = collected(standin, whole)
     assert (doc.status, doc.stage) == ("passed", f"bands:{GGA}")
@@ -179,7 +181,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
     for distances, energies in zip(found.bands["distances"], found.bands["energies"], strict=True):
         assert {len(band) for channel in energies for band in channel} == {len(distances)}
 
-    outputs = mongo.job_store(standin)
+    outputs = job_store(standin)
     outputs.connect()
     # everything, not only what a picture needs
     (task,) = outputs.query({"name": lost.name}, ["output"], load=True)
@@ -191,7 +193,7 @@ def test_a_lost_run_holds_nothing_back_and_is_done_again(standin, tmp_path, monk
 def test_a_meta_gga_is_self_consistent_along_the_path(standin, tmp_path, monkeypatch):
     monkeypatch.setenv("VASP_STANDIN_BANDS", json.dumps({"gap": 0.8}))
     campaign_id = submit(standin, rock_salt("Mg"), R2SCAN)
-    launchpad.run_worker(standin, campaign_id=campaign_id)
+    run_worker(standin, campaign_id=campaign_id)
     assert launchpad.failures(standin, campaign_id) == []
     assert ledger(standin) == ["static", "line"]
     found = record(standin)
@@ -207,16 +209,16 @@ def test_a_meta_gga_is_self_consistent_along_the_path(standin, tmp_path, monkeyp
 def test_a_density_that_was_cleared_is_computed_again(standin, tmp_path):
     inject(tmp_path, {"folder": "bands-line", "fault": "memory", "times": 1})
     campaign_id = submit(standin, rock_salt("Mg"), GGA)
-    launchpad.run_worker(standin, campaign_id=campaign_id)
+    run_worker(standin, campaign_id=campaign_id)
     (density,) = (tmp_path / "data").rglob("*bands-static*/CHGCAR.gz")
     density.unlink()
     operations.restart(campaign_id, standin, 5)
-    launchpad.run_worker(standin, campaign_id=campaign_id)
+    run_worker(standin, campaign_id=campaign_id)
     (lost,) = reruns.job_failures(standin, campaign_id=campaign_id)
     assert lost.error_class == "parse"
     assert "holds no CHGCAR" in lost.evidence
     operations.restart(campaign_id, standin, 5)
-    launchpad.run_worker(standin, campaign_id=campaign_id)
+    run_worker(standin, campaign_id=campaign_id)
     assert ledger(standin) == ["static", "uniform", "line!", "static", "uniform", "line"]
     assert record(standin).is_metal is False
 
@@ -224,7 +226,7 @@ def test_a_density_that_was_cleared_is_computed_again(standin, tmp_path):
 def test_bands_that_do_not_converge_are_a_failure(standin, tmp_path):
     inject(tmp_path, {"folder": "bands-static", "fault": "scf", "times": 50})
     campaign_id = submit(standin, rock_salt("Mg"), GGA)
-    launchpad.run_worker(standin, campaign_id=campaign_id)
+    run_worker(standin, campaign_id=campaign_id)
     (lost,) = reruns.job_failures(standin, campaign_id=campaign_id)
     assert lost.error_class == "scf"
     assert mongo.database(standin)["results"].count_documents({}) == 0
