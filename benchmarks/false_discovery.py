@@ -269,7 +269,7 @@ def verdicts(judged: Sequence[dict[str, Any]], bench: Bench, table: Path | None)
     """Return how many verdicts there are, of what kinds, and which ones are contradicted."""
     claims = [row for row in judged if row["new_stable"]]
     kinds = bench.identifier.kinds_of_new([row["crystal"] for row in claims])
-    hidden = [sum(p.shift > STABLE for p in bench.known.missing(r["chemsys"])) > 0 for r in claims]
+    hidden = [sum(p.could_move_hull for p in bench.known.missing(r["chemsys"])) > 0 for r in claims]
     result: dict[str, Any] = {
         "samples": len(judged),
         "known": sum(row["known"] is not None for row in judged),

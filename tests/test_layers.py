@@ -41,7 +41,7 @@ OWNERS = {
     },
     "maggma": {"execution/stores.py", "execution/storage.py"},
     "chgnet": {"engines/potential.py", "engines/chgnet_calculator.py"},
-    "sevenn": {"engines/potential.py"},
+    "sevenn": {"engines/potential.py", "engines/energy_only.py"},
     "custodian": {"engines/vasp/run.py"},
     "gpaw": {"engines/gpaw.py"},
 }

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from pccd_workflows.analysis.hull import Hull, HullQuery
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.known.columns import ColumnsFile, pack_text, write_columns
 from pccd_workflows.known.library_files import ENERGY_STEP, pack_energies, unpack_energies
 
 if TYPE_CHECKING:
+    from pccd_workflows.analysis.hull import Hull
     from pccd_workflows.known.library import KnownLibrary
 
 NEAR = 0.05
@@ -31,6 +30,8 @@ NEAR = 0.05
 SAME = 1e-3
 """eV/atom; a known phase of the composition that lies at most so much higher stands for it."""
 FILE, KIND = "missing.columns", "known phases without a structure"
+MOVES = 1e-3
+"""eV/atom; phases that could lower the hull by less change no verdict."""
 _SYMBOL = re.compile("[A-Z][a-z]?")
 
 
@@ -57,6 +58,11 @@ class MissingPhase:
     energy_above_hull: float
     shift: float
     n_same_composition: int
+
+    @property
+    def could_move_hull(self) -> bool:
+        """Whether a crystal may look stable only because this phase is missing."""
+        return self.shift > MOVES
 
 
 @dataclass(frozen=True)
@@ -173,8 +179,11 @@ def _row(row: Mapping[str, Any]) -> _Row:
         ) from None
 
 
-def _hull(rows: Sequence[_Row], elements: Iterable[str]) -> Hull:
+def _hull(rows: Sequence[_Row], elements: Iterable[str]) -> "Hull":
     """Return the hull of phases; elements are at 0, whichever of their phases are at hand."""
+    from pccd_workflows.analysis.hull import Hull
+    from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+
     entries = [ReferenceEntry(entry_id=f"element {s}", formula=s, energy=0.0) for s in elements]
     for row in rows:
         entry = ReferenceEntry(entry_id=row.id, formula=row.formula, energy=0.0)
@@ -188,9 +197,11 @@ def _hull(rows: Sequence[_Row], elements: Iterable[str]) -> Hull:
     )
 
 
-def _heights(hull: Hull, rows: Sequence[_Row]) -> list[float]:
+def _heights(hull: "Hull", rows: Sequence[_Row]) -> list[float]:
     """Return how far phases lie above a hull, eV/atom."""
     from pymatgen.core import Composition
+
+    from pccd_workflows.analysis.hull import HullQuery
 
     queries = []
     for row in rows:

@@ -4,7 +4,7 @@ import gzip
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -454,6 +454,41 @@ def build_reference_set(
     )
 
 
+def relaxed_compositions(
+    system: tuple[str, ...],
+    formulas: Collection[str],
+    lower: Sequence[ReferenceEntry],
+    level: str,
+    *,
+    relax: Callable[[Structure], Relaxation],
+    progress: Progress | None = None,
+) -> list[ReferenceEntry]:
+    """Return relaxed structure types of some compositions of a compound system.
+
+    Parameters
+    ----------
+    system
+        Its elements, alphabetically.
+    formulas
+        Reduced formulas, as pymatgen writes them.
+    lower
+        Phases at the level that these compete with; those of the system and of its parts count.
+    level
+        Name of a potential.
+    relax
+        Relaxes one crystal at `level`.
+    progress
+        Told after each relaxation.
+    """
+    inside = [entry for entry in lower if {e.symbol for e in entry.composition} <= set(system)]
+    decorated = [
+        (label, structure)
+        for label, structure in decorate("-".join(system))
+        if structure.composition.reduced_formula in formulas
+    ]
+    return _relaxed(system, decorated, inside, level, relax=relax, progress=progress)
+
+
 def _relaxed_system(
     system: tuple[str, ...],
     level: str,
@@ -468,7 +503,24 @@ def _relaxed_system(
     """
     name = "-".join(system)
     inside = [entry for entry in lower if {e.symbol for e in entry.composition} < set(system)]
-    queue = _queue(rank(decorate(name), level, inside))
+    found = _relaxed(system, decorate(name), inside, level, relax=relax, progress=progress)
+    if not found and len(system) == 1:
+        raise PccdError(f"No crystal of the element {name} could be relaxed at level {level}.")
+    return found
+
+
+def _relaxed(
+    system: tuple[str, ...],
+    decorated: Sequence[tuple[str, Structure]],
+    inside: Sequence[ReferenceEntry],
+    level: str,
+    *,
+    relax: Callable[[Structure], Relaxation],
+    progress: Progress | None,
+) -> list[ReferenceEntry]:
+    """Return the decorations that are worth it, relaxed; inside: what they compete with."""
+    name = "-".join(system)
+    queue = _queue(rank(decorated, level, inside))
     found: list[ReferenceEntry] = []
     for done, guess in enumerate(queue):
         if (
@@ -480,8 +532,6 @@ def _relaxed_system(
                 found = _with_phase(found, _entry(guess, relaxation))
         if progress is not None:
             progress(name, done + 1, len(queue))
-    if not found and len(system) == 1:
-        raise PccdError(f"No crystal of the element {name} could be relaxed at level {level}.")
     return found
 
 

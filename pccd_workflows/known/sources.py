@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pymatgen.core import Element
 
 from pccd_workflows.core.errors import InputError
 
@@ -111,6 +110,8 @@ class KnownRow:
     @cached_property
     def symbols(self) -> tuple[str, ...]:
         """Its elements, alphabetically."""
+        from pymatgen.core import Element
+
         return tuple(sorted(Element.from_Z(int(z)).symbol for z in np.unique(self.numbers)))
 
 
@@ -174,6 +175,8 @@ def _identifier(value: object) -> str:
 
 
 def _number(symbol: object) -> int:
+    from pymatgen.core import Element
+
     if not isinstance(symbol, str) or symbol not in Element.__members__ or symbol in ("D", "T"):
         raise ValueError(f"{symbol!r} is no element: partial occupancies and charges have no place")
     return int(Element[symbol].Z)
