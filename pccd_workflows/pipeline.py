@@ -10,7 +10,7 @@ from pccd_workflows.jobs.common import GPU, assign, named, tolerant
 from pccd_workflows.jobs.phonons import start_phonons
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import start_bands, start_rung
-from pccd_workflows.jobs.stages import deduplicate, generate, run_stage
+from pccd_workflows.jobs.stages import deduplicate, generate_and_screen, run_stage
 from pccd_workflows.stages import all_stages
 from pccd_workflows.stages.rung import Rung
 
@@ -29,7 +29,7 @@ class GenerateMaker(Maker):
         shards = campaign.shards
         jobs = []
         for number, (start, stop) in enumerate(shards, start=1):
-            job = assign(generate(campaign, start, stop, list(versions)), GPU)
+            job = assign(generate_and_screen(campaign, start, stop, list(versions)), GPU)
             jobs.append(named(job, f"{self.name} {number}/{len(shards)}"))
         return jobs
 
