@@ -68,7 +68,9 @@ def test_the_line_of_the_column_is_all_it_takes(monkeypatch):
     changed = replace(hull.STAGE, columns=(*hull.STAGE.columns, column))
     own = tuple(changed if stage.kind == "hull" else stage for stage in stages.STAGES)
     monkeypatch.setattr(stages, "STAGES", own)
-    record = hull.Stability(level="chgnet", passed=True, decomposition={"MgO": 1.0})
+    record = hull.Stability(
+        level="chgnet", passed=True, energy_above_hull=0.1, decomposition={"MgO": 1.0}
+    )
     assert columns.values({"hull:chgnet": record}, shown=True)["phases"] == 1
 
 
