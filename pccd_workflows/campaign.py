@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    SerializeAsAny,
     ValidationError,
     field_validator,
     model_validator,
@@ -21,7 +22,7 @@ from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.resources import campaign_file, shipped_campaigns
 from pccd_workflows.core.sections import FOLDER, NAME_PATTERN, Section
-from pccd_workflows.core.validation import explain
+from pccd_workflows.core.validation import explain, with_options
 from pccd_workflows.generators.registry import read_sources, write_sources
 from pccd_workflows.generators.request import (
     MAX_SAMPLES,
@@ -31,6 +32,7 @@ from pccd_workflows.generators.request import (
 )
 from pccd_workflows.known.novelty import NoveltySection
 from pccd_workflows.known.options import References
+from pccd_workflows.stages import stage_of
 from pccd_workflows.stages.phonons import PhononsSection
 from pccd_workflows.stages.rung import Rung
 
@@ -73,6 +75,12 @@ class Campaign(Section):
     references: References = References()
     rungs: Annotated[list[Rung], Field(min_length=1)]
     phonons: PhononsSection | None = None
+    stages: dict[str, SerializeAsAny[Section]] = Field(
+        default_factory=dict,
+        description="Options of the stages that installed packages bring, by name",
+        # left out where there are none: older files keep their hash
+        exclude_if=lambda stages: not stages,
+    )
     stored_id: str | None = Field(
         None,
         description="Id under which the campaign was stored; no key of a campaign file",
@@ -88,6 +96,13 @@ class Campaign(Section):
                 "beginning and ending with a letter or digit"
             )
         return value
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _stages_have_their_options(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {kind: _stage_options(str(kind), given) for kind, given in value.items()}
 
     @model_validator(mode="after")
     def _levels_climb_once(self) -> Self:
@@ -195,6 +210,20 @@ class Campaign(Section):
     def candidate_id(self, index: int) -> str:
         """Return the id of sample `index`, the same in every run of this campaign."""
         return f"{self.campaign_id}-{index:06d}"
+
+
+def _stage_options(kind: str, given: Any) -> Section:
+    """Return what a campaign file says of a stage as the options of that stage."""
+    try:
+        options = stage_of(kind).options
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    if options is None:
+        raise ValueError(f"stage {kind!r} takes no options here")
+    try:
+        return options.model_validate({} if given is None else given)
+    except ValidationError as error:
+        raise with_options(error, options) from None
 
 
 def index_of(candidate_id: str) -> int:

@@ -108,7 +108,7 @@ def stage_columns(*, shown: bool = False) -> list[tuple[Stage, Column]]:
     """Return the columns of all stages; shown: those of tables only."""
     return [
         (stage, column)
-        for stage in stages.STAGES
+        for stage in stages.all_stages()
         for column in stage.columns
         if column.show or not shown
     ]
@@ -116,7 +116,7 @@ def stage_columns(*, shown: bool = False) -> list[tuple[Stage, Column]]:
 
 def values(records: Records, *, shown: bool = False) -> dict[str, Any]:
     """Return the value of each stage's column, by its key; None where a candidate has none."""
-    latest = {stage.kind: stage.latest(records) for stage in stages.STAGES}
+    latest = {stage.kind: stage.latest(records) for stage in stages.all_stages()}
     return {
         column.key: None if latest[stage.kind] is None else column.value(latest[stage.kind])
         for stage, column in stage_columns(shown=shown)

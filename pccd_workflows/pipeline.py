@@ -10,8 +10,8 @@ from pccd_workflows.jobs.common import GPU, assign, named, tolerant
 from pccd_workflows.jobs.phonons import start_phonons
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import start_bands, start_rung
-from pccd_workflows.jobs.stages import deduplicate, generate, run_stage
-from pccd_workflows.stages import STAGES
+from pccd_workflows.jobs.stages import deduplicate, generate_and_screen, run_stage
+from pccd_workflows.stages import all_stages
 from pccd_workflows.stages.rung import Rung
 
 
@@ -29,7 +29,7 @@ class GenerateMaker(Maker):
         shards = campaign.shards
         jobs = []
         for number, (start, stop) in enumerate(shards, start=1):
-            job = assign(generate(campaign, start, stop, list(versions)), GPU)
+            job = assign(generate_and_screen(campaign, start, stop, list(versions)), GPU)
             jobs.append(named(job, f"{self.name} {number}/{len(shards)}"))
         return jobs
 
@@ -147,7 +147,7 @@ def _plain_stages(campaign: Campaign, judged: Job) -> list[Job]:
     """Return a job for each stage that has no Maker of its own."""
     return [
         named(run_stage(campaign, stage.name(level), judged.output), stage.name(level))
-        for stage in STAGES
+        for stage in all_stages()
         if stage.run is not None
         for level in stage.levels(campaign)
     ]

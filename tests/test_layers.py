@@ -136,3 +136,10 @@ def test_importing_is_cheap(module):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
     assert found == "[]"
+
+
+def test_the_document_says_the_same_of_layers():
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    _, _, rest = text.partition("```layers\n")
+    lines, _, _ = rest.partition("\n```")
+    assert [set(line.split(", ")) for line in lines.splitlines()] == LAYERS

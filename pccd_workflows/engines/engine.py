@@ -1,7 +1,8 @@
 """What every engine can do: a task of a crystal at a level, run by run, from storage or computed.
 
-An engine is one file (or folder) beside this one and a row in `ENGINES`; a level is one row in
-`levels`. Nothing else in the package asks which engine a level has.
+An engine is one file (or folder) beside this one and a row in `ENGINES`, or anybody's object that
+a level names as ``module:attribute``; a level is one row in `levels`. Nothing else in the package
+asks which engine a level has.
 """
 
 import importlib
@@ -17,7 +18,7 @@ from pccd_workflows.core.cores import allocated_cores
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import Document, Results, Storage
-from pccd_workflows.engines.levels import Level, TaskKind, get_level
+from pccd_workflows.engines.levels import IMPORTABLE, Level, TaskKind, get_level
 from pccd_workflows.engines.records import Forces, Relaxation, SinglePoint
 
 if TYPE_CHECKING:
@@ -227,13 +228,26 @@ class Engine(Protocol):
 
 
 def engine_of(level: Level | str) -> Engine:
-    """Return the engine that computes a level."""
+    """Return the engine that computes a level.
+
+    Raises
+    ------
+    InputError
+        The level or its engine is unknown, or cannot be imported.
+    """
     of = get_level(level) if isinstance(level, str) else level
-    path = ENGINES.get(of.engine)
-    if path is None:
-        raise InputError(f"Level {of.name!r}: unknown engine {of.engine!r}; use {sorted(ENGINES)}.")
-    module, _, name = path.partition(":")
-    return cast("Engine", getattr(importlib.import_module(module), name))
+    if of.engine not in ENGINES and not IMPORTABLE.fullmatch(of.engine):
+        raise InputError(
+            f"Level {of.name!r}: unknown engine {of.engine!r}; use {sorted(ENGINES)}, or "
+            "module:attribute for one of your own."
+        )
+    module, _, name = ENGINES.get(of.engine, of.engine).partition(":")
+    try:
+        return cast("Engine", getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"Level {of.name!r}: its engine {of.engine!r} cannot be imported ({error})."
+        ) from error
 
 
 def compute(structure: Structure, level: str, task: Task, work: Work) -> Record:

@@ -48,7 +48,8 @@ class Level:
     name
         In campaign files, records and keys.
     engine
-        What computes it: a name in `pccd_workflows.engines.engine.ENGINES`.
+        What computes it: a name in `pccd_workflows.engines.engine.ENGINES`, or ``module:attribute``
+        of an `Engine` of one's own.
     convention
         The energy convention of what it returns.
     calculator

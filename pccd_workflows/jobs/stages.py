@@ -17,7 +17,7 @@ from pccd_workflows.stages.rung import Rung
 
 
 @plain_job
-def generate(campaign: Campaign, start: int, stop: int, versions: list[str]) -> int:
+def generate_and_screen(campaign: Campaign, start: int, stop: int, versions: list[str]) -> int:
     """Sample crystals `start` to `stop` - 1 of a campaign and screen them; return how many pass.
 
     Raises
@@ -25,6 +25,8 @@ def generate(campaign: Campaign, start: int, stop: int, versions: list[str]) -> 
     StaleResultError
         A source is not what it was when the campaign was submitted.
     """
+    # jobflow looks for an attribute of the job's name in the first argument, so that the job cannot
+    # be called `generate`: that one is an error in campaigns of other sources than one model
     with job_storage() as storage:
         generate_stage.run(campaign, start, stop, storage, versions=versions)
         return screen_stage.run(campaign, start, stop, storage)

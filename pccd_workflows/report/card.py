@@ -48,7 +48,7 @@ def make_badges(doc: CandidateDoc) -> list[Badge]:
         text = f"{millis(doc.energy_above_hull)} meV/atom"
         badges.append(Badge(text, energy_class(doc.energy_above_hull)))
     records = doc.records
-    for stage in stages.STAGES:
+    for stage in stages.all_stages():
         record = stage.latest(records)
         if record is not None and any(column.badge for column in stage.columns):
             said = stage.describe(record, records)

@@ -34,7 +34,7 @@ def stage_panels(records: Records) -> list[Panel]:
     """Return the pictures of every stage that has a figure and left a record, in order."""
     return [
         panel
-        for stage in stages.STAGES
+        for stage in stages.all_stages()
         if stage.figure is not None and stage.records(records)
         for panel in _function(stage.figure)(records)
     ]

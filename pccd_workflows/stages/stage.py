@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pccd_workflows.core.records import Record
+from pccd_workflows.core.sections import Section
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
@@ -141,6 +142,9 @@ class Stage:
     figure
         Pictures of its records: ``module:function``, or the function. It gets all records of a
         candidate and returns `pccd_workflows.report.panels.Panel`.
+    options
+        Its section of a campaign file, under ``stages`` by its kind; None where the campaign has a
+        key of its own for the stage, or it has no options.
     run
         Runs it for all candidates that reached it, in one job; for stages without a Maker of
         their own. Arguments: campaign, level, storage.
@@ -157,6 +161,7 @@ class Stage:
     tabulated: Callable[[Any], bool] = always
     heavy: tuple[str, ...] = ()
     figure: str | Callable[[Records], Sequence[Any]] | None = None
+    options: type[Section] | None = None
     run: Callable[["Campaign", str, "Storage"], None] | None = None
 
     def name(self, level: str) -> str:
