@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from pymatgen.core import Structure
+from pymatgen.core import Element, Structure
 
 from pccd_workflows.core.crystal_files import content_sha256, entries
 from pccd_workflows.core.errors import InputError
@@ -198,9 +198,10 @@ def exchange(crystal: Template, exchanged: Mapping[int, int]) -> Structure:
     The volume changes as the sum of the cubes of the atomic radii does; relaxing does the rest.
     """
     numbers = [exchanged[z] for z in crystal.numbers]
+    elements = [Element.from_Z(z) for z in numbers]
     radii = atomic_radii().astype(float)
     old, new = (float((radii[list(n)] ** 3).sum()) for n in (crystal.numbers, numbers))
-    return Structure(crystal.lattice * math.cbrt(new / old), numbers, crystal.frac_coords)
+    return Structure(crystal.lattice * math.cbrt(new / old), elements, crystal.frac_coords)
 
 
 @lru_cache(maxsize=1)

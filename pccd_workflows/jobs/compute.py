@@ -233,7 +233,7 @@ def _halved(
         job = compute(half, of.name, task, campaign_id)
         name = f"{run} {of.name} {half[0].id} and {len(half) - 1} more"
         jobs.append(_named(job, half, of, task, name))
-    return Response(replace=Flow(jobs, output=[job.output for job in jobs]))
+    return Response(replace=Flow([*jobs], output=[job.output for job in jobs]))
 
 
 def overspent(costs: Costs, campaign_id: str | None, level: str) -> str | None:

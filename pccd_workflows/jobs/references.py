@@ -33,7 +33,7 @@ def prepare_references(
         return systems
     builds = [_build_job(campaign, rung, system) for system in missing]
     output = [*present, *(build.output for build in builds)]
-    return Response(replace=Flow(builds, output=output))
+    return Response(replace=Flow([*builds], output=output))
 
 
 def _build_job(campaign: Campaign, rung: Rung, system: str) -> Job:
