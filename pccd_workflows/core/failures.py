@@ -243,7 +243,13 @@ def _line_at(text: str, position: int) -> str:
 
 
 def check_class(name: str) -> str:
-    """Return the name of an error class; refuse others with the options."""
+    """Return the name of an error class; refuse others with the options.
+
+    Raises
+    ------
+    InputError
+        There is no such class.
+    """
     if name not in BY_NAME:
         raise InputError(f"Unknown error class {name!r}; use one of {sorted(BY_NAME)}.")
     return name

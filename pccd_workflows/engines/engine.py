@@ -227,7 +227,13 @@ class Engine(Protocol):
 
 
 def engine_of(level: Level | str) -> Engine:
-    """Return the engine that computes a level."""
+    """Return the engine that computes a level.
+
+    Raises
+    ------
+    InputError
+        The level, or its engine, is unknown.
+    """
     of = get_level(level) if isinstance(level, str) else level
     path = ENGINES.get(of.engine)
     if path is None:

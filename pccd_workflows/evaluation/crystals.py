@@ -47,8 +47,8 @@ class HeldOut:
 
     Attributes
     ----------
-    crystals : CrystalArrays
-    skipped : dict of str to int
+    crystals
+    skipped
         Crystals of the split that the model cannot be asked for, by reason.
     """
 
@@ -61,11 +61,11 @@ def read_crystals(data: Path, split: str, info: "ModelInfo") -> HeldOut:
 
     Parameters
     ----------
-    data : Path
+    data
         Dataset (.npz), JSON lines (.jsonl, .jsonl.gz) or folder of CIFs.
-    split : str
+    split
         train, val, test or all.
-    info : ModelInfo
+    info
         Of the model: its elements and limits.
 
     Raises

@@ -84,8 +84,8 @@ class Similarity:
 
     Attributes
     ----------
-    distances : dict of str to float array (n,)
-        By metric, NaN where it is not defined (no match, or the potential cannot say).
+    distances
+        Shape (n,). By metric, NaN where it is not defined (no match, or the potential cannot say).
     """
 
     distances: dict[str, Floats]
@@ -300,10 +300,10 @@ class BondGraph:
 
     Attributes
     ----------
-    numbers : int array (n,)
-        Atomic numbers.
-    bonds : float array (n, n)
-        Symmetric.
+    numbers
+        Shape (n,). Atomic numbers.
+    bonds
+        Shape (n, n). Symmetric.
     """
 
     numbers: NDArray[np.int64]

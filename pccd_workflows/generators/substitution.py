@@ -120,7 +120,13 @@ class SubstitutionGenerator:
         return GeneratorInfo(name=found.name, version=found.version, max_elements=MAX_ELEMENTS)
 
     def check(self) -> None:
-        """See that there are crystals to take structures from, and not too many elements."""
+        """See that there are crystals to take structures from, and not too many elements.
+
+        Raises
+        ------
+        InputError
+            There are none, or more elements than can be exchanged.
+        """
         most = self.options.most_elements()
         if most > MAX_ELEMENTS:
             raise InputError(f"Source substitution takes up to {MAX_ELEMENTS} elements.")
@@ -278,8 +284,7 @@ def substitute(
 
     Returns
     -------
-    list
-        None where no known crystal has the same numbers of atoms.
+    None where no known crystal has the same numbers of atoms.
     """
     groups: dict[tuple[int, ...], list[tuple[tuple[int, ...], int]]] = defaultdict(list)
     for row, crystal in enumerate(known):

@@ -162,6 +162,7 @@ class _Step:
 
     @property
     def engine(self) -> Engine:
+        """The engine of the level."""
         return engine_of(self.level)
 
     def take(self) -> Response[Any] | str:

@@ -81,6 +81,11 @@ def gather_references(rung: Rung, known_id: str, entry_ids: list[str], keys: lis
     """Store the recomputed phases of the reference set `known_id`; return its chemical system.
 
     keys: of their relaxations.
+
+    Raises
+    ------
+    InputError
+        The reference set is not stored any more.
     """
     from pccd_workflows.known.materials_project import recomputed
     from pccd_workflows.known.phases import NEAR_IN_SOURCE

@@ -229,8 +229,7 @@ def decorate(chemsys: str) -> list[tuple[str, Structure]]:
 
     Returns
     -------
-    list
-        (label, structure); the label names the type and the element on each of its sites.
+    (label, structure); the label names the type and the element on each of its sites.
     """
     elements = sorted(chemsys.split("-"))
     if len(elements) == 1:

@@ -22,16 +22,16 @@ def structure_type(
 
     Parameters
     ----------
-    lattice : float array (3, 3)
-        Lattice vectors in rows, Å.
-    numbers : int array (n,)
-        Atomic numbers.
-    frac_coords : float array (n, 3)
+    lattice
+        Shape (3, 3). Lattice vectors in rows, Å.
+    numbers
+        Shape (n,). Atomic numbers.
+    frac_coords
+        Shape (n, 3).
 
     Returns
     -------
-    str
-        Empty if spglib finds no symmetry.
+    Empty if spglib finds no symmetry.
     """
     import spglib
 
@@ -56,15 +56,14 @@ def number_types(types: NDArray[np.int64], train: NDArray[np.bool_]) -> NDArray[
 
     Parameters
     ----------
-    types : int64 array (N,)
-        From `hash_type`.
-    train : bool array (N,)
-        Which crystals are training crystals.
+    types
+        Shape (N,). From `hash_type`.
+    train
+        Shape (N,). Which crystals are training crystals.
 
     Returns
     -------
-    int32 array (N,)
-        0 where no training crystal has the type, or it is unknown.
+    Shape (N,). 0 where no training crystal has the type, or it is unknown.
     """
     kinds, counts = np.unique(types[train & (types != 0)], return_counts=True)
     if len(kinds) == 0:
