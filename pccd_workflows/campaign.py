@@ -90,7 +90,7 @@ class Campaign(Section):
         return value
 
     @model_validator(mode="after")
-    def _levels_climb_once(self) -> Self:
+    def _levels_are_distinct(self) -> Self:
         levels = [rung.level for rung in self.rungs]
         if len(set(levels)) != len(levels):
             raise ValueError(f"rungs: a level is used twice in {levels}")
