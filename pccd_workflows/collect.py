@@ -36,7 +36,7 @@ TOGETHER = 200
 
 
 @dataclass
-class History:
+class CandidateHistory:
     """What is known about one candidate.
 
     Attributes
@@ -61,7 +61,7 @@ class History:
 
 
 def candidate_document(
-    campaign: Campaign, candidate_id: str, history: History
+    campaign: Campaign, candidate_id: str, history: CandidateHistory
 ) -> CandidateDoc | None:
     """Fold one candidate's records into its document; None while its generation is not stored."""
     order = stages.names(campaign)
@@ -175,8 +175,8 @@ def fold(
                 yield document
 
 
-def _histories(campaign: Campaign, storage: Storage, ids: list[str]) -> dict[str, History]:
-    histories = {candidate_id: History() for candidate_id in ids}
+def _histories(campaign: Campaign, storage: Storage, ids: list[str]) -> dict[str, CandidateHistory]:
+    histories = {candidate_id: CandidateHistory() for candidate_id in ids}
     keys: dict[str, str] = {}
     for row in storage.rows_of(campaign.campaign_id, ids):
         history = histories[row.candidate_id]
