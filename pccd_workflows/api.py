@@ -142,8 +142,7 @@ def discover(  # noqa: PLR0913
 
     Returns
     -------
-    Candidates
-        One document for every crystal, rejected ones with the reason.
+    One document for every crystal, rejected ones with the reason.
 
     Raises
     ------
@@ -267,8 +266,7 @@ def relax(
 
     Returns
     -------
-    list of Relaxation
-        In their order; what could not be relaxed has a verdict and a reason.
+    In their order; what could not be relaxed has a verdict and a reason.
 
     Raises
     ------

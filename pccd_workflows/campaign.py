@@ -105,7 +105,7 @@ class Campaign(Section):
         return {kind: _stage_options(str(kind), given) for kind, given in value.items()}
 
     @model_validator(mode="after")
-    def _levels_climb_once(self) -> Self:
+    def _levels_are_distinct(self) -> Self:
         levels = [rung.level for rung in self.rungs]
         if len(set(levels)) != len(levels):
             raise ValueError(f"rungs: a level is used twice in {levels}")

@@ -36,7 +36,7 @@ TOGETHER = 200
 
 
 @dataclass
-class Trail:
+class CandidateHistory:
     """What is known about one candidate.
 
     Attributes
@@ -60,24 +60,26 @@ class Trail:
     failure: str | None = None
 
 
-def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> CandidateDoc | None:
+def candidate_document(
+    campaign: Campaign, candidate_id: str, history: CandidateHistory
+) -> CandidateDoc | None:
     """Fold one candidate's records into its document; None while its generation is not stored."""
     order = stages.names(campaign)
-    records = {name: trail.records[name] for name in order if name in trail.records}
+    records = {name: history.records[name] for name in order if name in history.records}
     if "generate" not in records:
         return None
     relaxed = [r.structure for r in _of(records, Relaxation) if r.structure is not None]
-    structure = relaxed[-1] if relaxed else trail.generated
+    structure = relaxed[-1] if relaxed else history.generated
     hulls = _of(records, Stability)
     energies = [s.energy_above_hull for s in hulls if s.energy_above_hull is not None]
     gaps = [record.band_gap for record in _of(records, Bands) if record.band_gap is not None]
     novelty = latest_novelty(next(iter(_of(records, Novelty)), None), hulls)
-    outcome = judge(campaign, records, trail.failure)
+    outcome = judge(campaign, records, history.failure)
     return CandidateDoc(
         candidate_id=candidate_id,
         campaign_id=campaign.campaign_id,
         campaign=campaign.name,
-        index=trail.index,
+        index=history.index,
         status=outcome.status,
         stage=list(records)[-1],
         reason_class=outcome.reason_class,
@@ -91,7 +93,7 @@ def candidate_document(campaign: Campaign, candidate_id: str, trail: Trail) -> C
         band_gap=gaps[-1] if gaps else None,
         **stage_fields(records),
         reached=reached(campaign, records),
-        jobs={name: trail.jobs[name] for name in records if name in trail.jobs},
+        jobs={name: history.jobs[name] for name in records if name in history.jobs},
         seconds={
             name: seconds
             for name, record in records.items()
@@ -167,27 +169,27 @@ def fold(
     """
     ids = iter(candidate_ids)
     while batch := list(islice(ids, TOGETHER)):
-        for candidate_id, trail in _trails(campaign, storage, batch).items():
-            trail.failure = (failures or {}).get(candidate_id)
-            if (document := candidate_document(campaign, candidate_id, trail)) is not None:
+        for candidate_id, history in _histories(campaign, storage, batch).items():
+            history.failure = (failures or {}).get(candidate_id)
+            if (document := candidate_document(campaign, candidate_id, history)) is not None:
                 yield document
 
 
-def _trails(campaign: Campaign, storage: Storage, ids: list[str]) -> dict[str, Trail]:
-    trails = {candidate_id: Trail() for candidate_id in ids}
+def _histories(campaign: Campaign, storage: Storage, ids: list[str]) -> dict[str, CandidateHistory]:
+    histories = {candidate_id: CandidateHistory() for candidate_id in ids}
     keys: dict[str, str] = {}
     for row in storage.rows_of(campaign.campaign_id, ids):
-        trail = trails[row.candidate_id]
-        trail.index = row.index
-        trail.records[row.stage] = row.read(stages.stage_of(row.stage).record)
+        history = histories[row.candidate_id]
+        history.index = row.index
+        history.records[row.stage] = row.read(stages.stage_of(row.stage).record)
         if row.job is not None:
-            trail.jobs[row.stage] = row.job
+            history.jobs[row.stage] = row.job
         if row.stage == "generate" and row.key is not None:
             keys[row.candidate_id] = row.key
     structures = storage.get_structures(set(keys.values()))
     for candidate_id, key in keys.items():
-        trails[candidate_id].generated = structures.get(key)
-    return trails
+        histories[candidate_id].generated = structures.get(key)
+    return histories
 
 
 @dataclass

@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One value of a table.
 
     sort: what a column is sorted by; None where there is no value.
@@ -40,7 +40,7 @@ class Heading:
     key: str
     label: str
     unit: str
-    cell: Callable[[Row, Records], Cell]
+    cell: Callable[[Row, Records], TableCell]
     sort_key: str | None = None
     numeric: bool = False
 
@@ -50,24 +50,24 @@ class Heading:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
-def _field(name: str) -> Callable[[Row, Records], Cell]:
-    return lambda row, _records: Cell(show_value(row.get(name)), row.get(name))
+def _field(name: str) -> Callable[[Row, Records], TableCell]:
+    return lambda row, _records: TableCell(show_value(row.get(name)), row.get(name))
 
 
-def _energy(row: Row, _records: Records) -> Cell:
+def _energy(row: Row, _records: Records) -> TableCell:
     energy = row.get("energy_above_hull")
-    return Cell(millis(energy), energy)
+    return TableCell(millis(energy), energy)
 
 
-def _novelty(row: Row, _records: Records) -> Cell:
+def _novelty(row: Row, _records: Records) -> TableCell:
     novel = row.get("novel")
-    return Cell("" if novel is None else "new" if novel else "known", novel)
+    return TableCell("" if novel is None else "new" if novel else "known", novel)
 
 
-def _status(row: Row, _records: Records) -> Cell:
+def _status(row: Row, _records: Records) -> TableCell:
     text = str(row.get("status", ""))
     reason = row.get("reason_class")
-    return Cell(f"{text}: {words(reason)}" if reason else text, text)
+    return TableCell(f"{text}: {words(reason)}" if reason else text, text)
 
 
 COMMON = (
@@ -128,7 +128,7 @@ class Table:
     """Candidates as a table: a row of cells for each, as many as there are headings."""
 
     headings: list[Heading]
-    rows: list[list[Cell]]
+    rows: list[list[TableCell]]
 
 
 def make_table(candidates: Iterable[tuple[Row, Records]]) -> Table:
@@ -148,14 +148,14 @@ def make_table(candidates: Iterable[tuple[Row, Records]]) -> Table:
 
 
 def _heading(stage: Stage, column: Column) -> Heading:
-    def cell(_row: Row, records: Records) -> Cell:
+    def cell(_row: Row, records: Records) -> TableCell:
         record = stage.latest(records)
         if record is None:
-            return Cell("")
+            return TableCell("")
         value = column.value(record)
         text = show_value(value) if column.text is None else column.text(record)
         tone = stage.describe(record, records).tone if column.badge else None
-        return Cell(text, value, tone)
+        return TableCell(text, value, tone)
 
     unit = "" if column.text is not None else column.unit  # texts hold theirs
     return Heading(column.key, column.label, unit, cell, numeric=bool(unit))

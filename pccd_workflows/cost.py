@@ -33,7 +33,7 @@ ENOUGH = 3
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a rung will cost.
 
     candidates: relaxed, at most. references: competing phases computed with DFT, at most.
@@ -93,7 +93,7 @@ class History:
 
 
 def history_of(level: str, rows: Iterable[Document]) -> History:
-    """Return what the ledger's rows of one level say.
+    """Return what the costs of one level say.
 
     rows: as `pccd_workflows.execution.costs.finished_runs` returns them.
     """
@@ -140,7 +140,7 @@ def estimate(
     references: int = 0,
     spent: float = 0.0,
     limit: float | None = None,
-) -> Estimate:
+) -> CostEstimate:
     """Return what a rung costs if it relaxes `crystals` and as many references of their mean size.
 
     Where the rung asks for band structures, every crystal gets one.
@@ -154,7 +154,7 @@ def estimate(
         hours = [second / 3600 for second in seconds]
     mean, plain = (sum(each) / len(each) if each else 0.0 for each in (hours, relaxing))
     total = mean * len(hours) + plain * references
-    return Estimate(
+    return CostEstimate(
         level=rung.level,
         candidates=len(hours),
         references=references,
@@ -179,7 +179,7 @@ def expected_crystal(campaign: Campaign) -> Crystal:
     return Crystal(atoms, atoms * mean)
 
 
-def estimate_campaign(campaign: Campaign, settings: "Settings | None") -> list[Estimate]:
+def estimate_campaign(campaign: Campaign, settings: "Settings | None") -> list[CostEstimate]:
     """Return what each rung costs at most: every sample survives, but for the budgets.
 
     A campaign that runs already counts with the crystals that reached the rung, once there are

@@ -59,8 +59,7 @@ def preflight(campaign: Campaign, settings: Settings) -> list[str]:
 
     Returns
     -------
-    list of str
-        Versions of the campaign's sources, in order.
+    Versions of the campaign's sources, in order.
 
     Raises
     ------
@@ -85,7 +84,13 @@ def preflight(campaign: Campaign, settings: Settings) -> list[str]:
 
 
 def check_known_materials(campaign: Campaign, settings: Settings) -> None:
-    """See that imported sets are there, and that MP can be asked or was asked before."""
+    """See that imported sets are there, and that MP can be asked or was asked before.
+
+    Raises
+    ------
+    InputError
+        A set is missing, or there is neither an API key nor a snapshot.
+    """
     if campaign.novelty.sets:
         from pccd_workflows.known.sets import check_known_sets
 
@@ -261,7 +266,13 @@ SAFE_REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 def check_reference(name: str) -> str:
-    """Return a campaign's name or id as given on the command line; refuse anything else."""
+    """Return a campaign's name or id as given on the command line; refuse anything else.
+
+    Raises
+    ------
+    InputError
+        The text cannot be one.
+    """
     if not SAFE_REFERENCE.fullmatch(name):
         raise InputError(f"{name!r} is no campaign name or id (letters, digits, '.', '_', '-').")
     return name

@@ -21,7 +21,9 @@ class GenerateMaker(Maker):
 
     name: str = "generate"
 
-    def make(self, campaign: Campaign, versions: Sequence[str]) -> list[Job]:
+    def make(  # type: ignore[override]  # several jobs for the flow around it
+        self, campaign: Campaign, versions: Sequence[str]
+    ) -> list[Job]:
         """Return a job for each batch; a lost one holds back none of the others.
 
         versions: of the campaign's sources, so that a rerun makes the same crystals.
@@ -73,7 +75,9 @@ class RungMaker(Maker):
     relax_maker: Maker | None = None
     name: str = "rung"
 
-    def make(self, campaign: Campaign, rung: Rung, references: Job, after: Job) -> list[Job]:
+    def make(  # type: ignore[override]  # several jobs for the flow around it
+        self, campaign: Campaign, rung: Rung, references: Job, after: Job
+    ) -> list[Job]:
         """Return the job that is done when the rung is, and those that nobody waits for."""
         systems, before = references.output, after.output
         judged = start_rung(campaign, rung, systems, self.relax_maker, before)
@@ -108,12 +112,12 @@ class DiscoveryMaker(Maker):
         Own Makers for the rungs of some levels; all others take `rung_maker`.
     """
 
-    generate_maker: Maker = field(default_factory=GenerateMaker)
-    references_maker: Maker = field(default_factory=ReferencesMaker)
-    deduplicate_maker: Maker = field(default_factory=DeduplicateMaker)
-    rung_maker: Maker = field(default_factory=RungMaker)
-    rung_makers: dict[str, Maker] = field(default_factory=dict)
-    phonons_maker: Maker = field(default_factory=PhononsMaker)
+    generate_maker: GenerateMaker = field(default_factory=GenerateMaker)
+    references_maker: ReferencesMaker = field(default_factory=ReferencesMaker)
+    deduplicate_maker: DeduplicateMaker = field(default_factory=DeduplicateMaker)
+    rung_maker: RungMaker = field(default_factory=RungMaker)
+    rung_makers: dict[str, RungMaker] = field(default_factory=dict)
+    phonons_maker: PhononsMaker = field(default_factory=PhononsMaker)
     name: str = "discovery"
 
     def make(self, campaign: Campaign, versions: Sequence[str] = ()) -> Flow:
@@ -135,11 +139,11 @@ class DiscoveryMaker(Maker):
         if campaign.phonons is not None:
             jobs.append(self.phonons_maker.make(campaign, judged))
         jobs += _plain_stages(campaign, judged)
-        flow = Flow(jobs, name=f"{self.name} {campaign.campaign_id}")
+        flow = Flow([*jobs], name=f"{self.name} {campaign.campaign_id}")
         flow.update_metadata({"campaign_id": campaign.campaign_id})
         return flow
 
-    def _rung(self, rung: Rung) -> Maker:
+    def _rung(self, rung: Rung) -> RungMaker:
         return self.rung_makers.get(rung.level, self.rung_maker)
 
 

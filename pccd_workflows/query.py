@@ -194,7 +194,13 @@ class CandidateFilter:
 
 
 def normalise_chemsys(text: str) -> str:
-    """Return a chemical system as documents hold it: sorted symbols joined by '-'."""
+    """Return a chemical system as documents hold it: sorted symbols joined by '-'.
+
+    Raises
+    ------
+    InputError
+        A symbol is unknown or named twice.
+    """
     symbols = [symbol.strip() for symbol in text.split("-")]
     for symbol in symbols:
         _check_element(symbol)

@@ -97,7 +97,13 @@ def config_file() -> Path:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """Return this process's settings; InputError if a variable or the file is wrong."""
+    """Return this process's settings.
+
+    Raises
+    ------
+    InputError
+        A variable or the settings file is wrong.
+    """
     try:
         return Settings()
     except ValidationError as error:

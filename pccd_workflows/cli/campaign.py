@@ -8,8 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
-    from pccd_workflows.cost import Estimate
-    from pccd_workflows.execution.queue import Template
+    from pccd_workflows.cost import CostEstimate
+    from pccd_workflows.execution.queue import QueueTemplate
     from pccd_workflows.settings import Settings
 
 app = typer.Typer(
@@ -191,7 +191,7 @@ def cost(
     _print_costs(found)
 
 
-def _print_costs(found: "list[Estimate]") -> None:
+def _print_costs(found: "list[CostEstimate]") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -288,7 +288,7 @@ def list_campaigns(as_json: bool = AS_JSON) -> None:
     Console().print(table)
 
 
-def _print_queue_lines(templates: "list[Template]") -> None:
+def _print_queue_lines(templates: "list[QueueTemplate]") -> None:
     """Say how to keep workers coming on a cluster."""
     from pccd_workflows.core.resources import resource
     from pccd_workflows.execution.queue import launch_lines
@@ -304,7 +304,7 @@ def _print_queue_lines(templates: "list[Template]") -> None:
         typer.echo(f"qlaunch reads {launchpad}, which is not there: see db_config/README.md.")
 
 
-def _say_what_no_worker_runs(campaign: "Campaign", templates: "list[Template]") -> None:
+def _say_what_no_worker_runs(campaign: "Campaign", templates: "list[QueueTemplate]") -> None:
     """Name the rungs whose category no template's workers take."""
     from pccd_workflows import operations
 

@@ -44,20 +44,20 @@ class Request:
 
     Attributes
     ----------
-    data : Path
+    data
         Dataset, JSON lines or folder of CIFs.
-    split : str
+    split
         Of the data.
-    samples, seed : int
+    samples, seed
         Crystals of each part, and what draws them.
-    sampler : Sampler
-    attempts : int
+    sampler
+    attempts
         Samples per crystal of structure prediction.
-    csp_temperature : float
+    csp_temperature
         Of the sampler, in structure prediction.
-    level : str or None
+    level
         Potential that relaxes generated crystals; None leaves stability out.
-    energy_level : str
+    energy_level
         Potential of the energy distance.
     """
 
@@ -78,15 +78,15 @@ class Evaluation:
 
     Attributes
     ----------
-    folder : Path
+    folder
         Of the model.
-    model : Model
-    crystals : CrystalArrays
-    request : Request
-    settings : Settings
-    report : callable
+    model
+    crystals
+    request
+    settings
+    report
         Told which part begins.
-    parts : dict
+    parts
         What has been measured, as objects with a `summary()`, or as plain results.
     """
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pccd_workflows.columns import COMMON, STATUS, Cell, Heading, Row, make_table
+from pccd_workflows.columns import COMMON, STATUS, Heading, Row, TableCell, make_table
 from pccd_workflows.query import short_id
 from pccd_workflows.stages.stage import Records
 
@@ -50,7 +50,10 @@ def print_candidates(rows: Sequence[tuple[Row, Records]], campaigns: Sequence[st
 
 
 def fitting(
-    names: Sequence[str], headings: Sequence[Heading], rows: Sequence[Sequence[Cell]], width: int
+    names: Sequence[str],
+    headings: Sequence[Heading],
+    rows: Sequence[Sequence[TableCell]],
+    width: int,
 ) -> list[int]:
     """Return the numbers of the columns that fit `width` characters beside the names."""
     widths = [
@@ -67,7 +70,7 @@ def fitting(
     return kept
 
 
-def _giving_way(headings: Sequence[Heading], rows: Sequence[Sequence[Cell]]) -> list[int]:
+def _giving_way(headings: Sequence[Heading], rows: Sequence[Sequence[TableCell]]) -> list[int]:
     """Return the columns a table can go without, the least needed first.
 
     The numbers of stages come first, the later ones before the earlier, then common columns, then
@@ -86,5 +89,5 @@ def _title(heading: Heading) -> str:
     return "\n".join([*wrap(heading.label, NARROW), *filter(None, [heading.unit])])
 
 
-def _text(cell: Cell) -> Text:
+def _text(cell: TableCell) -> Text:
     return Text(cell.text, style="" if cell.tone is None else TONES[cell.tone])

@@ -1,4 +1,6 @@
-"""A program that dies with the process that started it: ``python leash.py <parent> <command...>``.
+"""A program that ends with the process that started it.
+
+Called as ``python bound_process.py <parent> <command...>``.
 
 custodian starts VASP in a session of its own, so that a worker killed with SIGKILL would leave it
 running. This script stands between the two, in VASP's process group: when the worker is gone it
@@ -24,7 +26,7 @@ SET_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux' prctl."""
 
 
-def leashed(command: str) -> str:
+def bound_command(command: str) -> str:
     """Return the command line under which `command` ends when this process does."""
     words = (sys.executable, "-S", "-E", __file__, str(os.getpid()))
     return f"{shlex.join(words)} {command}"
@@ -57,7 +59,7 @@ def main(parent: int, command: list[str]) -> int:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent, the leash, is killed (Linux only)."""
+    """Have the kernel kill this process when its parent, this script, is killed (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, int(signal.SIGKILL))
 

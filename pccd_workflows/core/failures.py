@@ -10,7 +10,7 @@ from pccd_workflows.core.errors import InputError
 EVIDENCE_LENGTH = 300
 
 
-def saw(*errors: str) -> str:
+def custodian_error(*errors: str) -> str:
     """Return the sign that custodian met one of these errors (and could not mend it for good)."""
     return rf"custodian saw:.*\b(?:{'|'.join(errors)})\b"
 
@@ -123,11 +123,13 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
     ErrorClass(
         "symmetry",
         (
-            saw(
+            custodian_error(
                 "ksymm", "inv_rot_mat", "rot_matrix", "posmap", "point_group", "pricelv?", "bravais"
             ),
             # meshes of k-points that do not suit the symmetry
-            saw("ibzkpt", "incorrect_shift", "hnform", "mesh_symmetry", "kpoints_trans", "rhosyg"),
+            custodian_error(
+                "ibzkpt", "incorrect_shift", "hnform", "mesh_symmetry", "kpoints_trans", "rhosyg"
+            ),
             r"(?:SYMPREC|SGRCON|POSMAP|PRICEL|Bravais|group operation)",
         ),
         "Rerun with ISYM = 0.",
@@ -135,49 +137,53 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
     ),
     ErrorClass(
         "smearing",
-        (saw("tet", "tetirr", "dentet", "algo_tet", "LargeSigma", "IncorrectSmearing"),),
+        (
+            custodian_error(
+                "tet", "tetirr", "dentet", "algo_tet", "LargeSigma", "IncorrectSmearing"
+            ),
+        ),
         "Rerun with Gaussian smearing, which needs no tetrahedra and little entropy.",
         incar={"ISMEAR": 0, "SIGMA": 0.05},
     ),
     ErrorClass(
         "projectors",
-        (saw("real_optlay", "rspher", "nicht_konv"),),
+        (custodian_error("real_optlay", "rspher", "nicht_konv"),),
         "Rerun with projectors in reciprocal space.",
         incar={"LREAL": False},
     ),
     ErrorClass(
         "bands",
-        (saw("too_few_bands", "nbands_not_sufficient"),),
+        (custodian_error("too_few_bands", "nbands_not_sufficient"),),
         "Rerun with a tenth more bands than NBANDS in OUTCAR.",
         incar={"NBANDS": "<number>"},
     ),
     ErrorClass(
         "step",
-        (saw("zpotrf", "fexcf", "Positive energy"),),
+        (custodian_error("zpotrf", "fexcf", "Positive energy"),),
         "Atoms came too close: rerun with shorter steps and without symmetry; look at the crystal.",
         incar={"POTIM": 0.1, "ISYM": 0},
     ),
     ErrorClass(
         "parallel",
-        (saw("pssyevx", "pdsyevx", "elf_kpar", "dfpt_ncore"),),
+        (custodian_error("pssyevx", "pdsyevx", "elf_kpar", "dfpt_ncore"),),
         "Rerun with fewer ways of sharing the work: no ScaLAPACK, KPAR = NCORE = 1.",
         incar={"ALGO": "Normal", "LSCALAPACK": False, "KPAR": 1, "NCORE": 1},
     ),
     ErrorClass(
         "wavecar",
-        (saw("coef"),),
+        (custodian_error("coef"),),
         "Rerun without the WAVECAR of the run before.",
         incar={"ISTART": 0, "ICHARG": 2},
     ),
     ErrorClass(
         "long_cell",
-        (saw("amin"),),
+        (custodian_error("amin"),),
         "Rerun with less mixing of the charge along a long cell vector.",
         incar={"AMIN": 0.01},
     ),
     ErrorClass(
         "input",
-        (saw("read_error", "spin_polarized_harris", "elf_ncl", "triple_product"),),
+        (custodian_error("read_error", "spin_polarized_harris", "elf_ncl", "triple_product"),),
         "VASP refuses its input: correct the tag or the crystal that the evidence names.",
     ),
     ErrorClass(
@@ -243,7 +249,13 @@ def _line_at(text: str, position: int) -> str:
 
 
 def check_class(name: str) -> str:
-    """Return the name of an error class; refuse others with the options."""
+    """Return the name of an error class; refuse others with the options.
+
+    Raises
+    ------
+    InputError
+        There is no such class.
+    """
     if name not in BY_NAME:
         raise InputError(f"Unknown error class {name!r}; use one of {sorted(BY_NAME)}.")
     return name

@@ -186,7 +186,8 @@ class Storage(Results, Costs, Checkpoints, Protocol):
     """
 
     @property
-    def database(self) -> "Database[Document] | None": ...
+    def database(self) -> "Database[Document] | None":
+        """The campaign database, if results are kept in one."""
 
     def put_structures(self, structures: Mapping[str, Structure]) -> None:
         """Store structures under their keys (`structure_key`)."""

@@ -47,6 +47,7 @@ class _Path:
 
     @property
     def n_steps(self) -> int:
+        """Steps that the relaxation took."""
         return max(len(self.energies) - 1, 0)
 
 

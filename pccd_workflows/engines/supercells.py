@@ -54,8 +54,7 @@ def supercell_matrix(structure: Structure, min_length: float) -> NDArray[np.int6
 
     Returns
     -------
-    ndarray
-        Shape (3, 3), rows are the supercell's vectors in those of `structure`.
+    Shape (3, 3), rows are the supercell's vectors in those of `structure`.
 
     Raises
     ------

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pccd_workflows.generators.pccd.cells import SampleRequest
     from pccd_workflows.generators.pccd.model_info import ModelInfo
 
-LITERATURE_MATCHER = {"stol": 0.5, "ltol": 0.3, "angle_tol": 10.0}
+LITERATURE_MATCHER: dict[str, Any] = {"stol": 0.5, "ltol": 0.3, "angle_tol": 10.0}
 """Tolerances of the match rates of CDVAE, DiffCSP, FlowMM and all that compare with them."""
 ALL = "all"
 
@@ -47,8 +47,8 @@ class HeldOut:
 
     Attributes
     ----------
-    crystals : CrystalArrays
-    skipped : dict of str to int
+    crystals
+    skipped
         Crystals of the split that the model cannot be asked for, by reason.
     """
 
@@ -61,11 +61,11 @@ def read_crystals(data: Path, split: str, info: "ModelInfo") -> HeldOut:
 
     Parameters
     ----------
-    data : Path
+    data
         Dataset (.npz), JSON lines (.jsonl, .jsonl.gz) or folder of CIFs.
-    split : str
+    split
         train, val, test or all.
-    info : ModelInfo
+    info
         Of the model: its elements and limits.
 
     Raises
@@ -143,8 +143,8 @@ def structure_of(crystals: CrystalArrays, row: int) -> Structure:
     lattice = Lattice.from_parameters(
         *crystals.lengths[row].astype(float), *crystals.angles[row].astype(float)
     )
-    numbers = crystals.numbers[row, :n].astype(int)
-    return Structure(lattice, numbers, crystals.frac_coords[row, :n].astype(float))
+    elements = [symbol(int(z)) for z in crystals.numbers[row, :n]]
+    return Structure(lattice, elements, crystals.frac_coords[row, :n].astype(float))
 
 
 def composition_requests(crystals: CrystalArrays, info: "ModelInfo") -> list["SampleRequest"]:

@@ -37,14 +37,14 @@ def evaluate_generation(
 
     Parameters
     ----------
-    model : Model
-    crystals : CrystalArrays
+    model
+    crystals
         Held-out crystals: sample i is asked for the elements of crystal i (drawn at random).
-    known : Known
+    known
         What they are measured against.
     samples, seed
         How many, and what fixes them.
-    sampler : Sampler
+    sampler
     """
     rows = np.random.default_rng(seed).choice(len(crystals), size=samples)
     asked = [_elements(crystals.numbers[row]) for row in rows]

@@ -45,14 +45,14 @@ class Inversion:
 
     Attributes
     ----------
-    targets : list of Structure
+    targets
         n crystals.
-    made : list of Structure or None
+    made
         What came back.
-    rmse : float array (n,)
-        Normalised RMSE, NaN where they do not match.
-    residual : float array (n,)
-        Largest mismatch left in any step, in units of the noise amplitude.
+    rmse
+        Shape (n,). Normalised RMSE, NaN where they do not match.
+    residual
+        Shape (n,). Largest mismatch left in any step, in units of the noise amplitude.
     """
 
     targets: list[Structure]
@@ -77,7 +77,7 @@ def invert_structures(
 
     Parameters
     ----------
-    crystals : CrystalArrays
+    crystals
         `samples` of them are drawn.
     """
     chosen = draw_rows(crystals, samples, seed)

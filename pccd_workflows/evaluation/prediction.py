@@ -37,12 +37,12 @@ class Prediction:
 
     Attributes
     ----------
-    targets : list of Structure
+    targets
         n crystals.
-    made : list of lists of Structure or None
+    made
         Of each attempt the samples for all crystals.
-    rmse : float array (attempts, n)
-        Normalised RMSE, NaN where sample and crystal do not match.
+    rmse
+        Shape (attempts, n). Normalised RMSE, NaN where sample and crystal do not match.
     """
 
     targets: list[Structure]
@@ -94,9 +94,9 @@ def predict_structures(
 
     Parameters
     ----------
-    crystals : CrystalArrays
+    crystals
         `samples` of them are drawn.
-    attempts : int
+    attempts
         Samples per crystal; at temperature 0 they aim at as many different structure types, the
         likeliest first, else attempt k draws with seed + k.
 

@@ -69,11 +69,11 @@ class Reconstruction:
 
     Attributes
     ----------
-    targets : list of Structure
-    made : list of Structure or None
-    rmse : float array (n,)
-        Normalised RMSE of the literature's matcher, NaN where they do not match.
-    ceiling : dict or None
+    targets
+    made
+    rmse
+        Shape (n,). Normalised RMSE of the literature's matcher, NaN where they do not match.
+    ceiling
         From `count_ceiling`, of all crystals that the targets were drawn from.
     """
 
@@ -143,9 +143,9 @@ def reconstruct(
 
     Parameters
     ----------
-    crystals : CrystalArrays
+    crystals
         `samples` of them are drawn.
-    control : bool
+    control
         Start from the noise alone (the same noise).
     """
     import torch
@@ -206,9 +206,8 @@ def box_plots(errors: Columns) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        efficiency (share within the whiskers), limits (of the whiskers, at most 1.5 box widths
-        from the box), median_absolute_error, within_seed_limits; each by column.
+    efficiency (share within the whiskers), limits (of the whiskers, at most 1.5 box widths from the
+    box), median_absolute_error, within_seed_limits; each by column.
     """
     boxes = {name: whiskers(values) for name, values in errors.items()}
     return {

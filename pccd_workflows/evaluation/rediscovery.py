@@ -175,7 +175,13 @@ def _phonons(one: JudgedSample, verdict: PhononVerdict) -> PhononSummary:
 
 
 def checked_formula(text: str) -> Composition:
-    """Return the composition of a formula; InputError if it is none."""
+    """Return the composition of a formula.
+
+    Raises
+    ------
+    InputError
+        The text is no formula.
+    """
     try:
         composition = Composition(text)
     except (ValueError, KeyError):

@@ -46,7 +46,7 @@ METRICS = (
     "rms_anonymous",
     "graph_edit",
 )
-ANONYMOUS_MATCHER = {"ltol": 0.6, "stol": 0.6, "angle_tol": 20.0}
+ANONYMOUS_MATCHER: dict[str, Any] = {"ltol": 0.6, "stol": 0.6, "angle_tol": 20.0}
 """Tolerances of Wei et al."""
 UNDEFINED = (ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError)
 """What pymatgen, qhull and numpy raise for cells without proper neighbours."""
@@ -84,8 +84,8 @@ class Similarity:
 
     Attributes
     ----------
-    distances : dict of str to float array (n,)
-        By metric, NaN where it is not defined (no match, or the potential cannot say).
+    distances
+        Shape (n,). By metric, NaN where it is not defined (no match, or the potential cannot say).
     """
 
     distances: dict[str, Floats]
@@ -228,7 +228,8 @@ def site_fingerprint(structure: Structure, site: int, shells: Any) -> list[float
 def _order_parameter(coordination: int, motif: str) -> Any:
     from pymatgen.analysis.local_env import LocalStructOrderParams, cn_opt_params
 
-    kind, *parameters = cn_opt_params.get(coordination, {}).get(motif, [motif])
+    found: list[Any] = [*cn_opt_params.get(coordination, {}).get(motif, [motif])]
+    kind, *parameters = found
     return LocalStructOrderParams([kind], parameters=[parameters[0] if parameters else None])
 
 
@@ -299,10 +300,10 @@ class BondGraph:
 
     Attributes
     ----------
-    numbers : int array (n,)
-        Atomic numbers.
-    bonds : float array (n, n)
-        Symmetric.
+    numbers
+        Shape (n,). Atomic numbers.
+    bonds
+        Shape (n, n). Symmetric.
     """
 
     numbers: NDArray[np.int64]

@@ -20,11 +20,11 @@ class Substitution:
 
     Attributes
     ----------
-    made : list of Structure or None
+    made
         One for each target; None where no known crystal has the same numbers of atoms.
-    rmse : float array (n,)
-        Normalised RMSE, NaN where crystal and target do not match.
-    known : int
+    rmse
+        Shape (n,). Normalised RMSE, NaN where crystal and target do not match.
+    known
         Crystals to take structures from.
     """
 

@@ -40,10 +40,9 @@ def evaluate_symmetry(
 
     Returns
     -------
-    dict
-        `obtained`: share of raw samples with the space group they aim at (symprec 0.01 Å);
-        `obtained_loose`: the same at 0.1 Å, where crystals near a higher symmetry have that;
-        `p1`: share of raw samples without symmetry; `aimed_at_p1`: of those that aim at none.
+    `obtained`: share of raw samples with the space group they aim at (symprec 0.01 Å);
+    `obtained_loose`: the same at 0.1 Å, where crystals near a higher symmetry have that; `p1`:
+    share of raw samples without symmetry; `aimed_at_p1`: of those that aim at none.
     """
     made = _generate(model, crystals, Conditions(), samples, seed, sampler)
     aims = [one.cell.space_group for one in made]

@@ -1,7 +1,6 @@
 """MongoDB, the only state: connections, collections, and what its errors mean to a user."""
 
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,12 @@ from pymongo.errors import (
     ServerSelectionTimeoutError,
 )
 from pymongo.uri_parser import parse_uri
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_before_delay,
+    wait_random_exponential,
+)
 
 from pccd_workflows.core.errors import DatabaseError
 from pccd_workflows.core.records import SCHEMA_VERSION
@@ -242,16 +247,14 @@ def survive_outage(
     """
     if patience is None:
         patience = _patience or BRIEF_OUTAGE_SECONDS
-    deadline = time.monotonic() + patience
-    delay = 0.1
-    while True:
-        try:
-            return operation()
-        except AutoReconnect:
-            if time.monotonic() + delay > deadline:
-                raise
-        sleep(delay * (0.5 + random.random()))  # noqa: S311
-        delay = min(2 * delay, 10.0)
+    retrying = Retrying(
+        retry=retry_if_exception_type(AutoReconnect),
+        wait=wait_random_exponential(multiplier=0.2, max=10.0),
+        stop=stop_before_delay(patience),
+        sleep=sleep,
+        reraise=True,
+    )
+    return retrying(operation)
 
 
 # --- collections -----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ CATEGORY = re.compile(r"--category\s+(\S+)")
 
 
 @dataclass(frozen=True)
-class Template:
+class QueueTemplate:
     """A queue template. category: which jobs its workers take (None: any)."""
 
     path: Path
@@ -34,7 +34,7 @@ class Template:
     category: str | None
 
 
-def read_template(path: Path) -> Template:
+def read_template(path: Path) -> QueueTemplate:
     """Read a template of db_config/ or a copy of one.
 
     Raises
@@ -57,7 +57,7 @@ def read_template(path: Path) -> Template:
     if "pccd" not in command or "worker" not in command:
         raise InputError(f"Queue template {path}: rocket_launch must start `pccd worker`.")
     category = CATEGORY.search(command)
-    return Template(path, str(data["_fw_q_type"]), category[1] if category else None)
+    return QueueTemplate(path, str(data["_fw_q_type"]), category[1] if category else None)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class LaunchLines:
     crontab: str
 
 
-def launch_lines(template: Template, launchpad_file: Path, fworker_file: Path) -> LaunchLines:
+def launch_lines(template: QueueTemplate, launchpad_file: Path, fworker_file: Path) -> LaunchLines:
     """Return the lines that submit workers with a template, fit for a shell and for cron.
 
     cron knows neither the virtual environment nor the queue's programs, and starts in $HOME: every

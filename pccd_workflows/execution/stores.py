@@ -80,6 +80,8 @@ class _DataStore(_Patient, GridFSStore):  # type: ignore[misc]
 class PatientJobStore(JobStore):  # type: ignore[misc]
     """Outputs in a collection, large objects in GridFS; an output appears when it is whole."""
 
+    additional_stores: dict[str, Any]
+
     def update(self, docs: Any, key: Any = None, save: Any = None) -> None:
         """Store a job's large objects, then its output, then drop those of an earlier attempt.
 

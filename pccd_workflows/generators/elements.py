@@ -16,7 +16,13 @@ def stream(seed: int, index: int, purpose: str) -> int:
 
 
 def draw_elements(asked: AskedElements, index: int) -> tuple[str, ...]:
-    """Return the elements of sample `index`, by atomic number: given, in turn, or drawn."""
+    """Return the elements of sample `index`, by atomic number: given, in turn, or drawn.
+
+    Raises
+    ------
+    InputError
+        The options name no elements.
+    """
     if asked.elements is not None:
         return canonical_elements(asked.elements)
     if asked.element_sets is not None:

@@ -153,7 +153,13 @@ class FilesGenerator:
         return GeneratorInfo(name=path.name, version=content_sha256(path))
 
     def check(self) -> None:
-        """See that the files are those that the campaign names."""
+        """See that the files are those that the campaign names.
+
+        Raises
+        ------
+        InputError
+            They have changed since.
+        """
         if self.info().version != self.options.sha256:
             raise InputError(
                 f"{self.options.path} has changed since the campaign file was read; "
@@ -161,7 +167,13 @@ class FilesGenerator:
             )
 
     def generate(self, indices: Sequence[int]) -> Iterator[Generated]:
-        """Yield the entries with these numbers."""
+        """Yield the entries with these numbers.
+
+        Raises
+        ------
+        InputError
+            The files have fewer entries.
+        """
         wanted = set(indices)
         found: dict[int, Generated] = {}
         waiting = iter(indices)

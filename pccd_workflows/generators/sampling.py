@@ -101,25 +101,25 @@ def draw_into(folder: Path, asked: SourceOptions) -> Iterator[dict[str, Any]]:
     options = asked.model_dump(mode="json", exclude={"samples", "shard"})
     options["version"] = generator.info().version
     folder.mkdir(parents=True, exist_ok=True)
-    ledger = folder / SAMPLES_FILE
+    path = folder / SAMPLES_FILE
     if _stored_options(folder) not in (None, options):
         raise InputError(f"{folder} holds samples of other options: give another folder.")
     write_whole(folder / OPTIONS_FILE, json.dumps(options, indent=2) + "\n")
-    rows = {row["index"]: row for row in _stored_rows(ledger)}
+    rows = {row["index"]: row for row in _stored_rows(path)}
     done = [rows[index] for index in sorted(rows) if index < asked.samples]
-    write_whole(ledger, "".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
+    write_whole(path, "".join(json.dumps(rows[index]) + "\n" for index in sorted(rows)))
     yield from done
     missing = [index for index in range(asked.samples) if index not in rows]
     if not missing:
         return
-    with ledger.open("a", encoding="utf-8") as stream:
+    with path.open("a", encoding="utf-8") as stream:
         for generated in draw(asked, missing):
             row = describe(generated)
             if generated.structure is not None:
                 formula = generated.structure.composition.reduced_formula
-                path = folder / f"{generated.index:06d}_{formula}.cif"
-                write_whole(path, generated.structure.to(fmt="cif"))
-                row["file"] = str(path)
+                cif = folder / f"{generated.index:06d}_{formula}.cif"
+                write_whole(cif, generated.structure.to(fmt="cif"))
+                row["file"] = str(cif)
             stream.write(json.dumps(row) + "\n")
             stream.flush()
             yield row
@@ -149,11 +149,11 @@ def _stored_options(folder: Path) -> Any:
         raise InputError(f"{folder / OPTIONS_FILE} cannot be read: {error}.") from None
 
 
-def _stored_rows(ledger: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a ledger; a last line that a kill cut off is none."""
-    if not ledger.exists():
+def _stored_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file of samples; a last line that a kill cut off is none."""
+    if not path.exists():
         return
-    for line in ledger.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             yield json.loads(line)
         except json.JSONDecodeError:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from pymatgen.core import Structure
+from pymatgen.core import Element, Structure
 
 from pccd_workflows.core.crystal_files import content_sha256, entries
 from pccd_workflows.core.errors import InputError
@@ -120,7 +120,13 @@ class SubstitutionGenerator:
         return GeneratorInfo(name=found.name, version=found.version, max_elements=MAX_ELEMENTS)
 
     def check(self) -> None:
-        """See that there are crystals to take structures from, and not too many elements."""
+        """See that there are crystals to take structures from, and not too many elements.
+
+        Raises
+        ------
+        InputError
+            There are none, or more elements than can be exchanged.
+        """
         most = self.options.most_elements()
         if most > MAX_ELEMENTS:
             raise InputError(f"Source substitution takes up to {MAX_ELEMENTS} elements.")
@@ -198,9 +204,10 @@ def exchange(crystal: Template, exchanged: Mapping[int, int]) -> Structure:
     The volume changes as the sum of the cubes of the atomic radii does; relaxing does the rest.
     """
     numbers = [exchanged[z] for z in crystal.numbers]
+    elements = [Element.from_Z(z) for z in numbers]
     radii = atomic_radii().astype(float)
     old, new = (float((radii[list(n)] ** 3).sum()) for n in (crystal.numbers, numbers))
-    return Structure(crystal.lattice * math.cbrt(new / old), numbers, crystal.frac_coords)
+    return Structure(crystal.lattice * math.cbrt(new / old), elements, crystal.frac_coords)
 
 
 @lru_cache(maxsize=1)
@@ -277,8 +284,7 @@ def substitute(
 
     Returns
     -------
-    list
-        None where no known crystal has the same numbers of atoms.
+    None where no known crystal has the same numbers of atoms.
     """
     groups: dict[tuple[int, ...], list[tuple[tuple[int, ...], int]]] = defaultdict(list)
     for row, crystal in enumerate(known):

@@ -162,6 +162,7 @@ class _Step:
 
     @property
     def engine(self) -> Engine:
+        """The engine of the level."""
         return engine_of(self.level)
 
     def take(self) -> Response[Any] | str:
@@ -233,7 +234,7 @@ def _halved(
         job = compute(half, of.name, task, campaign_id)
         name = f"{run} {of.name} {half[0].id} and {len(half) - 1} more"
         jobs.append(_named(job, half, of, task, name))
-    return Response(replace=Flow(jobs, output=[job.output for job in jobs]))
+    return Response(replace=Flow([*jobs], output=[job.output for job in jobs]))
 
 
 def overspent(costs: Costs, campaign_id: str | None, level: str) -> str | None:

@@ -38,7 +38,7 @@ def start_phonons(
         _start(campaign.campaign_id, ref, section, campaign.conditions(ref.id).magnetic_ordering)
         for ref in refs
     ]
-    return Response(output=len(starts), addition=Flow(starts)) if starts else 0
+    return Response(output=len(starts), addition=Flow([*starts])) if starts else 0
 
 
 def _start(

@@ -33,7 +33,7 @@ def prepare_references(
         return systems
     builds = [_build_job(campaign, rung, system) for system in missing]
     output = [*present, *(build.output for build in builds)]
-    return Response(replace=Flow(builds, output=output))
+    return Response(replace=Flow([*builds], output=output))
 
 
 def _build_job(campaign: Campaign, rung: Rung, system: str) -> Job:
@@ -81,6 +81,11 @@ def gather_references(rung: Rung, known_id: str, entry_ids: list[str], keys: lis
     """Store the recomputed phases of the reference set `known_id`; return its chemical system.
 
     keys: of their relaxations.
+
+    Raises
+    ------
+    InputError
+        The reference set is not stored any more.
     """
     from pccd_workflows.known.materials_project import recomputed
     from pccd_workflows.known.phases import NEAR_IN_SOURCE

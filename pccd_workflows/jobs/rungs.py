@@ -102,4 +102,4 @@ def start_bands(
     jobs = compute_jobs(refs, rung.level, Task("bands"), campaign_id=campaign.campaign_id)
     for band_job in jobs:
         band_job.update_metadata({OPTIONAL: True})
-    return Response(output=len(jobs), addition=Flow(jobs)) if jobs else 0
+    return Response(output=len(jobs), addition=Flow([*jobs])) if jobs else 0

@@ -280,9 +280,17 @@ def choose_phases(references: ReferenceSet, limit: float, number: int) -> list[R
 
 
 def computed_entry(entry: ReferenceEntry) -> "ComputedStructureEntry":
-    """Return MP's entry as pymatgen's, with its uncorrected energy: correct it as you like."""
+    """Return MP's entry as pymatgen's, with its uncorrected energy: correct it as you like.
+
+    Raises
+    ------
+    InputError
+        The entry has no structure.
+    """
     from pymatgen.entries.computed_entries import ComputedStructureEntry
 
+    if entry.structure is None:
+        raise InputError(f"Reference {entry.entry_id} has no structure: download it anew.")
     return ComputedStructureEntry(
         entry.structure,
         entry.data["uncorrected_energy"],

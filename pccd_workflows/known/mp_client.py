@@ -72,7 +72,13 @@ class Client:
         return str(_field(body, "db_version", "its heartbeat"))
 
     def page(self, route: str, parameters: Mapping[str, str]) -> tuple[list[dict[str, Any]], int]:
-        """Return the documents of one page of a REST route and how many match in all."""
+        """Return the documents of one page of a REST route and how many match in all.
+
+        Raises
+        ------
+        InputError
+            There is no API key.
+        """
         import requests
         from mp_api.client.core.utils import validate_endpoint
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 
 import numpy as np
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
-from pymatgen.core import Composition, Element, Lattice, Structure
+from pymatgen.core import Composition, Element, Lattice, Species, Structure
 
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
@@ -229,8 +229,7 @@ def decorate(chemsys: str) -> list[tuple[str, Structure]]:
 
     Returns
     -------
-    list
-        (label, structure); the label names the type and the element on each of its sites.
+    (label, structure); the label names the type and the element on each of its sites.
     """
     elements = sorted(chemsys.split("-"))
     if len(elements) == 1:
@@ -329,7 +328,7 @@ def _balances(composition: Composition, oxygen: float) -> bool:
     return False
 
 
-def _states(element: Element) -> tuple[float, ...]:
+def _states(element: Element | Species) -> tuple[float, ...]:
     """Return the oxidation states of an element in known crystals."""
     states = element.icsd_oxidation_states or element.common_oxidation_states
     return tuple(states or element.oxidation_states)
@@ -373,7 +372,7 @@ def dimer_crystals(element: str) -> list[tuple[str, Structure]]:
         ("stacked", Lattice.hexagonal(width * 1.1, width + bond)),
         ("cubic", Lattice.cubic(width * 1.1 + bond / 2)),
     ):
-        coords = [[0, 0, 0], [0, 0, bond / lattice.c]]
+        coords = [[0.0, 0.0, 0.0], [0.0, 0.0, bond / lattice.c]]
         crystals.append((f"dimer-{name}:{element}", Structure(lattice, [element] * 2, coords)))
     return crystals
 
@@ -674,6 +673,8 @@ def _with_phase(found: Sequence[ReferenceEntry], new: ReferenceEntry) -> list[Re
 def _same_phase(one: ReferenceEntry, other: ReferenceEntry) -> bool:
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
+    if one.structure is None or other.structure is None:
+        return False
     alike = one.composition.reduced_formula == other.composition.reduced_formula
     near = abs(one.energy_per_atom - other.energy_per_atom) < SAME_PHASE
     return alike and near and bool(StructureMatcher().fit(one.structure, other.structure))

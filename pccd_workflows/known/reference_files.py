@@ -214,7 +214,13 @@ def write_reference_set(path: str | Path, reference_set: ReferenceSet) -> None:
 
 
 def read_reference_set(path: str | Path) -> ReferenceSet:
-    """Read a set that `write_reference_set` wrote; InputError if the file is no such thing."""
+    """Read a set that `write_reference_set` wrote.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, is no reference set or was written by a newer version.
+    """
     path = Path(path)
     try:
         data = path.read_bytes()

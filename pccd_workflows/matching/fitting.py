@@ -98,6 +98,7 @@ class Blur:
     shift: FloatArray
 
     def of(self, chosen: IntArray) -> "Blur":
+        """Return the blur of some of the cells."""
         return Blur(self.strain[chosen], self.shift[chosen])
 
 

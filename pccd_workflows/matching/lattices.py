@@ -43,6 +43,7 @@ class Pairs:
     bend: FloatArray
 
     def of(self, chosen: slice | IntArray) -> "Pairs":
+        """Return some of the pairs."""
         return Pairs(
             self.sources[chosen], self.targets[chosen], self.stretch[chosen], self.bend[chosen]
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from pccd_workflows import stages
 from pccd_workflows.candidate import CandidateDoc
-from pccd_workflows.columns import Cell, Heading, Table
+from pccd_workflows.columns import Heading, Table, TableCell
 from pccd_workflows.report.panels import Panel, stage_panels, structure_panel
 from pccd_workflows.report.phase_diagram import energy_class, pretty
 from pccd_workflows.report.stages import StageLine, stage_lines
@@ -72,7 +72,7 @@ def table_views(table: Table) -> list[list[dict[str, Any]]]:
     ]
 
 
-def _cell(heading: Heading, cell: Cell) -> dict[str, Any]:
+def _cell(heading: Heading, cell: TableCell) -> dict[str, Any]:
     """Return a cell as text or a badge, coloured where there is a scale."""
     view: dict[str, Any] = {
         "key": heading.key,

@@ -60,15 +60,15 @@ def write_evaluation(
 
     Parameters
     ----------
-    folder : Path
+    folder
         Made if it is missing.
-    result : mapping
+    result
         What `pccd model evaluate --json` prints.
-    parts : mapping
+    parts
         The measured parts by name, with their raw data.
-    loss_curve : sequence of mappings
+    loss_curve
         "step" and "loss" of the training, if they are known.
-    command : str
+    command
         That made all this.
     """
     sections = [

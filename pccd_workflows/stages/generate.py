@@ -59,8 +59,7 @@ def run(
 
     Returns
     -------
-    int
-        The samples that were made; those stored before do not count.
+    The samples that were made; those stored before do not count.
 
     Raises
     ------

@@ -14,7 +14,7 @@ import pytest
 from test_vasp import rock_salt, submit
 from vasp_fixture import inject, standin_environment
 
-from pccd_workflows.core.bound_process import leashed
+from pccd_workflows.core.bound_process import bound_command
 from pccd_workflows.execution import launchpad
 
 # says who it is, starts a rank of its own, and does not listen to SIGTERM if it is told so
@@ -45,7 +45,7 @@ def gone(pid: int) -> bool:
 )
 def test_output_and_status_are_the_programs_own(code, status):
     words = shlex.split(
-        leashed(shlex.join([sys.executable, "-c", f"print('out', flush=True); {code}"]))
+        bound_command(shlex.join([sys.executable, "-c", f"print('out', flush=True); {code}"]))
     )
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (status, "out\n")
@@ -61,7 +61,7 @@ def test_a_program_and_its_ranks_end_with_a_killed_parent(tmp_path, monkeypatch,
     parent = (
         "import shlex, subprocess, sys, time\n"
         "from pccd_workflows.core import bound_process as leash\n"
-        f"words = shlex.split(leash.leashed({shlex.join(program)!r}))\n"
+        f"words = shlex.split(leash.bound_command({shlex.join(program)!r}))\n"
         f"subprocess.Popen(words, stdout=open({str(out)!r}, 'w'), start_new_session=True)\n"
         "time.sleep(60)\n"
     )
@@ -75,7 +75,7 @@ def test_a_program_and_its_ranks_end_with_a_killed_parent(tmp_path, monkeypatch,
 
 
 def test_a_leash_that_is_killed_takes_the_program_along(tmp_path):
-    words = shlex.split(leashed(shlex.join([sys.executable, "-c", PROGRAM])))
+    words = shlex.split(bound_command(shlex.join([sys.executable, "-c", PROGRAM])))
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as leash:
         program, rank = map(int, leash.stdout.readline().split())
         leash.kill()

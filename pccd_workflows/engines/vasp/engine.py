@@ -166,10 +166,12 @@ class _Run:
 
     @property
     def name(self) -> str:
+        """Name of the run, as the level's table has it."""
         return self.level.runs[self.task.kind][len(self.done)]
 
     @property
     def identifier(self) -> str:
+        """Key under which the run's document is stored."""
         return run_key(self.key, len(self.done))
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 from pymatgen.core import Structure
 
-from pccd_workflows.core.bound_process import leashed
+from pccd_workflows.core.bound_process import bound_command
 from pccd_workflows.core.errors import PccdError
 from pccd_workflows.engines.engine import WalltimeReached
 from pccd_workflows.engines.geometry import lost_volume
@@ -157,8 +157,8 @@ def _run_options(settings: Settings) -> dict[str, Any]:
         buffer = min(settings.vasp_walltime_buffer, settings.vasp_walltime / 2)
         handlers.append(WalltimeHandler(wall_time=max(left, 1.0), buffer_time=buffer))
     return {
-        "vasp_cmd": leashed(settings.vasp_command),
-        "vasp_gamma_cmd": leashed(settings.vasp_gamma_command),
+        "vasp_cmd": bound_command(settings.vasp_command),
+        "vasp_gamma_cmd": bound_command(settings.vasp_gamma_command),
         "handlers": handlers,
         "custodian_kwargs": {
             "polling_time_step": settings.custodian_polling,

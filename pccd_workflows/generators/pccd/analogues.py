@@ -48,21 +48,24 @@ class Analogues:
 
     Attributes
     ----------
-    cells : int64 array (V, E)
-        Numbers of atoms of each element, most electropositive first, 0 in unused places.
-    cell : integer array (N,)
-        Row of `cells`.
-    elements : uint8 array (N, E)
-        Atomic numbers, most electropositive first.
-    space_group : int16 array (N,)
-    structure_type : integer array (N,)
-        As in CrystalArrays.
-    band_gap, energy_above_hull : float16 array (N,)
-        eV and eV/atom, NaN where unknown.
-    ordering : int8 array (N,)
-        Index into ORDERINGS, -1 unknown.
-    distance : float16 array (Z, Z)
-        How unlike two elements are, by atomic number; 0 of an element to itself, 2 on average.
+    cells
+        Shape (V, E). Numbers of atoms of each element, most electropositive first, 0 in unused
+        places.
+    cell
+        Shape (N,). Row of `cells`.
+    elements
+        Shape (N, E). Atomic numbers, most electropositive first.
+    space_group
+        Shape (N,).
+    structure_type
+        Shape (N,). As in CrystalArrays.
+    band_gap, energy_above_hull
+        Shape (N,). eV and eV/atom, NaN where unknown.
+    ordering
+        Shape (N,). Index into ORDERINGS, -1 unknown.
+    distance
+        Shape (Z, Z). How unlike two elements are, by atomic number; 0 of an element to itself, 2 on
+        average.
     """
 
     cells: NDArray[np.int64]
@@ -97,18 +100,17 @@ class Analogues:
 
         Parameters
         ----------
-        elements : sequence of int
+        elements
             Atomic numbers, most electropositive first.
-        asked : Conditions
+        asked
             Crystals of another space group or crystal system do not vote, those with other
             properties vote with less weight.
-        recall : bool
+        recall
             Crystals of exactly these elements vote alone, where there are any; else they do not.
 
         Returns
         -------
-        float64 array (V,)
-            They sum to 1, or are all 0 if no crystal may vote.
+        Shape (V,). They sum to 1, or are all 0 if no crystal may vote.
         """
         rows = self._of_n_elements.get(len(elements), NOBODY)
         rows = self._voters(rows, elements, recall=recall)
@@ -307,9 +309,8 @@ def measure(
 
     Returns
     -------
-    dict
-        `space_group_accuracy`: share of right first guesses, given the composition;
-        `composition_accuracy`: of right numbers of atoms, given the elements.
+    `space_group_accuracy`: share of right first guesses, given the composition;
+    `composition_accuracy`: of right numbers of atoms, given the elements.
     """
     elements, counts = (torch.from_numpy(a) for a in cells_of(held_out.numbers))
     given = conditions_of(held_out).only_elements()

@@ -26,19 +26,19 @@ class CanonicalCell:
 
     Attributes
     ----------
-    numbers : int array (n,)
-        Atomic numbers: electropositive elements first, equal elements together.
-    frac_coords : float array (n, 3)
-        In [-1/96, 95/96), so that noise around 0 does not jump to 1.
-    lengths : float array (3,)
-        Å
-    angles : float array (3,)
-        Degrees
-    axes : float array (3, 3)
-        Integers: the axes in rows, in units of those of the cell that was given.
-    order : int array (n,)
-        Place of each site in the cell that was given.
-    anchor : int
+    numbers
+        Shape (n,). Atomic numbers: electropositive elements first, equal elements together.
+    frac_coords
+        Shape (n, 3). In [-1/96, 95/96), so that noise around 0 does not jump to 1.
+    lengths
+        Shape (3,). Å
+    angles
+        Shape (3,). Degrees
+    axes
+        Shape (3, 3). Integers: the axes in rows, in units of those of the cell that was given.
+    order
+        Shape (n,). Place of each site in the cell that was given.
+    anchor
         Place, in this cell, of the site that is the origin.
     """
 
@@ -65,15 +65,14 @@ def metric_preserving_axes(
 
     Parameters
     ----------
-    lattice : float array (3, 3)
-        Lattice vectors in rows, Å.
-    tolerance : float
+    lattice
+        Shape (3, 3). Lattice vectors in rows, Å.
+    tolerance
         Largest change of an element of the metric, relative to the axis lengths.
 
     Returns
     -------
-    float array (m, 3, 3)
-        Integer matrices W with determinant ±1: the new axes are ``W @ lattice``.
+    Shape (m, 3, 3). Integer matrices W with determinant ±1: the new axes are ``W @ lattice``.
     """
     metric = lattice @ lattice.T
     scale = np.sqrt(np.diag(metric))
@@ -104,11 +103,12 @@ def canonical_cell(
 
     Parameters
     ----------
-    lattice : float array (3, 3)
-        Niggli-reduced lattice vectors in rows, Å.
-    numbers : int array (n,)
-        Atomic numbers.
-    frac_coords : float array (n, 3)
+    lattice
+        Shape (3, 3). Niggli-reduced lattice vectors in rows, Å.
+    numbers
+        Shape (n,). Atomic numbers.
+    frac_coords
+        Shape (n, 3).
     """
     present, counts = np.unique(numbers, return_counts=True)
     rank = electronegativity_rank()

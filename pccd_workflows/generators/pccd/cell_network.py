@@ -19,14 +19,14 @@ class CellNetwork(nn.Module):
 
     Parameters
     ----------
-    cells : int tensor (V, E)
-        Numbers of atoms of each element, most electropositive first, of the cells it knows;
-        unused places are 0.
-    width : int
+    cells
+        Shape (V, E). Numbers of atoms of each element, most electropositive first, of the cells it
+        knows; unused places are 0.
+    width
         Size of the hidden layers.
-    n_classes : int
+    n_classes
         Of the answer.
-    dropout : float
+    dropout
         For training.
     """
 
@@ -86,13 +86,12 @@ def fit(
 
     Parameters
     ----------
-    loss_of : callable
+    loss_of
         Mean loss of some rows; draws what it leaves open from the generator.
 
     Returns
     -------
-    float
-        Loss of the last batch.
+    Loss of the last batch.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     generator = torch.Generator().manual_seed(seed)

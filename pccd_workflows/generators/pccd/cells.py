@@ -40,11 +40,11 @@ class SampleRequest:
 
     Attributes
     ----------
-    index : int
+    index
         Number of the sample; with the seed it fixes everything random.
-    elements : tuple of str
+    elements
         Symbols that the crystal shall contain.
-    conditions : Conditions
+    conditions
         What else it shall be like.
     """
 
@@ -59,11 +59,11 @@ class Cell:
 
     Attributes
     ----------
-    numbers : tuple of int
+    numbers
         Atomic number of each site, electropositive elements first.
-    space_group : int or None
+    space_group
         To aim at; None if the cloud decides it.
-    structure_type : int
+    structure_type
         To aim at, as CrystalArrays numbers them; 0 if the cloud decides it.
     """
 

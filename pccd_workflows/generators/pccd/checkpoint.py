@@ -25,9 +25,9 @@ def find_model(name_or_path: str, settings: Settings) -> Path:
 
     Parameters
     ----------
-    name_or_path : str
+    name_or_path
         A folder of `settings.model_dir`, or a path (anything with a slash).
-    settings : Settings
+    settings
 
     Raises
     ------
@@ -106,9 +106,9 @@ def load_model(folder: Path, device: str = "auto") -> "Model":
 
     Parameters
     ----------
-    folder : Path
+    folder
         From `find_model`.
-    device : str
+    device
         "auto" (a GPU if there is one), "cpu" or "cuda".
 
     Raises

@@ -34,9 +34,9 @@ class CompositionModel(CellNetwork):
 
         Parameters
         ----------
-        elements : int64 tensor (B, E)
-            Atomic numbers, most electropositive first, 0 where there is none.
-        conditions : ConditionBatch
+        elements
+            Shape (B, E), int64. Atomic numbers, most electropositive first, 0 where there is none.
+        conditions
             Its `numbers` are not read.
         """
         slots = self.of_elements(elements, conditions)
@@ -52,13 +52,13 @@ def cells_of(numbers: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.
 
     Parameters
     ----------
-    numbers : uint8 array (N, M)
-        Sites as in CrystalArrays.
+    numbers
+        Shape (N, M). Sites as in CrystalArrays.
 
     Returns
     -------
-    elements, counts : int arrays (N, E)
-        Most electropositive element first, padded with 0.
+    elements, counts
+        Shape (N, E). Most electropositive element first, padded with 0.
     """
     elements = np.zeros((len(numbers), MAX_ELEMENTS), dtype=np.int64)
     counts = np.zeros_like(elements)

@@ -17,18 +17,21 @@ class ConditionBatch:
 
     Attributes
     ----------
-    numbers : int64 tensor (B, N)
-        Atomic number of each site, electropositive elements first, 0 beyond the last site.
-    band_gap, energy_above_hull : float32 tensor (B,)
-        eV and eV/atom; NaN = open.
-    ordering, crystal_system : int64 tensor (B,)
-        Index into ORDERINGS and CRYSTAL_SYSTEMS; -1 = open.
-    space_group : int64 tensor (B,)
-        1 to 230; -1 = open.
-    structure_type : int64 tensor (B,)
-        Number of the structure type in the training data, see CrystalArrays; 0 = open.
-    known_elements : bool tensor (B,)
-        False hides which elements the sites hold (not how many of each), for guidance.
+    numbers
+        Shape (B, N), int64. Atomic number of each site, electropositive elements first, 0 beyond
+        the last site.
+    band_gap, energy_above_hull
+        Shape (B,), float32. eV and eV/atom; NaN = open.
+    ordering, crystal_system
+        Shape (B,), int64. Index into ORDERINGS and CRYSTAL_SYSTEMS; -1 = open.
+    space_group
+        Shape (B,), int64. 1 to 230; -1 = open.
+    structure_type
+        Shape (B,), int64. Number of the structure type in the training data, see CrystalArrays; 0 =
+        open.
+    known_elements
+        Shape (B,), bool. False hides which elements the sites hold (not how many of each), for
+        guidance.
     """
 
     numbers: Tensor
@@ -77,11 +80,11 @@ class ConditionBatch:
 
         Parameters
         ----------
-        properties : float
+        properties
             Probability of dropping each of gap, energy, ordering, space group and structure type.
-        elements : float
+        elements
             Probability of hiding the elements and all properties (what guidance compares with).
-        generator : torch.Generator
+        generator
             Source of the random numbers (on the CPU).
         """
         chance = torch.rand((6, len(self.band_gap)), generator=generator).to(self.numbers.device)

@@ -64,26 +64,27 @@ class CrystalArrays:
 
     Attributes
     ----------
-    numbers : uint8 array (N, M)
-        Atomic numbers, 0 beyond the last site.
-    frac_coords : float32 array (N, M, 3)
-    lengths : float32 array (N, 3)
-        Å
-    angles : float32 array (N, 3)
-        Degrees
-    band_gap, energy_above_hull : float32 array (N,)
-        eV and eV/atom, NaN where unknown.
-    ordering : int8 array (N,)
-        Index into ORDERINGS, -1 unknown.
-    space_group : int16 array (N,)
-        Number of the space group, 1 to 230.
-    structure_type : int32 array (N,)
-        Structure types (see `structure_type`) by their frequency in the train split, from 1; 0 is
-        one that the train split does not have.
-    split : int8 array (N,)
-        Index into SPLITS.
-    key : int64 array (N,)
-        See `training_index.crystal_key`.
+    numbers
+        Shape (N, M). Atomic numbers, 0 beyond the last site.
+    frac_coords
+        Shape (N, M, 3).
+    lengths
+        Shape (N, 3). Å
+    angles
+        Shape (N, 3). Degrees
+    band_gap, energy_above_hull
+        Shape (N,). eV and eV/atom, NaN where unknown.
+    ordering
+        Shape (N,). Index into ORDERINGS, -1 unknown.
+    space_group
+        Shape (N,). Number of the space group, 1 to 230.
+    structure_type
+        Shape (N,). Structure types (see `structure_type`) by their frequency in the train split,
+        from 1; 0 is one that the train split does not have.
+    split
+        Shape (N,). Index into SPLITS.
+    key
+        Shape (N,). See `training_index.crystal_key`.
     """
 
     numbers: NDArray[np.uint8]
@@ -149,12 +150,13 @@ class DatasetLimits:
 
     Attributes
     ----------
-    max_elements, max_sites : int
-    band_gap : (float, float) or None
-        eV; a crystal whose gap is not known is left out if limits are given. So with the others.
-    max_energy_above_hull : float or None
+    max_elements, max_sites
+    band_gap
+        (float, float) or None. eV; a crystal whose gap is not known is left out if limits are
+        given. So with the others.
+    max_energy_above_hull
         eV/atom
-    orderings, crystal_systems : tuple of str
+    orderings, crystal_systems
         Of ORDERINGS and CRYSTAL_SYSTEMS; empty takes all.
     """
 
@@ -192,23 +194,24 @@ def build_dataset(
 
     Parameters
     ----------
-    source : Path or iterable
+    source
         JSON lines (.jsonl, .jsonl.gz), a folder of CIFs, or records as `records` describes them.
-    limits : DatasetLimits
+    limits
         Other crystals are left out.
-    resplit : bool
+    resplit
         Ignore the splits that records name; the chemical system decides.
-    with_types : bool
+    with_types
         Name the structure types: what training needs, and most of the time that this takes.
-    setting : "reduced" or "standard"
-        Of the cells; "standard" ones have their symmetry exactly, see `standard`.
-    progress : callable
+    setting
+        "reduced" or "standard". Of the cells; "standard" ones have their symmetry exactly, see
+        `standard`.
+    progress
         Called with the number of crystals read so far.
 
     Returns
     -------
-    arrays : CrystalArrays
-    rejected : Counter
+    arrays
+    rejected
         Crystals left out, by reason.
 
     Raises
@@ -366,7 +369,7 @@ def reduced_cell(structure: Any) -> dict[str, Any]:
 
     Parameters
     ----------
-    structure : Structure or dict
+    structure
         The dictionary is pymatgen's.
 
     Raises

@@ -33,8 +33,8 @@ def averaging_matrices(max_sites: int) -> Tensor:
 
     Returns
     -------
-    float32 tensor (max_sites + 1, max_sites, 128)
-        Entry n maps the points of a cloud of n sites to the means of its sites.
+    Shape (max_sites + 1, max_sites, 128), float32. Entry n maps the points of a cloud of n sites to
+    the means of its sites.
     """
     matrices = torch.zeros(max_sites + 1, max_sites, N_POINTS)
     for n in range(1, max_sites + 1):
@@ -86,9 +86,10 @@ class Denoiser(nn.Module, ABC):
 
         Parameters
         ----------
-        clean : float tensor (B, 3, 128, C)
-        conditions : ConditionBatch
-        closest : float
+        clean
+            Shape (B, 3, 128, C).
+        conditions
+        closest
             Distance aimed at, relative to the sum of the covalent radii.
 
         """
@@ -108,11 +109,11 @@ class PointTransformer(Denoiser):
 
     Parameters
     ----------
-    width, depth, heads : int
+    width, depth, heads
         Size of the transformer.
-    max_sites, max_elements : int
+    max_sites, max_elements
         Most sites and elements of a cell.
-    structure_types : int
+    structure_types
         Structure types 1, 2, ... that it knows; others are open to it.
     """
 
@@ -192,15 +193,15 @@ class PointTransformer(Denoiser):
 
         Parameters
         ----------
-        noisy : float tensor (B, 3, 128, C)
-            Normalised noisy clouds.
-        log_snr : float tensor (B,)
-            Noise of the points.
-        conditions : ConditionBatch
+        noisy
+            Shape (B, 3, 128, C). Normalised noisy clouds.
+        log_snr
+            Shape (B,). Noise of the points.
+        conditions
 
         Returns
         -------
-        float tensor (B, 3, 128, C)
+        Shape (B, 3, 128, C).
         """
         sites, lattice = self.predict_means(*self.pool(noisy, conditions), log_snr, conditions)
         return self.spread(sites, lattice, conditions)
@@ -441,11 +442,14 @@ class Layer(nn.Module):
 
         Parameters
         ----------
-        x : float tensor (B, N, width)
-        modulation : six float tensors (B, 1, width)
-        pairs : float tensor (B, N, N, PAIR_WIDTH)
-        absent : bool tensor (B, 1, 1, N)
-            Tokens beyond the last site.
+        x
+            Shape (B, N, width).
+        modulation
+            Shape (B, 1, width).
+        pairs
+            Shape (B, N, N, PAIR_WIDTH).
+        absent
+            Shape (B, 1, 1, N), bool. Tokens beyond the last site.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (
             m + o for m, o in zip(modulation, self.offsets, strict=True)
@@ -540,18 +544,17 @@ def pair_features(frac: Tensor, lattice: Tensor, radii: Tensor) -> Tensor:
 
     Parameters
     ----------
-    frac : float tensor (B, N, 3)
-        Fractional coordinates.
-    lattice : float tensor (B, 6)
-        Normalised.
-    radii : float tensor (B, N)
-        Atomic radii, Å.
+    frac
+        Shape (B, N, 3). Fractional coordinates.
+    lattice
+        Shape (B, 6). Normalised.
+    radii
+        Shape (B, N). Atomic radii, Å.
 
     Returns
     -------
-    float tensor (B, N, N, 6 N_PAIR_HARMONICS + N_SHELLS)
-        Harmonics of the difference and, smeared over shells, the distance to the nearest image in
-        units of the sum of radii.
+    Shape (B, N, N, 6 N_PAIR_HARMONICS + N_SHELLS). Harmonics of the difference and, smeared over
+    shells, the distance to the nearest image in units of the sum of radii.
     """
     difference = frac[:, None, :, :] - frac[:, :, None, :]
     difference = difference - difference.round()

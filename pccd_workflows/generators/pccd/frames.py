@@ -27,12 +27,13 @@ class Template:
 
     Attributes
     ----------
-    space_group : int
-    numbers : int array (n,)
-        Atomic numbers.
-    frac_coords : float array (n, 3)
-    lattice : float array (3, 3)
-        Lattice vectors in rows, Å.
+    space_group
+    numbers
+        Shape (n,). Atomic numbers.
+    frac_coords
+        Shape (n, 3).
+    lattice
+        Shape (3, 3). Lattice vectors in rows, Å.
     """
 
     space_group: int
@@ -47,17 +48,20 @@ class Frame:
 
     Attributes
     ----------
-    numbers : int array (n,)
-        In the order of the network's sites.
-    frac_coords : float array (n, 3)
-    lengths, angles : float array (3,)
-        Å, degrees.
-    matrix, offset : float array (3n, 3n) and (3n,)
-        A and b: A x + b has the symmetry, with the origin where the network expects it.
-    loudness : float array (n,)
-        What makes noise that went through A as strong as it was, along the free directions.
-    metric : float array (9, 9)
-        Takes a metric tensor to the nearest of the crystal system.
+    numbers
+        Shape (n,). In the order of the network's sites.
+    frac_coords
+        Shape (n, 3).
+    lengths, angles
+        Shape (3,). Å, degrees.
+    matrix, offset
+        Shape (3n, 3n), and (3n,). A and b: A x + b has the symmetry, with the origin where the
+        network expects it.
+    loudness
+        Shape (n,). What makes noise that went through A as strong as it was, along the free
+        directions.
+    metric
+        Shape (9, 9). Takes a metric tensor to the nearest of the crystal system.
     """
 
     numbers: NDArray[np.int64]
@@ -75,9 +79,9 @@ def frame_of(template: Template, setting: Setting) -> Frame | None:
 
     Parameters
     ----------
-    template : Template
-    setting : "reduced" or "standard"
-        Of the crystals that the network was trained on.
+    template
+    setting
+        "reduced" or "standard". Of the crystals that the network was trained on.
     """
     group = space_group(template.space_group)
     n = len(template.numbers)
@@ -130,7 +134,7 @@ def _with_origin(ties: Ties, free: Floats, anchor: int, *, fitted: bool) -> tupl
 
     Parameters
     ----------
-    fitted : bool
+    fitted
         Whether coordinates may come with any origin: it is the one that needs the least change.
     """
     matrix, offset = ties.projection()
@@ -160,14 +164,20 @@ class FrameBatch:
 
     Attributes
     ----------
-    matrix : float tensor (B, 3N, 3N)
-    offset : float tensor (B, 3N)
-    loudness : float tensor (B, N, 1)
-    metric : float tensor (B, 9, 9)
-    frac_coords : float tensor (B, N, 3)
-    lengths, angles : float tensor (B, 3)
-    known : bool tensor (B,)
-        Which crystals have a frame.
+    matrix
+        Shape (B, 3N, 3N).
+    offset
+        Shape (B, 3N).
+    loudness
+        Shape (B, N, 1).
+    metric
+        Shape (B, 9, 9).
+    frac_coords
+        Shape (B, N, 3).
+    lengths, angles
+        Shape (B, 3).
+    known
+        Shape (B,), bool. Which crystals have a frame.
     """
 
     matrix: Tensor

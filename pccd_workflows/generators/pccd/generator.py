@@ -131,7 +131,13 @@ class PccdGenerator:
         )
 
     def check(self) -> None:
-        """See that the weights are whole and that the model knows elements and conditions."""
+        """See that the weights are whole and that the model knows elements and conditions.
+
+        Raises
+        ------
+        InputError
+            The model cannot do what the options ask.
+        """
         info, options = self._model_info, self.options
         check_weights(self._folder, info)
         if options.most_elements() > info.max_elements:

@@ -26,10 +26,10 @@ class Inverted:
 
     Attributes
     ----------
-    noise : tensor (B, ...)
-        Clouds at the last of the levels.
-    residual : tensor (B,)
-        Largest mismatch that was left in any step, in units of the noise amplitude.
+    noise
+        Shape (B, ...). Clouds at the last of the levels.
+    residual
+        Shape (B,). Largest mismatch that was left in any step, in units of the noise amplitude.
     """
 
     noise: Tensor
@@ -48,15 +48,15 @@ def invert(
 
     Parameters
     ----------
-    predict : callable
+    predict
         The denoiser, see Predict.
-    clean : float64 tensor (B, ...)
-        Clouds in the denoiser's units.
-    levels : float64 tensor (steps + 1,)
-        Falling log_snr.
-    tolerance : float
+    clean
+        Shape (B, ...), float64. Clouds in the denoiser's units.
+    levels
+        Shape (steps + 1,), float64. Falling log_snr.
+    tolerance
         Of each step, in units of the noise amplitude.
-    rounds : int
+    rounds
         Most network evaluations per step.
     """
     x = signal_and_noise(levels[0])[0] * clean
@@ -101,20 +101,21 @@ def fixed_point(
 
     Parameters
     ----------
-    function : callable
+    function
         (x of some rows, which rows) -> values of the same shape.
-    x : tensor (B, ...)
-        First guess.
-    tolerance : float
+    x
+        Shape (B, ...). First guess.
+    tolerance
         Largest |function(x) - x| of a row that counts as solved.
-    rounds : int
+    rounds
         Most evaluations.
 
     Returns
     -------
-    x : tensor (B, ...)
-    residual : tensor (B,)
-        Largest |function(x) - x| at the last evaluation.
+    x
+        Shape (B, ...).
+    residual
+        Shape (B,). Largest |function(x) - x| at the last evaluation.
     """
     solution, residual = x.clone(), torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
     rows = torch.arange(len(x), device=x.device)

@@ -57,7 +57,7 @@ def find_frames(
 
     Parameters
     ----------
-    refined : bool
+    refined
         Whether its atoms are moved to where the other crystals of the type say; see `refine`.
     """
     framed = lru_cache(len(cells))(partial(_frame, model))
@@ -117,13 +117,13 @@ def sample_means(
 
     Parameters
     ----------
-    conditions : ConditionBatch
-    frames : sequence of Frame or None
+    conditions
+    frames
         All of them frames, or none: where `sampler.start` is less than 1, they are what sampling
         begins with.
-    seeds : sequence of int
+    seeds
         One for each crystal: what fixes its noise.
-    sampler : Sampler
+    sampler
     """
     n = conditions.numbers.shape[1]
     ties = batch_frames(frames, n).to(model.device)

@@ -29,20 +29,20 @@ class Model:
 
     Attributes
     ----------
-    info : ModelInfo
-    denoiser : Denoiser
-    composition : CompositionModel or None
+    info
+    denoiser
+    composition
         None if the cloud decides how many atoms of each element there are.
-    symmetry : SpaceGroupModel or None
+    symmetry
         None if the cloud decides the space group.
-    analogues : Analogues or None
+    analogues
         Training crystals that vote with the two networks; None if there is no `symmetry`.
-    templates : Coordinates or None
+    templates
         Where the atoms of the analogues are, by their row; None if nothing knows: then no
         symmetry can be given to a crystal.
-    log_snr : float32 tensor (T + 1,)
-        Noise schedule.
-    device : torch.device
+    log_snr
+        Shape (T + 1,), float32. Noise schedule.
+    device
         Of the denoiser. All else is asked for one crystal at a time and stays on the CPU.
     """
 

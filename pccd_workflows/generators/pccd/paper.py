@@ -33,11 +33,11 @@ class PaperUNet(Denoiser):
 
     Parameters
     ----------
-    width : int
+    width
         Channels of the first level.
-    depth : int
+    depth
         Levels; each doubles the channels.
-    heads : int
+    heads
         Of the attention.
     """
 

@@ -43,12 +43,12 @@ def refine(
 
     Parameters
     ----------
-    known : Coordinates
-    rows : int array (k,)
-        Crystals of the type; the result is near the first.
-    votes : float array (k,)
-        How much each counts.
-    counts : mapping of int to int
+    known
+    rows
+        Shape (k,). Crystals of the type; the result is near the first.
+    votes
+        Shape (k,). How much each counts.
+    counts
         Atoms of each element, by atomic number.
 
     Raises

@@ -49,12 +49,12 @@ class Sampled:
 
     Attributes
     ----------
-    structure : Structure or None
-    error : DecodeError or None
+    structure
+    error
         Why there is no structure.
-    cell : Cell
+    cell
         What was decided before it was drawn: what it aims at.
-    analogue : int or None
+    analogue
         Row of the known crystal that it got its symmetry from, among the model's analogues.
     """
 
@@ -77,21 +77,20 @@ def sample_crystals(
 
     Parameters
     ----------
-    model : Model
-    requests : sequence of SampleRequest
-    seed : int
+    model
+    requests
+    seed
         Of the campaign.
-    sampler : Sampler
+    sampler
         Solver, number of steps, guidance.
-    cells : sequence of Cell
+    cells
         Composition, space group and structure type of each; drawn if None.
-    refined : bool
+    refined
         Whether analogues are moved to where others like them say; False copies them.
 
     Returns
     -------
-    list of Sampled
-        In the order of the requests.
+    In the order of the requests.
 
     Raises
     ------
@@ -135,15 +134,14 @@ def sample_clouds(
 
     Parameters
     ----------
-    start : float tensor (B, 3, 128, C)
-        Clean clouds in the denoiser's units to begin with, noised to t = T with all the noise that
-        the schedule says, nothing tied by symmetry; if None, pure noise, as strong as the
-        sampler's temperature says.
+    start
+        Shape (B, 3, 128, C). Clean clouds in the denoiser's units to begin with, noised to t = T
+        with all the noise that the schedule says, nothing tied by symmetry; if None, pure noise, as
+        strong as the sampler's temperature says.
 
     Returns
     -------
-    list of PointCloud
-        In the order of the requests.
+    In the order of the requests.
     """
     check_requests(model, requests)
     if cells is None:

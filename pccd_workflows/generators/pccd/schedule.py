@@ -14,16 +14,16 @@ def cosine_log_snr(n_steps: int, shift: float = 1.0) -> Tensor:
 
     Parameters
     ----------
-    n_steps : int
+    n_steps
         T of the diffusion.
-    shift : float
+    shift
         Noise amplitudes are multiplied by it relative to the signal. A site is written k times into
         the cloud, so the mean of its points has 1/k of the noise variance; a shift of about sqrt(k)
         gives the site the noise that the unshifted schedule means.
 
     Returns
     -------
-    float64 tensor (n_steps + 1,), falling.
+    Shape (n_steps + 1,), float64, falling.
     """
     offset = 0.008  # as Nichol & Dhariwal
     time = torch.linspace(0.0, 1.0, n_steps + 1, dtype=torch.float64)

@@ -35,14 +35,14 @@ class SpaceGroup:
 
     Attributes
     ----------
-    number : int
+    number
         1 to 230.
-    axes : float array (3, 3)
-        Primitive axes in columns, in units of the conventional ones.
-    rotations : int array (m, 3, 3)
-        W, one for each element of the point group.
-    translations : float array (m, 3)
-        w, in [0, 1).
+    axes
+        Shape (3, 3). Primitive axes in columns, in units of the conventional ones.
+    rotations
+        Shape (m, 3, 3). W, one for each element of the point group.
+    translations
+        Shape (m, 3). w, in [0, 1).
     """
 
     number: int
@@ -62,10 +62,10 @@ class Descriptions:
 
     Attributes
     ----------
-    rotations : int array (k, 3, 3)
-        M; the new axes are the old ones (in columns) times its inverse.
-    shifts : float array (k, 3)
-        t, along no direction in which the origin may move at will.
+    rotations
+        Shape (k, 3, 3). M; the new axes are the old ones (in columns) times its inverse.
+    shifts
+        Shape (k, 3). t, along no direction in which the origin may move at will.
     """
 
     rotations: NDArray[np.int64]

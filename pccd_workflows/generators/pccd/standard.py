@@ -41,14 +41,14 @@ class StandardCell:
 
     Attributes
     ----------
-    space_group : int
-    numbers : int array (n,)
-        Atomic numbers: electropositive elements first, orbits together.
-    frac_coords : float array (n, 3)
-        In [-1/96, 95/96).
-    lengths, angles : float array (3,)
-        Å, degrees.
-    structure_type : int
+    space_group
+    numbers
+        Shape (n,). Atomic numbers: electropositive elements first, orbits together.
+    frac_coords
+        Shape (n, 3). In [-1/96, 95/96).
+    lengths, angles
+        Shape (3,). Å, degrees.
+    structure_type
         63-bit number of space group and Wyckoff positions of the elements (by number of atoms,
         then electropositive first), the same for all descriptions of the crystal.
     """
@@ -71,11 +71,12 @@ def standard_cell(
 
     Parameters
     ----------
-    lattice : float array (3, 3)
-        Lattice vectors in rows, Å.
-    numbers : int array (n,)
-        Atomic numbers.
-    frac_coords : float array (n, 3)
+    lattice
+        Shape (3, 3). Lattice vectors in rows, Å.
+    numbers
+        Shape (n,). Atomic numbers.
+    frac_coords
+        Shape (n, 3).
     """
     import spglib
 
@@ -204,8 +205,8 @@ def _locus(points: NDArray[np.float64], projectors: NDArray[np.float64]) -> NDAr
 
     Returns
     -------
-    int8 array (p, planes)
-        Phase of each lattice plane, in units of 1 / GRID; -1 where it changes as the point moves.
+    Shape (p, planes). Phase of each lattice plane, in units of 1 / GRID; -1 where it changes as the
+    point moves.
     """
     phases = np.rint(points @ PLANES.T * GRID).astype(np.int64) % GRID
     moves = np.abs(np.einsum("hi,pij->phj", PLANES, projectors)).max(2) > 1e-6

@@ -9,10 +9,10 @@ def number_types(types: NDArray[np.int64], train: NDArray[np.bool_]) -> NDArray[
 
     Parameters
     ----------
-    types : int64 array (N,)
-        From `standard_cell`; 0 is unknown.
-    train : bool array (N,)
-        Which crystals are training crystals.
+    types
+        Shape (N,). From `standard_cell`; 0 is unknown.
+    train
+        Shape (N,). Which crystals are training crystals.
 
     Returns
     -------

@@ -46,11 +46,12 @@ class SpaceGroupModel(CellNetwork):
 
         Parameters
         ----------
-        elements, counts : int64 tensor (B, E)
-            Atomic numbers, most electropositive first, and their numbers of atoms; 0 where none.
-        entries : int64 tensor (B,)
-            From `entries_of`.
-        conditions : ConditionBatch
+        elements, counts
+            Shape (B, E), int64. Atomic numbers, most electropositive first, and their numbers of
+            atoms; 0 where none.
+        entries
+            Shape (B,), int64. From `entries_of`.
+        conditions
             Its `numbers` and `space_group` are not read.
         """
         amount = torch.stack([counts / counts.sum(1, keepdim=True), counts / 10], -1)

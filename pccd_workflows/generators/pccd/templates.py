@@ -34,14 +34,16 @@ class Templates:
 
     Attributes
     ----------
-    space_group : int16 array (N,)
-    n_sites : int16 array (N,)
-    numbers : uint8 array (S,)
-        Atomic numbers, crystal after crystal.
-    coords : uint16 array (S, 3)
-        Fractional coordinates in units of 1 / UNITS.
-    lattice : float32 array (N, 6)
-        Lengths, Å, and angles, degrees.
+    space_group
+        Shape (N,).
+    n_sites
+        Shape (N,).
+    numbers
+        Shape (S,). Atomic numbers, crystal after crystal.
+    coords
+        Shape (S, 3). Fractional coordinates in units of 1 / UNITS.
+    lattice
+        Shape (N, 6). Lengths, Å, and angles, degrees.
     """
 
     space_group: NDArray[np.int16]
@@ -121,8 +123,8 @@ def exchange(template: Template, counts: Mapping[int, int]) -> Template:
 
     Parameters
     ----------
-    template : Template
-    counts : mapping of int to int
+    template
+    counts
         Atoms of each element, by atomic number, as many as the template's elements have; of
         elements with equally many the more electropositive takes the more electropositive's place.
 

@@ -16,12 +16,14 @@ class Ties:
 
     Attributes
     ----------
-    rotations : int array (m, 3, 3)
-    translations : float array (m, 3)
-    images : int array (m, n)
-        Operation g takes site i to site `images[g, i]` ...
-    cells : int array (m, n, 3)
-        ... in the cell that is shifted by this lattice vector.
+    rotations
+        Shape (m, 3, 3).
+    translations
+        Shape (m, 3).
+    images
+        Shape (m, n). Operation g takes site i to site `images[g, i]` ...
+    cells
+        Shape (m, n, 3). ... in the cell that is shifted by this lattice vector.
     """
 
     rotations: NDArray[np.int64]
@@ -68,16 +70,16 @@ def find_ties(
     ----------
     rotations, translations
         The operations, (m, 3, 3) and (m, 3).
-    lattice : float array (3, 3)
-        Lattice vectors in rows, Å.
-    numbers : int array (n,)
-        Atomic numbers: sites are only taken to sites of the same element.
-    frac_coords : float array (n, 3)
+    lattice
+        Shape (3, 3). Lattice vectors in rows, Å.
+    numbers
+        Shape (n,). Atomic numbers: sites are only taken to sites of the same element.
+    frac_coords
+        Shape (n, 3).
 
     Returns
     -------
-    Ties or None
-        None if two sites would be taken to one: it does not have the symmetry.
+    None if two sites would be taken to one: it does not have the symmetry.
     """
     moved = np.einsum("gij,nj->gni", rotations, frac_coords) + translations[:, None]
     apart = moved[:, :, None] - frac_coords

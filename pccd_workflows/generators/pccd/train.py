@@ -195,19 +195,19 @@ def train_denoiser(
 
     Parameters
     ----------
-    config : TrainConfig
-    arrays : CrystalArrays
+    config
+    arrays
         Training crystals.
-    folder : Path
+    folder
         Where checkpoints go.
-    report : callable
+    report
         Called about twice a minute.
 
     Returns
     -------
-    denoiser : Denoiser
+    denoiser
         With the averaged (EMA) weights.
-    progress : Progress
+    progress
         At the end.
     """
     run = start_run(config, folder)
@@ -311,12 +311,12 @@ def train(
 
     Parameters
     ----------
-    config : TrainConfig
-    work : Path
+    config
+    work
         Folder of the checkpoints; training goes on from the last one.
-    out : Path
+    out
         Folder of the finished model.
-    report : callable
+    report
         Called about twice a minute.
     """
     data = read_dataset(config.data)
@@ -339,11 +339,11 @@ def write_model(
 
     Parameters
     ----------
-    data : CrystalArrays
+    data
         The whole dataset.
-    denoiser : Denoiser
+    denoiser
         Trained.
-    progress : Progress
+    progress
         What the training took.
     """
     crystals, held_out = data.of_split("train"), data.of_split("val")

@@ -27,9 +27,9 @@ def crystal_key(structure: "Structure", symprec: float = 0.1) -> int:
 
     Parameters
     ----------
-    structure : Structure
+    structure
         Any cell of the crystal.
-    symprec : float
+    symprec
         Å, as in the training data.
     """
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Element, Lattice, Structure
 
 from pccd_workflows.core.errors import PccdError
 from pccd_workflows.generators.pccd.pointcloud.encode import (
@@ -124,7 +124,8 @@ def structure_of(
             "volume",
             f"{volume:.2f} Å^3 per atom is outside {VOLUMES[0]:g} to {VOLUMES[1]:g} Å^3.",
         )
-    return Structure(lattice, species, wrap(frac_coords))
+    elements = [one if isinstance(one, str) else Element.from_Z(int(one)) for one in species]
+    return Structure(lattice, elements, wrap(frac_coords))
 
 
 def lattice_of(lengths: NDArray[np.floating], angles: NDArray[np.floating]) -> Lattice:
