@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -33,6 +34,12 @@ from pccd_workflows.known.novelty import NoveltySection
 from pccd_workflows.known.options import References
 from pccd_workflows.stages.phonons import PhononsSection
 from pccd_workflows.stages.rung import Rung
+
+
+MAX_GENERATE_JOBS = 500
+"""Most jobs that generate, of one source: a million samples are 500 jobs of 2,000, not 7,813 of
+128. Every job that ends rewrites its workflow's list of jobs, in one transaction; a longer job
+costs nothing when it is killed, because samples are stored batch by batch."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +163,15 @@ class Campaign(Section):
 
     @property
     def shards(self) -> list[tuple[int, int]]:
-        """First and last-but-one sample of each job; no job has two sources."""
+        """First and last-but-one sample of each job; no job has two sources.
+
+        A job has `shard` samples; where that made too many jobs, a multiple of it.
+        """
         return [
-            (start, min(start + source.options.shard, source.stop))
+            (start, min(start + step, source.stop))
             for source in self.sources
-            for start in range(source.start, source.stop, source.options.shard)
+            for step in [_samples_per_job(source.options)]
+            for start in range(source.start, source.stop, step)
         ]
 
     def source_of(self, index: int) -> NumberedSource:
@@ -195,6 +206,11 @@ class Campaign(Section):
     def candidate_id(self, index: int) -> str:
         """Return the id of sample `index`, the same in every run of this campaign."""
         return f"{self.campaign_id}-{index:06d}"
+
+
+def _samples_per_job(options: SourceOptions) -> int:
+    shards = math.ceil(options.samples / options.shard)
+    return options.shard * math.ceil(shards / MAX_GENERATE_JOBS)
 
 
 def index_of(candidate_id: str) -> int:
