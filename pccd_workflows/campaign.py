@@ -35,7 +35,6 @@ from pccd_workflows.known.options import References
 from pccd_workflows.stages.phonons import PhononsSection
 from pccd_workflows.stages.rung import Rung
 
-
 MAX_GENERATE_JOBS = 500
 """Most jobs that generate, of one source: a million samples are 500 jobs of 2,000, not 7,813 of
 128. Every job that ends rewrites its workflow's list of jobs, in one transaction; a longer job

@@ -1,6 +1,7 @@
 """What a user does with a campaign: stored once by many, found again by every later version."""
 
 import multiprocessing
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ def test_a_million_samples_are_few_jobs_and_keep_their_hash():
     shards = large.shards
     assert len(shards) <= MAX_GENERATE_JOBS
     assert (shards[0][0], shards[-1][1]) == (0, 1_000_000)
-    assert all(stop == start for (_, stop), (start, _) in zip(shards, shards[1:], strict=False))
+    assert all(stop == start for (_, stop), (start, _) in pairwise(shards))
     assert large.resolved()["generate"]["shard"] == 128
 
 

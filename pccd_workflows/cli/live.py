@@ -25,7 +25,8 @@ from pccd_workflows.settings import Settings
 POLL_SECONDS = 2.0
 GRACE_SECONDS = 20.0
 """How long workers may take to put their jobs back after SIGTERM."""
-WORKER_COMMAND = (sys.executable, "-m", "pccd_workflows", "worker", "--campaign")
+WORKER_COMMAND = (sys.executable, "-P", "-m", "pccd_workflows", "worker", "--campaign")
+"""-P: a file of the current folder, named smact.py say, is not run as that package."""
 BAR_WIDTH = 30
 BEST = 8
 """Crystals in the closing table."""
@@ -42,7 +43,10 @@ class Workers:
     def start(self, count: int) -> None:
         """Start `count` workers that end when the campaign has nothing left to run."""
         self.log_dir.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "PYTHONSAFEPATH": "1",  # -P for the programs that a job starts
+        }
         for number in range(count):
             log = self.log_dir / f"worker-{number + 1}.log"
             with log.open("ab") as stream:

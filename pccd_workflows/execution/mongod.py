@@ -7,6 +7,7 @@ It asks for a password, keeps its data below ``settings.data_dir``, is a replica
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -57,6 +58,19 @@ class ServerStatus:
 def folder(settings: Settings) -> Path:
     """Return the private folder of the embedded server; it need not exist."""
     return settings.data_dir.expanduser().absolute() / "mongod"
+
+
+def version(settings: Settings) -> str:
+    """Return the version that the mongod to use says it has; "unknown" if it says none."""
+    command = [str(find_mongod(settings)), "--version"]
+    try:
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=STOP_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    found = re.search(r"db version v(\S+)", run.stdout)
+    return found[1] if found else "unknown"
 
 
 def find_mongod(settings: Settings) -> Path:
@@ -262,6 +276,8 @@ def _launch(binary: Path, base: Path, port: int) -> None:
         *(str(binary), "--fork", "--dbpath", str(data), "--port", str(port), "--bind_ip", HOST),
         *("--replSet", REPLICA_SET, "--auth", "--keyFile", str(base / "keyfile")),
         *("--logpath", str(log), "--logappend", "--quiet", "--nounixsocket"),
+        # mongod unpacks messages before it asks for a password: CVE-2025-14847 (zlib, to 6.0.26)
+        *("--networkMessageCompressors", "disabled"),
         # small: the documents are few, and the memory belongs to the models
         *("--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "512"),
         *("--setParameter", "diagnosticDataCollectionEnabled=false"),

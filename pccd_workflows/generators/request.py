@@ -101,9 +101,7 @@ class SourceOptions(Section):
         exclude_if=lambda name: name == "pccd",
     )
     samples: int = Field(256, ge=1, le=MAX_SAMPLES, description="Raw samples, before any filter")
-    shard: int = Field(
-        128, ge=1, le=10_000, description="Samples per job; a multiple where that made > 500 jobs"
-    )
+    shard: int = Field(128, ge=1, le=10_000, description="Samples per job")
 
     def possible_elements(self) -> set[str]:
         """Return every element that its crystals may hold."""
