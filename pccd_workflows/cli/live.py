@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pymongo.errors import AutoReconnect
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -18,9 +19,13 @@ from rich.text import Text
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.errors import DatabaseError, PccdError
+from pccd_workflows.execution import mongod
+from pccd_workflows.execution.mongo import OUTAGE_SECONDS
 from pccd_workflows.operations import FunnelCount, Progress
 from pccd_workflows.settings import Settings
+
+T = TypeVar("T")
 
 POLL_SECONDS = 2.0
 GRACE_SECONDS = 20.0
@@ -87,16 +92,20 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
     workers = Workers(campaign_id, settings.data_dir / "logs" / campaign_id)
     began = time.monotonic()
     console = Console()
+
+    def look() -> tuple[Progress, list[FunnelCount], float | None]:
+        progress = operations.progress(campaign_id, settings)
+        collector.update(operations.lost_candidates(progress.failures))
+        steps = operations.funnel(campaign, settings)
+        return progress, steps, operations.seconds_left(campaign, settings, max(1, workers.alive))
+
     with _stopping(workers), _screen(console) as show:
         progress = operations.progress(campaign_id, settings)
         if progress.unfinished:
             workers.start(count)
         while True:
             ended = not workers.alive
-            progress = operations.progress(campaign_id, settings)
-            collector.update(operations.lost_candidates(progress.failures))
-            steps = operations.funnel(campaign, settings)
-            left = operations.seconds_left(campaign, settings, max(1, workers.alive))
+            progress, steps, left = waiting_out(look, settings)
             show(steps, progress, time.monotonic() - began, left)
             if ended:
                 break
@@ -107,6 +116,30 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
             f"{workers.log_dir} and go on with `pccd campaign resume {campaign_id}`."
         )
     return progress
+
+
+def waiting_out(
+    look: Callable[[], T], settings: Settings, *, patience: float = OUTAGE_SECONDS
+) -> T:
+    """Return `look()`, again and again while the database is away, as long as workers wait.
+
+    An embedded server that died is started again; one that somebody stopped is not.
+
+    Raises
+    ------
+    DatabaseError
+        The database was away for `patience` seconds, or somebody stopped it.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return look()
+        except (DatabaseError, AutoReconnect):
+            if time.monotonic() > deadline:
+                raise
+            if settings.mongodb_uri is None and mongod.died(settings):
+                mongod.start(settings)
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager

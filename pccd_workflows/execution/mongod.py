@@ -174,6 +174,15 @@ def status(settings: Settings) -> ServerStatus:
     return ServerStatus(running=True, folder=base, pid=process.pid, port=port)
 
 
+def died(settings: Settings) -> bool:
+    """Return whether the embedded server ended without being told to: its lock names a process."""
+    lock = folder(settings) / "data" / "mongod.lock"
+    try:
+        return bool(lock.read_text().strip()) and not status(settings).running
+    except OSError:
+        return False
+
+
 def running_uri(settings: Settings) -> str | None:
     """Return the URI, password included, of the embedded server; None if it does not run."""
     now = status(settings)
