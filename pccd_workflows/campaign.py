@@ -41,6 +41,10 @@ MAX_GENERATE_JOBS = 500
 costs nothing when it is killed, because samples are stored batch by batch."""
 
 
+MAX_FILE = 1 << 20
+"""Most bytes of a campaign file; ours have a few thousand, a list of 10,000 sets has 200,000."""
+
+
 @dataclass(frozen=True)
 class NumberedSource:
     """A source of a campaign and the samples it is responsible for.
@@ -217,6 +221,19 @@ def index_of(candidate_id: str) -> int:
     return int(candidate_id.rpartition("-")[2])
 
 
+def _text_of(path: Path) -> str:
+    """Return the text of a campaign file, read no further than one may be long."""
+    with path.open("rb") as stream:
+        content = stream.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise InputError(f"Campaign file {path} has more than {MAX_FILE >> 20} MB.")
+    text = content.decode("utf-8")
+    # a few lines of aliases of aliases make gigabytes; a campaign needs none
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise InputError(f"Campaign file {path} uses YAML aliases (*name): write the values out.")
+    return text
+
+
 def load_campaign(path: str | Path) -> Campaign:
     """Read and check a campaign file.
 
@@ -230,7 +247,7 @@ def load_campaign(path: str | Path) -> Campaign:
     """
     path = campaign_file(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(_text_of(path))
     except FileNotFoundError:
         raise InputError(
             f"There is no campaign file {path}; with the project come "
@@ -238,6 +255,8 @@ def load_campaign(path: str | Path) -> Campaign:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Campaign file {path} cannot be read: {error}.") from None
+    except RecursionError:
+        raise InputError(f"Campaign file {path} nests its brackets too deeply.") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" (line {where.line + 1})" if where else ""
