@@ -226,6 +226,20 @@ def campaign_document(name: str, settings: Settings) -> Document:
     return dict(document)
 
 
+def campaign_id_of(name: str, settings: Settings) -> str:
+    """Return the id of a campaign given by name or id; also of one that has jobs alone.
+
+    Raises
+    ------
+    InputError
+        There is neither such a campaign nor a job of one.
+    """
+    check_reference(name)
+    if sum(launchpad.campaign_states(settings, name).values()):
+        return name
+    return str(campaign_document(name, settings)["_id"])
+
+
 def stored_campaign(document: Document) -> Campaign:
     """Return the campaign of a stored document, with the id that it was stored under."""
     return Campaign.model_validate({**document["campaign"], "stored_id": document["_id"]})

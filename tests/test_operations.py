@@ -12,7 +12,10 @@ from pccd_workflows import campaign as campaign_module
 from pccd_workflows import operations
 from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.campaign import MAX_GENERATE_JOBS, Campaign, load_campaign
+from pccd_workflows.cli import main
+from pccd_workflows.core.errors import DatabaseError
 from pccd_workflows.execution import launchpad, mongo
+from pccd_workflows.query import to_candidate
 from pccd_workflows.settings import get_settings
 
 PLAIN: dict[str, Any] = {
@@ -110,3 +113,16 @@ def test_an_unchanged_file_is_the_stored_campaign_after_an_upgrade(settings, tmp
     other = operations.submit(load_campaign(path), settings)
     assert other["_id"] != before["_id"]
     assert mongo.database(settings)["campaigns"].count_documents({}) == 2
+
+
+def test_a_worker_of_a_campaign_that_is_not_there_says_so(settings, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["worker", "--campaign", "nope"])
+    assert ended.value.code == 2
+    assert "There is no campaign 'nope'" in capsys.readouterr().err
+
+
+def test_a_damaged_candidate_is_one_sentence():
+    document = {"_id": "many-0-000001", "schema_version": 2, "candidate_id": "many-0-000001"}
+    with pytest.raises(DatabaseError, match=r"Candidate many-0-000001 is damaged \(campaign_id: "):
+        to_candidate(document)
