@@ -20,6 +20,7 @@ from rich.text import Text
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import DatabaseError, PccdError
+from pccd_workflows.core.files import make_private
 from pccd_workflows.execution import mongod
 from pccd_workflows.execution.mongo import OUTAGE_SECONDS
 from pccd_workflows.operations import FunnelCount, Progress
@@ -47,7 +48,7 @@ class Workers:
 
     def start(self, count: int) -> None:
         """Start `count` workers that end when the campaign has nothing left to run."""
-        self.log_dir.mkdir(parents=True, exist_ok=True)
+        make_private(self.log_dir)
         environment = os.environ | {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "PYTHONSAFEPATH": "1",  # -P for the programs that a job starts

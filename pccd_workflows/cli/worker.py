@@ -14,9 +14,7 @@ PARENT_CHECK_SECONDS = 1.0
 
 @app.command()
 def worker(
-    campaign: str = typer.Option(
-        "", help="Only this campaign (name or id); all if left out."
-    ),
+    campaign: str = typer.Option("", help="Only this campaign (name or id); all if left out."),
     category: str = typer.Option("", help="Only jobs of this category (gpu, cpu), or of none."),
     minutes: float = typer.Option(
         0.0, min=0.0, help="Start no job later than this (a queue's walltime less one job's time)."

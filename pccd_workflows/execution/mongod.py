@@ -24,6 +24,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from pccd_workflows.core.errors import DatabaseError, MissingDependencyError
+from pccd_workflows.core.files import make_private
 from pccd_workflows.settings import Settings
 
 HOST = "127.0.0.1"
@@ -202,7 +203,7 @@ def _uri(password: str, port: int) -> str:
 def _writing_to(base: Path) -> Iterator[None]:
     """Make the folder; explain a disk that is full or may not be written."""
     try:
-        base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(base)
         base.chmod(0o700)
         yield
     except OSError as error:

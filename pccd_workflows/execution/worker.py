@@ -18,6 +18,7 @@ from urllib.parse import unquote_plus
 from pymongo.errors import AutoReconnect
 
 from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.files import make_private
 from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.execution.atomic_launchpad import PING_SECONDS, AtomicLaunchPad
 from pccd_workflows.execution.launchpad import (
@@ -369,7 +370,7 @@ def _tidy(folder: Path, secrets: list[str]) -> None:
 
 
 def _new_folder(base: Path, name: str) -> Path:
-    base.mkdir(parents=True, exist_ok=True)
+    make_private(base)
     attempt = 1
     while True:
         folder = base / (name if attempt == 1 else f"{name}-{attempt}")
