@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pymongo.errors import AutoReconnect
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -22,7 +21,7 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import DatabaseError, PccdError
 from pccd_workflows.core.files import make_private
 from pccd_workflows.execution import mongod
-from pccd_workflows.execution.mongo import OUTAGE_SECONDS
+from pccd_workflows.execution.mongo import OUTAGE_SECONDS, explained
 from pccd_workflows.operations import FunnelCount, Progress
 from pccd_workflows.settings import Settings
 
@@ -134,8 +133,9 @@ def waiting_out(
     deadline = time.monotonic() + patience
     while True:
         try:
-            return look()
-        except (DatabaseError, AutoReconnect):
+            with explained(settings):
+                return look()
+        except DatabaseError:
             if time.monotonic() > deadline:
                 raise
             if settings.mongodb_uri is None and mongod.died(settings):
