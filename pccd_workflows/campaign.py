@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -35,6 +36,15 @@ from pccd_workflows.known.options import References
 from pccd_workflows.stages import stage_of
 from pccd_workflows.stages.phonons import PhononsSection
 from pccd_workflows.stages.rung import Rung
+
+MAX_GENERATE_JOBS = 500
+"""Most jobs that generate, of one source: a million samples are 500 jobs of 2,000, not 7,813 of
+128. Every job that ends rewrites its workflow's list of jobs, in one transaction; a longer job
+costs nothing when it is killed, because samples are stored batch by batch."""
+
+
+MAX_FILE = 1 << 20
+"""Most bytes of a campaign file; ours have a few thousand, a list of 10,000 sets has 200,000."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +181,15 @@ class Campaign(Section):
 
     @property
     def shards(self) -> list[tuple[int, int]]:
-        """First and last-but-one sample of each job; no job has two sources."""
+        """First and last-but-one sample of each job; no job has two sources.
+
+        A job has `shard` samples; where that made too many jobs, a multiple of it.
+        """
         return [
-            (start, min(start + source.options.shard, source.stop))
+            (start, min(start + step, source.stop))
             for source in self.sources
-            for start in range(source.start, source.stop, source.options.shard)
+            for step in [_samples_per_job(source.options)]
+            for start in range(source.start, source.stop, step)
         ]
 
     def source_of(self, index: int) -> NumberedSource:
@@ -226,9 +240,27 @@ def _stage_options(kind: str, given: Any) -> Section:
         raise with_options(error, options) from None
 
 
+def _samples_per_job(options: SourceOptions) -> int:
+    shards = math.ceil(options.samples / options.shard)
+    return options.shard * math.ceil(shards / MAX_GENERATE_JOBS)
+
+
 def index_of(candidate_id: str) -> int:
     """Return the number of the sample that `Campaign.candidate_id` made an id of."""
     return int(candidate_id.rpartition("-")[2])
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a campaign file, read no further than one may be long."""
+    with path.open("rb") as stream:
+        content = stream.read(MAX_FILE + 1)
+    if len(content) > MAX_FILE:
+        raise InputError(f"Campaign file {path} has more than {MAX_FILE >> 20} MB.")
+    text = content.decode("utf-8")
+    # a few lines of aliases of aliases make gigabytes; a campaign needs none
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise InputError(f"Campaign file {path} uses YAML aliases (*name): write the values out.")
+    return text
 
 
 def load_campaign(path: str | Path) -> Campaign:
@@ -244,7 +276,7 @@ def load_campaign(path: str | Path) -> Campaign:
     """
     path = campaign_file(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(_text_of(path))
     except FileNotFoundError:
         raise InputError(
             f"There is no campaign file {path}; with the project come "
@@ -252,6 +284,8 @@ def load_campaign(path: str | Path) -> Campaign:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Campaign file {path} cannot be read: {error}.") from None
+    except RecursionError:
+        raise InputError(f"Campaign file {path} nests its brackets too deeply.") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" (line {where.line + 1})" if where else ""

@@ -15,6 +15,7 @@ from pymatgen.core import Structure
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.collect import reached
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.storage import Document, StageRow, Storage, structure_key
 from pccd_workflows.engines.records import Relaxation
@@ -136,7 +137,7 @@ def _convert(candidates: list[CandidateDoc], storage: Storage, database: Any) ->
     """Store candidates' records as rows, their crystals by content."""
     ids = [candidate.candidate_id for candidate in candidates]
     samples = {
-        row["_id"]: Structure.from_dict(row["structure"])
+        row["_id"]: plain_structure(row["structure"])
         for row in database["samples"].find({"_id": {"$in": ids}})
         if row["structure"] is not None
     }

@@ -2,10 +2,14 @@
 
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from pymongo.errors import DuplicateKeyError
 
 from pccd_workflows import stages
 from pccd_workflows.campaign import Campaign
@@ -132,8 +136,9 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
     InputError
         The campaign does not fit this machine (see `preflight`).
     """
-    versions = preflight(campaign, settings)
     database = mongo.database(settings)
+    campaign = as_stored(campaign, settings)
+    versions = preflight(campaign, settings)
     mongo.ensure_indexes(database)
     campaigns = database["campaigns"]
     document = {
@@ -146,12 +151,30 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
         "state": "submitting",
         "fw_ids": [],
     }
-    campaigns.update_one({"_id": campaign.campaign_id}, {"$setOnInsert": document}, upsert=True)
+    with suppress(DuplicateKeyError):  # another process stored it at the same moment
+        campaigns.update_one({"_id": campaign.campaign_id}, {"$setOnInsert": document}, upsert=True)
     stored = campaign_document(campaign.campaign_id, settings)
     if stored["state"] == "submitting":
         submit_workflow(stored, settings)
         stored = campaign_document(campaign.campaign_id, settings)
     return stored
+
+
+def as_stored(campaign: Campaign, settings: Settings) -> Campaign:
+    """Return the campaign of a file under the id that it was stored under, if it was stored.
+
+    A later version may know more options, and a file's id is a hash over all of them. A stored
+    campaign is that of the file if both are equal with every default of today filled in.
+    """
+    campaigns = mongo.database(settings)["campaigns"]
+    if campaigns.find_one({"_id": campaign.campaign_id}, {"_id": 1}) is not None:
+        return campaign
+    for document in campaigns.find({"name": campaign.name}).sort("submitted_at", -1):
+        with suppress(ValidationError):  # this version cannot read it: it is not the file's
+            stored = stored_campaign(document)
+            if stored.hash == campaign.hash:
+                return stored
+    return campaign
 
 
 def submit_workflow(document: Document, settings: Settings) -> None:
@@ -206,6 +229,20 @@ def campaign_document(name: str, settings: Settings) -> Document:
         raise InputError(f"There is no campaign {name!r}{hint}.")
     mongo.check_schema_version(document, f"campaign {name!r}")
     return dict(document)
+
+
+def campaign_id_of(name: str, settings: Settings) -> str:
+    """Return the id of a campaign given by name or id; also of one that has jobs alone.
+
+    Raises
+    ------
+    InputError
+        There is neither such a campaign nor a job of one.
+    """
+    check_reference(name)
+    if sum(launchpad.campaign_states(settings, name).values()):
+        return name
+    return str(campaign_document(name, settings)["_id"])
 
 
 def stored_campaign(document: Document) -> Campaign:

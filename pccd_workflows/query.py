@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from pydantic import ValidationError
 from pymatgen.core import Composition, Element
 
 from pccd_workflows.candidate import CandidateDoc
-from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.errors import DatabaseError, InputError
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.records import Phonons
 from pccd_workflows.stages import stage_of
@@ -343,12 +344,26 @@ def short_id(campaign_id: str, index: int, campaigns: Sequence[str]) -> str:
 
 
 def to_candidate(document: Mapping[str, Any]) -> CandidateDoc:
-    """Return a stored document as a CandidateDoc; a newer schema is refused."""
+    """Return a stored document as a CandidateDoc.
+
+    Raises
+    ------
+    DatabaseError
+        It is damaged, or a newer version wrote it.
+    """
     from pccd_workflows.execution.mongo import check_schema_version
 
     fields = {key: value for key, value in document.items() if key != "_id"}
     check_schema_version(fields, f"Candidate {fields.get('candidate_id')}")
-    return CandidateDoc.model_validate(fields)
+    try:
+        return CandidateDoc.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DatabaseError(
+            f"Candidate {document.get('_id', fields.get('candidate_id'))} is damaged ({where}: "
+            f"{first['msg']}): restore the database from a backup."
+        ) from None
 
 
 def _check_element(symbol: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -226,3 +227,27 @@ def test_a_source_s_path_is_taken_from_the_campaign_files_folder(tmp_path):
     (source,) = load_campaign(write(tmp_path, data)).sources
     assert source.options.path == (tmp_path / "made").resolve()
     assert (source.start, source.stop) == (0, 1)
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{name}: &{name} [*{before}, *{before}]\n" for before, name in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("x" * (1 << 20) + "x", "has more than 1 MB"),
+        (BOMB, "uses YAML aliases"),
+        ("name: " + "[" * 20_000, "(nests its brackets too deeply|is not valid YAML)"),
+    ],
+    ids=["size", "aliases", "brackets"],
+)
+def test_a_file_that_would_take_all_memory_is_refused(tmp_path, content, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load_campaign(write(tmp_path, content))
+
+
+def test_a_device_is_not_read_to_its_end():
+    with pytest.raises(InputError, match="has more than 1 MB"):
+        load_campaign("/dev/zero")

@@ -127,12 +127,14 @@ def check_database(settings: "Settings") -> Check:
 
     try:
         if settings.mongodb_uri is None and not mongod.status(settings).running:
-            return Check(
-                *("database", True, f"embedded, started when needed ({_mongod(settings)})"),
-                needed=True,
-            )
-        mongo.database(settings)
-        found = f"{mongo.hosts(settings)} answers"
+            found = f"embedded, started when needed ({_mongod(settings)})"
+            runs = f"MongoDB {mongod.version(settings)}"
+        else:
+            server = mongo.database(settings).client.server_info()
+            found, runs = f"{mongo.hosts(settings)} answers", f"MongoDB {server['version']}"
+        if settings.mongodb_uri is None:
+            runs += ", no network compression (CVE-2025-14847 needs it)"
+        found = f"{found}; {runs}"
         return Check("database", True, found, needed=True)
     except PccdError as error:
         cost = "nothing can be stored, so no campaign can run"

@@ -26,7 +26,7 @@ def explore(
         typer.echo(f"Candidates at {server.url} (Ctrl-C ends it)")
         if not is_loopback(host):
             typer.echo(
-                "Everyone who can reach this address can read all candidates: there is no login.",
+                "Whoever has this address can read all candidates; it travels unencrypted.",
                 err=True,
             )
         if browse:

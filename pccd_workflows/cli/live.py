@@ -5,11 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,14 +18,20 @@ from rich.text import Text
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.errors import DatabaseError, PccdError
+from pccd_workflows.core.files import make_private
+from pccd_workflows.execution import mongod
+from pccd_workflows.execution.mongo import OUTAGE_SECONDS, explained
 from pccd_workflows.operations import FunnelCount, Progress
 from pccd_workflows.settings import Settings
+
+T = TypeVar("T")
 
 POLL_SECONDS = 2.0
 GRACE_SECONDS = 20.0
 """How long workers may take to put their jobs back after SIGTERM."""
-WORKER_COMMAND = (sys.executable, "-m", "pccd_workflows", "worker", "--campaign")
+WORKER_COMMAND = (sys.executable, "-P", "-m", "pccd_workflows", "worker", "--campaign")
+"""-P: a file of the current folder, named smact.py say, is not run as that package."""
 BAR_WIDTH = 30
 BEST = 8
 """Crystals in the closing table."""
@@ -41,8 +47,11 @@ class Workers:
 
     def start(self, count: int) -> None:
         """Start `count` workers that end when the campaign has nothing left to run."""
-        self.log_dir.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        make_private(self.log_dir)
+        environment = os.environ | {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "PYTHONSAFEPATH": "1",  # -P for the programs that a job starts
+        }
         for number in range(count):
             log = self.log_dir / f"worker-{number + 1}.log"
             with log.open("ab") as stream:
@@ -83,16 +92,20 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
     workers = Workers(campaign_id, settings.data_dir / "logs" / campaign_id)
     began = time.monotonic()
     console = Console()
+
+    def look() -> tuple[Progress, list[FunnelCount], float | None]:
+        progress = operations.progress(campaign_id, settings)
+        collector.update(operations.lost_candidates(progress.failures))
+        steps = operations.funnel(campaign, settings)
+        return progress, steps, operations.seconds_left(campaign, settings, max(1, workers.alive))
+
     with _stopping(workers), _screen(console) as show:
         progress = operations.progress(campaign_id, settings)
         if progress.unfinished:
             workers.start(count)
         while True:
             ended = not workers.alive
-            progress = operations.progress(campaign_id, settings)
-            collector.update(operations.lost_candidates(progress.failures))
-            steps = operations.funnel(campaign, settings)
-            left = operations.seconds_left(campaign, settings, max(1, workers.alive))
+            progress, steps, left = waiting_out(look, settings)
             show(steps, progress, time.monotonic() - began, left)
             if ended:
                 break
@@ -103,6 +116,31 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
             f"{workers.log_dir} and go on with `pccd campaign resume {campaign_id}`."
         )
     return progress
+
+
+def waiting_out(
+    look: Callable[[], T], settings: Settings, *, patience: float = OUTAGE_SECONDS
+) -> T:
+    """Return `look()`, again and again while the database is away, as long as workers wait.
+
+    An embedded server that died is started again; one that somebody stopped is not.
+
+    Raises
+    ------
+    DatabaseError
+        The database was away for `patience` seconds, or somebody stopped it.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            with explained(settings):
+                return look()
+        except DatabaseError:
+            if time.monotonic() > deadline:
+                raise
+            if settings.mongodb_uri is None and mongod.died(settings):
+                mongod.start(settings)
+        time.sleep(POLL_SECONDS)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ PARENT_CHECK_SECONDS = 1.0
 
 @app.command()
 def worker(
-    campaign: str = typer.Option("", help="Only this campaign (id); all campaigns if left out."),
+    campaign: str = typer.Option("", help="Only this campaign (name or id); all if left out."),
     category: str = typer.Option("", help="Only jobs of this category (gpu, cpu), or of none."),
     minutes: float = typer.Option(
         0.0, min=0.0, help="Start no job later than this (a queue's walltime less one job's time)."
@@ -35,6 +35,10 @@ def worker(
     from pccd_workflows.migrate import check_migrated
     from pccd_workflows.settings import get_settings
 
+    if campaign:
+        from pccd_workflows.operations import campaign_id_of
+
+        campaign = campaign_id_of(campaign, get_settings())
     check_migrated(get_settings(), campaign or None)
     run_worker(
         get_settings(),

@@ -41,3 +41,14 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, with those above it that are missing, for its owner alone.
+
+    A folder that is there keeps its mode. No umask is asked: that of a login node may be 000.
+    """
+    if folder.exists():
+        return
+    make_private(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)

@@ -110,7 +110,7 @@ def plain_structure(document: Document) -> Structure:
     sites = [
         {
             "species": [
-                {k: s[k] for k in ("element", "occu", "oxidation_state") if k in s}
+                {k: s[k] for k in ("element", "occu", "oxidation_state", "spin") if k in s}
                 for s in site["species"]
             ],
             "abc": site["abc"],

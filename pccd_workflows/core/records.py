@@ -1,9 +1,11 @@
 """Documents of the database: the version they carry, and what one stage says about one crystal."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 from pymatgen.core import Structure
+
+from pccd_workflows.core.plain_structures import Unreadable, attempt, plain_structure
 
 SCHEMA_VERSION = 2
 """Version of every document in the database; a higher one is refused, a lower one is read as it is.
@@ -13,8 +15,19 @@ of the funnel they reached. `pccd db migrate` makes campaigns of version 1 go on
 """
 
 
+def _as_structure(value: Any) -> Any:
+    """Return the crystal of a dictionary; pymatgen's own reading makes any class named in it."""
+    if not isinstance(value, dict):
+        return value
+    found = attempt(lambda: plain_structure(value), lambda structure: structure)
+    if isinstance(found, Unreadable):
+        raise ValueError(f"it is no structure: {found.reason}")
+    return found
+
+
 StoredStructure = Annotated[
     Structure,
+    BeforeValidator(_as_structure),
     PlainSerializer(lambda structure: structure.as_dict(), return_type=dict, when_used="json"),
 ]
 """A pymatgen structure that is dumped to JSON as its own dictionary."""

@@ -232,7 +232,7 @@ def _imported(name: str) -> Level:
     except (ImportError, AttributeError) as error:
         raise InputError(
             f"Level {name!r} cannot be imported ({error}): install its module, or put its folder "
-            "on PYTHONPATH, here and where the workers run."
+            "on PYTHONPATH, here and where the workers run; the current folder does not count."
         ) from None
     if isinstance(found, Level):
         return replace(found, name=name)

@@ -29,6 +29,14 @@ with optional_imports("A campaign on MongoDB"):
 
 T = TypeVar("T")
 
+PING_SECONDS = 60
+"""How often a worker says that it is alive."""
+LEASE_SECONDS = 15 * PING_SECONDS
+"""A worker owns its job for so long after its last sign, in the database's own time: a node's
+network may be away for minutes, and a job that is taken in vain is computed twice."""
+LEASED = [{"$set": {"lease": {"$add": ["$$NOW", 1000 * LEASE_SECONDS]}}}]
+"""Update of a launch; milliseconds."""
+
 JOINING = frozenset(
     (
         *("find", "find_one", "aggregate", "count_documents"),
@@ -76,6 +84,7 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
             strm_lvl="WARNING",
             mongoclient_kwargs=client_options(settings),
         )
+        self.embedded = settings.mongodb_uri is None
         self._thread = threading.local()
         # Not fw_id_assigner: every step of every worker would wait for it. Ids may have gaps.
         for name in ("fireworks", "launches", "workflows", "offline_runs"):
@@ -127,8 +136,14 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
     def checkout_fw(self, *args: Any, **kwargs: Any) -> tuple[Any, int | None]:
         """Take a ready firework and note who runs it where."""
         take = super().checkout_fw
-        taken: tuple[Any, int | None] = self.atomically(lambda: take(*args, **kwargs))
-        return taken
+
+        def lease() -> tuple[Any, int | None]:
+            firework, launch_id = take(*args, **kwargs)
+            if launch_id is not None:
+                self.launches.update_one({"launch_id": launch_id}, LEASED)
+            return firework, launch_id
+
+        return self.atomically(lease)
 
     def complete_launch(self, *args: Any, **kwargs: Any) -> Any:
         """Note that a firework is done, with all that follows for its workflow."""
@@ -141,10 +156,12 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
         ids: list[int] = self.atomically(lambda: rerun(*args, **kwargs))
         return ids
 
-    def ping_launch(self, *args: Any, **kwargs: Any) -> None:
-        """Note that a firework is still running."""
+    def ping_launch(self, launch_id: int, *args: Any, **kwargs: Any) -> None:
+        """Note that a firework is still running: its worker owns it for another while."""
         ping = super().ping_launch
-        survive_outage(lambda: ping(*args, **kwargs))
+        running = {"launch_id": launch_id, "state": "RUNNING"}
+        survive_outage(lambda: self.launches.update_one(running, LEASED))
+        survive_outage(lambda: ping(launch_id, *args, **kwargs))
 
     def _refresh_wf(self, fw_id: int) -> None:
         refresh = super()._refresh_wf

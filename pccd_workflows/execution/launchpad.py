@@ -1,11 +1,13 @@
 """FireWorks, the only executor: submit flows, see where they stand, put lost jobs back."""
 
+import hashlib
 import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -29,15 +31,8 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-PING_SECONDS = 60
-"""How often a worker says that it is alive."""
-SILENCE_SECONDS = 15 * PING_SECONDS
-"""A worker of another machine that was silent for so long is lost."""
 MAX_DEATHS = 5
 """A job in which so many workers died is failed, not run again: it would kill the next one too."""
-CLOCK_TOLERANCE = 5.0
-"""Seconds by which the start time of one process may seem to differ (clock adjustments)."""
-
 NEXT_FIRST = (("spec._priority", -1), ("fw_id", 1))
 """The order in which workers take ready jobs."""
 ACTIVE = ("RESERVED", "RUNNING")
@@ -183,34 +178,56 @@ def _traceback(opened: AtomicLaunchPad, launch: Document | None, firework: Docum
 
 
 def worker_name() -> str:
-    """Return this process's name as a worker: ``<host>:<process id>:<its start time>``."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+    """Return this process's name as a worker: ``<host>:<process id>:<machine>-<start>``."""
+    pid = os.getpid()
+    return f"{socket.gethostname()}:{pid}:{_machine()}-{_start(pid)}"
 
 
-def is_dead(worker: str, last_sign: datetime, now: datetime | None = None) -> bool:
-    """Return whether a worker is known, or after a long silence presumed, to be gone.
+def is_dead(worker: str, *, expired: bool, local: bool = False) -> bool:
+    """Return whether a worker is gone: a process of this machine is looked up, no clock asked.
 
-    A process of this host is looked up; an id that another process has by now does not count.
+    Parameters
+    ----------
+    worker
+        Its name, see `worker_name`.
+    expired
+        Whether its lease has run out: what counts for workers of other machines.
+    local
+        Whether all workers are of this machine, so that one from before a reboot is gone.
     """
-    silence = ((now or datetime.now(UTC)) - last_sign).total_seconds()
     host, _, rest = worker.partition(":")
-    pid, _, started = rest.partition(":")
+    pid, _, identity = rest.partition(":")
+    machine, dash, start = identity.partition("-")
+    if host != socket.gethostname() or not dash or not pid.isdigit():
+        return expired
+    if machine != _machine():  # rebooted since, or another machine (a container) of this name
+        return local or expired
+    return _start(int(pid)) != start
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Return what tells this machine, since it was booted, from others with its name."""
+    told = [str(psutil.LINUX)]
+    with suppress(OSError):  # only Linux has these
+        told.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        told.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("".join(told).encode()).hexdigest()[:8]
+
+
+def _start(pid: int) -> str | None:
+    """Return when a process started, in ticks since boot, which no clock moves; None: it is gone.
+
+    (psutil's start time is that plus the time of the boot, which moves with the clock.)
+    """
+    if not psutil.LINUX:
+        return "0" if psutil.pid_exists(pid) else None
     try:
-        process_id, start_time = int(pid), float(started)
-    except ValueError:
-        return silence > float(
-            RUN_EXPIRATION_SECS
-        )  # FireWorks' own rlaunch, which pings once an hour
-    if host != socket.gethostname():
-        return silence > SILENCE_SECONDS
-    try:
-        process = psutil.Process(process_id)
-        another = abs(process.create_time() - start_time) > CLOCK_TOLERANCE
-        return bool(another or process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.AccessDenied:
-        return False
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    state, ticks = fields[0], fields[19]  # proc(5): fields 3 and 22
+    return None if state in ("Z", "X") else ticks
 
 
 def release_dead_runs(settings: Settings, campaign_id: str | None = None) -> list[int]:
@@ -243,26 +260,43 @@ def find_dead(
         for launch_id in row["launches"][-1:]
     ]
     # RESERVED launches wait in the queue of a cluster and have no worker yet.
-    running = opened.launches.find(
-        {"launch_id": {"$in": latest}, "state": "RUNNING"},
-        {"launch_id": 1, "fworker.name": 1, "state_history": 1},
+    running = opened.launches.aggregate(
+        [
+            {"$match": {"launch_id": {"$in": latest}, "state": "RUNNING"}},
+            {"$project": dict.fromkeys(("launch_id", "fworker.name", "state_history", "lease"), 1)},
+            {"$addFields": {"now": "$$NOW"}},
+        ]
     )
     return [
         launch["launch_id"]
         for launch in running
-        if (name := launch["fworker"]["name"]) == also or is_dead(name, _last_sign(launch))
+        if (name := launch["fworker"]["name"]) == also
+        or is_dead(name, expired=_expired(launch), local=opened.embedded)
     ]
 
 
-def _last_sign(launch: Document) -> datetime:
-    """Return when a launch was last heard of (UTC)."""
+def _expired(launch: Document) -> bool:
+    """Return whether a launch's lease has run out by the database's clock."""
+    now = _parse(launch["now"])
+    if launch.get("lease") is not None:
+        return _parse(launch["lease"]) < now
+    # FireWorks' own rlaunch, which pings once an hour, and versions without leases
     signs = [entry.get("updated_on") or entry["created_on"] for entry in launch["state_history"]]
-    return max(map(_parse, signs), default=datetime.min.replace(tzinfo=UTC))
+    last = max(map(_parse, signs), default=datetime.min.replace(tzinfo=UTC))
+    return (now - last).total_seconds() > float(RUN_EXPIRATION_SECS)
 
 
 def _parse(value: str | datetime) -> datetime:
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def is_lost(opened: AtomicLaunchPad, launch_id: int) -> bool:
+    """Return whether a launch was taken from its worker, which may write nothing any more."""
+    launch = opened.launches.find_one({"launch_id": launch_id}, {"state": 1, "released": 1})
+    if launch is None or launch["state"] == "ARCHIVED":
+        return True
+    return launch["state"] == "FIZZLED" and "released" in launch
 
 
 def release(opened: AtomicLaunchPad, launch_id: int, why: str) -> int | None:
@@ -283,6 +317,7 @@ def release(opened: AtomicLaunchPad, launch_id: int, why: str) -> int | None:
         deaths = {"launch_id": {"$in": firework["archived_launches"]}, "released": DIED}
         if why == DIED and opened.launches.count_documents(deaths) + 1 >= MAX_DEATHS:
             opened.complete_launch(launch_id, FWAction(stored_data=_worker_killer()), "FIZZLED")
+            opened.launches.update_one({"launch_id": launch_id}, mark)  # FireWorks wrote it anew
         else:
             opened.rerun_fw(firework["fw_id"])
             opened.launches.update_one({"launch_id": launch_id}, {"$set": {"state": "ARCHIVED"}})

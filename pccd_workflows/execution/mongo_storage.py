@@ -10,6 +10,7 @@ from pymatgen.core import Structure
 from pymongo import UpdateOne
 from pymongo.database import Database
 
+from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.storage import Document, StageRow
@@ -59,7 +60,7 @@ class MongoStorage:
         """Return stored structures by key."""
         query = {"_id": {"$in": list(keys)}}
         rows = survive_outage(lambda: list(self.database["structures"].find(query)))
-        return {row["_id"]: Structure.from_dict(row["structure"]) for row in rows}
+        return {row["_id"]: plain_structure(row["structure"]) for row in rows}
 
     def put_rows(self, rows: Sequence[StageRow]) -> None:
         """Store what a stage says about candidates, at the server's time."""
@@ -157,7 +158,7 @@ class MongoStorage:
             "stage": {"$nin": ["generate", "screen"]},
         }
         for document in self.database["candidates"].find(query, {"structure": 1}):
-            yield document["_id"], Structure.from_dict(document["structure"])
+            yield document["_id"], plain_structure(document["structure"])
 
     def note_cost(self, row: Document) -> None:
         """Add one run to the costs."""

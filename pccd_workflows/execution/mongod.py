@@ -7,6 +7,7 @@ It asks for a password, keeps its data below ``settings.data_dir``, is a replica
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -23,6 +24,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from pccd_workflows.core.errors import DatabaseError, MissingDependencyError
+from pccd_workflows.core.files import make_private
 from pccd_workflows.settings import Settings
 
 HOST = "127.0.0.1"
@@ -57,6 +59,19 @@ class ServerStatus:
 def folder(settings: Settings) -> Path:
     """Return the private folder of the embedded server; it need not exist."""
     return settings.data_dir.expanduser().absolute() / "mongod"
+
+
+def version(settings: Settings) -> str:
+    """Return the version that the mongod to use says it has; "unknown" if it says none."""
+    command = [str(find_mongod(settings)), "--version"]
+    try:
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=STOP_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    found = re.search(r"db version v(\S+)", run.stdout)
+    return found[1] if found else "unknown"
 
 
 def find_mongod(settings: Settings) -> Path:
@@ -160,6 +175,15 @@ def status(settings: Settings) -> ServerStatus:
     return ServerStatus(running=True, folder=base, pid=process.pid, port=port)
 
 
+def died(settings: Settings) -> bool:
+    """Return whether the embedded server ended without being told to: its lock names a process."""
+    lock = folder(settings) / "data" / "mongod.lock"
+    try:
+        return bool(lock.read_text().strip()) and not status(settings).running
+    except OSError:
+        return False
+
+
 def running_uri(settings: Settings) -> str | None:
     """Return the URI, password included, of the embedded server; None if it does not run."""
     now = status(settings)
@@ -179,7 +203,7 @@ def _uri(password: str, port: int) -> str:
 def _writing_to(base: Path) -> Iterator[None]:
     """Make the folder; explain a disk that is full or may not be written."""
     try:
-        base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(base)
         base.chmod(0o700)
         yield
     except OSError as error:
@@ -262,6 +286,8 @@ def _launch(binary: Path, base: Path, port: int) -> None:
         *(str(binary), "--fork", "--dbpath", str(data), "--port", str(port), "--bind_ip", HOST),
         *("--replSet", REPLICA_SET, "--auth", "--keyFile", str(base / "keyfile")),
         *("--logpath", str(log), "--logappend", "--quiet", "--nounixsocket"),
+        # mongod unpacks messages before it asks for a password: CVE-2025-14847 (zlib, to 6.0.26)
+        *("--networkMessageCompressors", "disabled"),
         # small: the documents are few, and the memory belongs to the models
         *("--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "512"),
         *("--setParameter", "diagnosticDataCollectionEnabled=false"),

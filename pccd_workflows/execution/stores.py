@@ -1,6 +1,6 @@
 """jobflow's store as workers need it: it waits out outages and keeps secrets to itself."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -81,6 +81,8 @@ class PatientJobStore(JobStore):  # type: ignore[misc]
     """Outputs in a collection, large objects in GridFS; an output appears when it is whole."""
 
     additional_stores: dict[str, Any]
+    check_ownership: Callable[[], None] | None = None
+    """Raises if the worker that writes has lost its job to another."""
 
     def update(self, docs: Any, key: Any = None, save: Any = None) -> None:
         """Store a job's large objects, then its output, then drop those of an earlier attempt.
@@ -88,6 +90,8 @@ class PatientJobStore(JobStore):  # type: ignore[misc]
         jobflow stores the output first, whose objects are then missing to whoever reads it in that
         moment, and for good if the process dies.
         """
+        if self.check_ownership is not None:
+            self.check_ownership()
         documents = docs if isinstance(docs, list) else [docs]
         data = self.additional_stores["data"]
         before = [_attempt(doc) for doc in documents]
@@ -109,7 +113,7 @@ def _blobs(data: Any, query: dict[str, Any]) -> list[dict[str, Any]]:
     return [row["metadata"] for row in rows]
 
 
-def make_job_store(**options: Any) -> JobStore:
+def make_job_store(**options: Any) -> PatientJobStore:
     """Return the job store in a database (`database`, `uri` and `mongoclient_kwargs`)."""
     outputs = _OutputStore(collection_name=OUTPUTS, **options)
     return PatientJobStore(
@@ -117,7 +121,7 @@ def make_job_store(**options: Any) -> JobStore:
     )
 
 
-def job_store(settings: Settings) -> JobStore:
+def job_store(settings: Settings) -> PatientJobStore:
     """Return jobflow's store of job outputs, with GridFS for what jobs mark as ``data``.
 
     It waits out outages, keeps the password out of its name and refuses to be serialized.

@@ -18,14 +18,15 @@ from urllib.parse import unquote_plus
 from pymongo.errors import AutoReconnect
 
 from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.files import make_private
 from pccd_workflows.core.optional import optional_imports
-from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
+from pccd_workflows.execution.atomic_launchpad import PING_SECONDS, AtomicLaunchPad
 from pccd_workflows.execution.launchpad import (
     ACTIVE,
     NEXT_FIRST,
-    PING_SECONDS,
     STOPPED,
     count_states,
+    is_lost,
     of_campaign,
     prepare,
     release,
@@ -40,7 +41,7 @@ from pccd_workflows.execution.mongo import (
     survive_outage,
 )
 from pccd_workflows.execution.reruns import note_failure
-from pccd_workflows.execution.stores import job_store
+from pccd_workflows.execution.stores import PatientJobStore, job_store
 from pccd_workflows.settings import Settings
 
 with optional_imports("A campaign on MongoDB"):
@@ -61,6 +62,10 @@ logger = logging.getLogger(__name__)
 
 class WorkerStopped(BaseException):
     """SIGTERM or Ctrl-C reached a running job. No Exception: a job must not swallow it."""
+
+
+class JobTakenError(Exception):
+    """The job was given to another worker while this one was silent: nothing may be written."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,22 @@ class _WorkerLaunchPad(AtomicLaunchPad):
         self._stop = stop
         self.secrets = _secrets_of(mongodb_uri(settings))
         self.outcomes: dict[str, list[int]] = {"COMPLETED": [], "FIZZLED": [], STOPPED: []}
+        self._launch_id: int | None = None
 
-    def ping_launch(self, *args: Any, **kwargs: Any) -> None:
+    def checkout_fw(self, *args: Any, **kwargs: Any) -> tuple[Any, int | None]:
+        """Take a ready firework and remember which launch it is."""
+        firework, self._launch_id = super().checkout_fw(*args, **kwargs)
+        return firework, self._launch_id
+
+    def check_ownership(self) -> None:
+        """Raise `JobTakenError` if the running job is not this worker's any more."""
+        launch_id = self._launch_id
+        if launch_id is not None and survive_outage(lambda: is_lost(self, launch_id)):
+            raise JobTakenError(f"launch {launch_id} was given to another worker")
+
+    def ping_launch(self, launch_id: int, *args: Any, **kwargs: Any) -> None:
         """Tell that the job is alive; FireWorks adds a checkpoint right before it begins."""
-        super().ping_launch(*args, **kwargs)
+        super().ping_launch(launch_id, *args, **kwargs)
         if threading.current_thread() is not threading.main_thread():
             return
         if kwargs.get("checkpoint") is None:
@@ -130,7 +147,15 @@ class _WorkerLaunchPad(AtomicLaunchPad):
         if action is not None and "_exception" in action.stored_data:
             exception = action.stored_data["_exception"]
             exception["_stacktrace"] = _redacted(str(exception.get("_stacktrace")), self.secrets)
-        launch = super().complete_launch(launch_id, action, state)
+        complete = super().complete_launch
+
+        def complete_own() -> Any:
+            return None if is_lost(self, launch_id) else complete(launch_id, action, state)
+
+        launch = self.atomically(complete_own)
+        if launch is None:
+            logger.warning("Launch %s was given to another worker; its end is dropped.", launch_id)
+            return {}
         if state == "FIZZLED":
             note_failure(self, launch_id)
         self.outcomes[state].append(launch["fw_id"])
@@ -189,9 +214,10 @@ def run_worker(  # noqa: PLR0913
     """
     database(settings)
     stop = _Stop()
-    with explained(settings), patient(), _job_store(settings), _handling_signals(stop):
+    with explained(settings), patient(), _job_store(settings) as store, _handling_signals(stop):
         opened = _WorkerLaunchPad(settings, stop)
         prepare(opened)
+        store.check_ownership = opened.check_ownership
         worker = _Worker(opened, settings, campaign_id, category)
         end = time.monotonic() + (float("inf") if seconds is None else seconds)
         busy = time.monotonic()
@@ -344,7 +370,7 @@ def _tidy(folder: Path, secrets: list[str]) -> None:
 
 
 def _new_folder(base: Path, name: str) -> Path:
-    base.mkdir(parents=True, exist_ok=True)
+    make_private(base)
     attempt = 1
     while True:
         folder = base / (name if attempt == 1 else f"{name}-{attempt}")
@@ -364,14 +390,15 @@ def _wait(seconds: float, stop: _Stop) -> None:
 
 
 @contextlib.contextmanager
-def _job_store(settings: Settings) -> Iterator[None]:
+def _job_store(settings: Settings) -> Iterator[PatientJobStore]:
     """Let jobflow store outputs in the campaign database, and FireWorks ping every minute."""
     from jobflow import SETTINGS
 
     before, ping = SETTINGS.JOB_STORE, rocket.PING_TIME_SECS
-    SETTINGS.JOB_STORE, rocket.PING_TIME_SECS = job_store(settings), PING_SECONDS
+    store = job_store(settings)
+    SETTINGS.JOB_STORE, rocket.PING_TIME_SECS = store, PING_SECONDS
     try:
-        yield
+        yield store
     finally:
         SETTINGS.JOB_STORE, rocket.PING_TIME_SECS = before, ping
 

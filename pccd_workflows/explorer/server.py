@@ -1,11 +1,13 @@
 """The explorer as a local web server: only GET, only this machine unless asked otherwise."""
 
 import ipaddress
+import secrets
 from collections.abc import Callable
 from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pymongo.errors import PyMongoError
 
@@ -28,6 +30,9 @@ HEADERS = {
 class Explorer(ThreadingHTTPServer):
     """Serves the candidates of one database.
 
+    On a login node every user reaches this machine's ports: who asks has to know the token of the
+    printed address; a cookie remembers it.
+
     connect: returns the database; asked for every request, so that an outage ends by itself.
     """
 
@@ -36,6 +41,7 @@ class Explorer(ThreadingHTTPServer):
     def __init__(self, host: str, port: int, connect: Callable[[], Any]) -> None:
         """Listen on `host`:`port` (0 = a free one); InputError if that is not possible."""
         self.connect = connect
+        self.token = secrets.token_urlsafe(24)
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -44,8 +50,13 @@ class Explorer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """The address to open in a browser."""
-        return f"http://{self.server_address[0]!s}:{self.server_address[1]}/"
+        """The address to open in a browser, token included."""
+        return f"http://{self.server_address[0]!s}:{self.server_address[1]}/?token={self.token}"
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie: browsers send one to every port of a machine."""
+        return f"pccd_{self.server_address[1]}"
 
 
 def is_loopback(host: str) -> bool:
@@ -64,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     protocol_version = "HTTP/1.1"
     timeout = 30
+    _brought: str | None = None
+    """Token of the address that is asked for."""
 
     def do_GET(self) -> None:
         """Answer one request."""
@@ -80,11 +93,30 @@ class _Handler(BaseHTTPRequestHandler):
             text = "This server answers for this machine only.\n"
             return Answer(text, "text/plain", HTTPStatus.MISDIRECTED_REQUEST)
         address = urlsplit(self.path)
+        given = parse_qsl(address.query, keep_blank_values=True)
+        self._brought = next((value for name, value in given if name == "token"), None)
+        if not self._is_trusted():
+            text = "Open the address that `pccd explore` printed: its token is missing or wrong.\n"
+            return Answer(text, "text/plain", HTTPStatus.FORBIDDEN)
+        query = address.query
+        if self._brought is not None:
+            query = urlencode([(name, value) for name, value in given if name != "token"])
         try:
-            return answer(self.server.connect(), address.path, address.query)
+            return answer(self.server.connect(), address.path, query)
         except (PccdError, PyMongoError) as error:
             text = str(error) if isinstance(error, PccdError) else "The database does not answer."
             return Answer(f"{text}\n", "text/plain", HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _is_trusted(self) -> bool:
+        """Return whether the address or a cookie holds the token."""
+        told = [self._brought or ""]
+        try:
+            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.cookie)
+        except CookieError:
+            cookie = None
+        told += [cookie.value] if cookie is not None else []
+        right = self.server.token.encode()
+        return any(secrets.compare_digest(text.encode(), right) for text in told)
 
     def _asked_for_here(self) -> bool:
         """Refuse a foreign name that points to this machine (DNS rebinding)."""
@@ -100,6 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         if reply.filename is not None:
             self.send_header("Content-Disposition", f'attachment; filename="{reply.filename}"')
+        if self._brought is not None and reply.status != HTTPStatus.FORBIDDEN:
+            value = f"{self.server.cookie}={self.server.token}; HttpOnly; SameSite=Lax; Path=/"
+            self.send_header("Set-Cookie", value)
         for name, value in HEADERS.items():
             self.send_header(name, value)
         self.end_headers()

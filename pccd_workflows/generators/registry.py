@@ -58,7 +58,10 @@ def generator_type(source: str) -> type[Generator]:
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"Source {source!r} cannot be loaded: {error}.") from None
+        raise InputError(
+            f"Source {source!r} cannot be loaded ({error}): install its module, or put its folder "
+            "on PYTHONPATH, here and where the workers run; the current folder does not count."
+        ) from None
     lacks = [n for n in ("options_type", "info", "check", "generate") if not hasattr(found, n)]
     if lacks:
         raise InputError(f"Source {source!r} is no generator: it lacks {', '.join(lacks)}.")

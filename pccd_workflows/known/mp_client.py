@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from pymatgen.core import SETTINGS, Structure
+from pymatgen.core import SETTINGS
 
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.optional import optional_imports
+from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.reference_set import ReferenceEntry
 from pccd_workflows.known.http import HttpError, Patience, PatientAdapter, mount
 
@@ -209,7 +210,7 @@ def reference_entry(document: dict[str, Any]) -> ReferenceEntry:
     entry = computed.get(document.get("energy_type")) or next(iter(computed.values()), None)
     if entry is None:
         raise _changed(name, "entries")
-    structure = Structure.from_dict(_field(entry, "structure", name))
+    structure = plain_structure(_field(entry, "structure", name))
     per_atom = float(_field(document, "energy_per_atom", name))
     uncorrected = float(_field(document, "uncorrected_energy_per_atom", name))
     return ReferenceEntry(

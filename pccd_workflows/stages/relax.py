@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
+from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.storage import StageRow, Storage, structure_key
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
@@ -84,7 +85,7 @@ def read_relaxation(document: Any, start: Structure, level: str) -> Relaxation:
     """
     structure, energy = _get(document, "structure"), _get(document, "output", "energy")
     if isinstance(structure, Mapping):
-        structure = Structure.from_dict(dict(structure))
+        structure = plain_structure(dict(structure))
     convention = get_level(level).convention
     if structure is None or energy is None:
         reason = "The job of the relaxing Maker left no structure or no energy."

@@ -1,7 +1,7 @@
 """`pccd campaign resume`: lost runs are found, failed ones rerun, within bounds and on record."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import launchpad_jobs as jobs
@@ -69,10 +69,8 @@ def test_resume_finds_what_was_lost_and_reruns_what_failed(capsys, settings, mar
     states = {"FIZZLED": 1, "WAITING": 1, "RUNNING": 1}
     assert launchpad.campaign_states(settings, CAMPAIGN.campaign_id) == states
     assert "0 lost and 1 failed jobs would be" in resume(capsys, "--dry-run")[1]
-    long_ago = datetime.now(UTC) - timedelta(seconds=launchpad.SILENCE_SECONDS + 5)
-    mongo.database(settings)["launches"].update_one(
-        {"launch_id": launch_id}, {"$set": {"state_history.$[].updated_on": long_ago.isoformat()}}
-    )
+    run_out = [{"$set": {"lease": {"$subtract": ["$$NOW", 5000]}}}]
+    mongo.database(settings)["launches"].update_one({"launch_id": launch_id}, run_out)
     assert "1 lost and 1 failed jobs would be" in resume(capsys, "--dry-run")[1]
     assert launchpad.campaign_states(settings, CAMPAIGN.campaign_id) == states
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -276,9 +275,6 @@ def lose_host(seen: Disturbed, environment: dict[str, str]) -> None:
         far.kill()
     assert launch_document["fworker"]["name"].startswith("node7:")
     assert launchpad.release_dead_runs(seen.settings) == []  # it may be alive
-    long_ago = datetime.now(UTC) - timedelta(seconds=launchpad.SILENCE_SECONDS + 5)
-    mongo.database(seen.settings)["launches"].update_one(
-        {"_id": launch_document["_id"]},
-        {"$set": {"state_history.$[].updated_on": long_ago.isoformat()}},
-    )
+    run_out = [{"$set": {"lease": {"$subtract": ["$$NOW", 5000]}}}]
+    mongo.database(seen.settings)["launches"].update_one({"_id": launch_document["_id"]}, run_out)
     seen.note("host node7 lost in the middle of a run; no sign of life for 15 minutes")

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.files import make_private, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_stays_beside_it(tmp_path):
@@ -35,3 +35,16 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         write_whole(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_private_folder_is_private_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        make_private(tmp_path / "data" / "runs")
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "data", tmp_path / "data" / "runs"):
+        assert folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "data").chmod(0o750)  # somebody's choice
+    make_private(tmp_path / "data")
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o750

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Thread, Timer
 
@@ -410,22 +410,86 @@ def test_no_password_is_stored_anywhere(settings, mongod_uri):
             assert password not in path.read_text(errors="replace"), path
 
 
-NOW = datetime.now(UTC)
+HOST, PID, IDENTITY = launchpad.worker_name().split(":")
 
 
 @pytest.mark.parametrize(
-    ("name", "silence", "dead"),
+    ("name", "expired", "local", "dead"),
     [
-        (launchpad.worker_name(), 1e6, False),  # this process, however long it was silent
-        (launchpad.worker_name().rpartition(":")[0] + ":1000.00", 1, True),  # its id reused
-        ("elsewhere:1:1000.00", 60, False),
-        ("elsewhere:1:1000.00", launchpad.SILENCE_SECONDS + 1, True),
-        ("Automatically generated Worker", 3 * 3600, False),
-        ("Automatically generated Worker", 5 * 3600, True),
+        (launchpad.worker_name(), True, False, False),  # this process, however long it was silent
+        (f"{HOST}:{PID}:{IDENTITY.partition('-')[0]}-1", False, False, True),  # its id reused
+        (f"{HOST}:{PID}:0badcafe-1", False, False, False),  # another machine of this name
+        (f"{HOST}:{PID}:0badcafe-1", True, False, True),
+        (f"{HOST}:{PID}:0badcafe-1", False, True, True),  # this machine before it was rebooted
+        ("elsewhere:1:0badcafe-1", False, False, False),
+        ("elsewhere:1:0badcafe-1", True, False, True),
+        ("Automatically generated Worker", False, False, False),
     ],
 )
-def test_which_workers_are_dead(name, silence, dead):
-    assert launchpad.is_dead(name, NOW - timedelta(seconds=silence), NOW) is dead
+def test_which_workers_are_dead(name, expired, local, dead):
+    assert launchpad.is_dead(name, expired=expired, local=local) is dead
+
+
+def test_a_clock_that_jumps_changes_no_worker_s_name(monkeypatch):
+    before, boot = launchpad.worker_name(), psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot + 60)
+    monkeypatch.setattr("psutil.boot_time", lambda: boot + 60)
+    assert launchpad.worker_name() == before
+    assert not launchpad.is_dead(before, expired=False)
+
+
+def test_a_looker_whose_clock_is_ahead_takes_no_job(settings, files, monkeypatch):
+    started, go = files
+    submit(settings, jobs.wait_for(str(started), str(go), 1))
+    process = Process()
+    wait_until(started.exists)
+    _elsewhere(mongo.database(settings))
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(minutes=16)
+
+    monkeypatch.setattr(launchpad, "datetime", Ahead)
+    assert launchpad.release_dead_runs(settings) == []
+    process.end(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("deaths", [5, 1])
+def test_a_worker_that_lost_its_job_writes_nothing(settings, files, monkeypatch, deaths):
+    """deaths: that fail the job instead of putting it back."""
+    monkeypatch.setattr(launchpad, "MAX_DEATHS", deaths)
+    started, go = files
+    slow = jobs.wait_for(str(started), str(go), 1)
+    submit(settings, slow)
+    late = Process()
+    wait_until(started.exists)
+    db = mongo.database(settings)
+    _elsewhere(db)
+    _expire(db)
+    assert len(launchpad.release_dead_runs(settings)) == 1
+    before = states(settings)
+    assert before == ({"READY": 1} if deaths > 1 else {"FIZZLED": 1})
+    db.fireworks.update_many({}, {"$set": {"spec._hold": True, "spec.campaign_id": "held"}})
+    go.touch()
+    assert late.summary()["completed"] == []
+    (launch,) = db.launches.find()
+    assert launch["released"] == launchpad.DIED  # counted, should it kill more of them
+    assert outputs_stored(settings, slow) == 0
+
+
+def _elsewhere(db) -> None:
+    """Let the worker of the running job be one of another machine."""
+    (launch,) = db.launches.find({"state": "RUNNING"})
+    host, _, rest = launch["fworker"]["name"].partition(":")
+    db.launches.update_one(
+        {"launch_id": launch["launch_id"]}, {"$set": {"fworker.name": f"not-{host}:{rest}"}}
+    )
+
+
+def _expire(db) -> None:
+    """Let every lease have run out."""
+    db.launches.update_many({}, [{"$set": {"lease": {"$subtract": ["$$NOW", 5000]}}}])
 
 
 def test_a_silent_worker_of_another_machine_is_given_up(settings, files):
@@ -434,12 +498,9 @@ def test_a_silent_worker_of_another_machine_is_given_up(settings, files):
     process = Process()
     wait_until(started.exists)
     db = mongo.database(settings)
-    (launch,) = db.launches.find()
-    host, _, rest = launch["fworker"]["name"].partition(":")
-    db.launches.update_one({}, {"$set": {"fworker.name": f"not-{host}:{rest}"}})
+    _elsewhere(db)
     assert launchpad.release_dead_runs(settings) == []
-    old = (datetime.now(UTC) - timedelta(seconds=launchpad.SILENCE_SECONDS + 5)).isoformat()
-    db.launches.update_one({}, {"$set": {"state_history.$[].updated_on": old}})
+    _expire(db)
     assert len(launchpad.release_dead_runs(settings)) == 1
     process.end(signal.SIGKILL)
 

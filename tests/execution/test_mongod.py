@@ -226,3 +226,12 @@ def test_a_long_log_is_set_aside(embedded, monkeypatch):
     log.write_text("x" * 100)
     mongod.start(embedded)
     assert log.with_name("mongod.log.old").read_text() == "x" * 100
+
+
+def test_the_server_unpacks_nothing_before_login(embedded):
+    mongod.start(embedded)
+    direct = f"mongodb://{mongod.HOST}:{embedded.mongod_port}/?directConnection=true"
+    with MongoClient(direct) as anonymous:
+        hello = anonymous.admin.command("hello", compression=["zlib", "snappy", "zstd"])
+        assert "compression" not in hello  # none of them is agreed upon
+        assert mongod.version(embedded) == anonymous.server_info()["version"]

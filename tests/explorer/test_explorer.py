@@ -236,9 +236,11 @@ def server(few):
         thread.join()
 
 
-def ask(server, path, *, method="GET", host=None):
+def ask(server, path, *, method="GET", host=None, cookie=None):
+    """Ask as a browser that knows the token does, unless a cookie is given."""
+    cookie = f"{server.cookie}={server.token}" if cookie is None else cookie
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
-    connection.request(method, path, headers={"Host": host} if host else {})
+    connection.request(method, path, headers={"Cookie": cookie} | ({"Host": host} if host else {}))
     reply = connection.getresponse()
     body = reply.read().decode()
     connection.close()
@@ -252,6 +254,23 @@ def test_the_server_listens_on_this_machine_only(server):
     assert ID(0) in body
     assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
     assert "http" not in re.sub(r"<script>.*?</script>", "", body, flags=re.DOTALL)
+
+
+def test_nobody_reads_without_the_token(server):
+    for path in ("/", f"/candidate/{ID(0)}", "/api/candidates", "/?token=", "/?token=wrong"):
+        for cookie in ("", f"{server.cookie}=wrong", "=;;=\\"):
+            reply, body = ask(server, path, cookie=cookie)
+            assert reply.status == 403
+            assert ID(0) not in body
+            assert reply.headers["Set-Cookie"] is None
+    address = server.url.partition("//")[2].partition("/")[2]
+    reply, body = ask(server, f"/{address}&novel=new", cookie="")
+    assert reply.status == 200
+    assert ID(0) in body
+    assert server.token not in body
+    given = reply.headers["Set-Cookie"]
+    assert "HttpOnly" in given
+    assert ask(server, "/", cookie=given.partition(";")[0])[0].status == 200
 
 
 def test_foreign_names_for_this_machine_are_refused(server):

@@ -10,6 +10,7 @@ from pymatgen.core import Structure
 
 from pccd_workflows.analysis.kpaths import path_name
 from pccd_workflows.analysis.magnetism import ordering_of
+from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.records import StoredStructure
 from pccd_workflows.core.units import KBAR_TO_GPA
 from pccd_workflows.engines.engine import Task
@@ -116,7 +117,7 @@ def _cores(statistics: Any) -> int | None:
 
 
 def _as_structure(value: Any) -> Structure:
-    return value if isinstance(value, Structure) else Structure.from_dict(value)
+    return value if isinstance(value, Structure) else plain_structure(value)
 
 
 def _plain(structure: Structure) -> Structure:
