@@ -42,6 +42,9 @@ def build(
     crystal_system: str = typer.Option("", help="e.g. cubic,hexagonal"),
     structure_field: str = typer.Option("structure", help="Path of the structure (collections)"),
     resplit: bool = typer.Option(False, "--resplit", help="Ignore the splits that records name"),
+    setting: str = typer.Option(
+        "reduced", help="Of the cells: reduced (Niggli) or standard (primitive, of the space group)"
+    ),
     as_json: bool = AS_JSON,
 ) -> None:
     """Write crystals in canonical form to one columnar file; the defaults are the seed paper's.
@@ -52,6 +55,7 @@ def build(
     train, 3 % val, 5 % test. Crystals whose property is limited but not known are left out.
     """
     from pccd_workflows.generators.pccd.dataset import (
+        SETTINGS,
         DatasetLimits,
         build_dataset,
         check_splits,
@@ -61,6 +65,8 @@ def build(
 
     if not out.parent.is_dir():
         raise InputError(f"There is no folder {out.parent} to write to.")
+    if setting not in SETTINGS:
+        raise InputError(f"--setting {setting!r} must be one of {', '.join(SETTINGS)}.")
     limits = DatasetLimits(
         max_elements=max_elements,
         max_sites=max_sites,
@@ -72,13 +78,16 @@ def build(
     warnings.simplefilter("ignore")  # pymatgen warns of noble gases and of isolated atoms
     with _Bar(quiet=as_json) as bar:
         records = _records(source, limits, structure_field, bar.moved)
-        arrays, rejected = build_dataset(records, limits, resplit=resplit, progress=bar.counted)
+        arrays, rejected = build_dataset(
+            records, limits, resplit=resplit, setting=SETTINGS[setting], progress=bar.counted
+        )
     check_splits(arrays)
     provenance = {
         "source": Path(source).name if "/" in source else source,
         "limits": _plain(limits),
         "left_out": dict(rejected),
         "resplit": resplit,
+        "setting": setting,
     }
     sha256 = write_dataset(out, arrays, provenance)
     if as_json:

@@ -164,7 +164,7 @@ def evaluate(
     samples: int = typer.Option(256, min=1, help="Crystals of each part"),
     attempts: int = typer.Option(1, min=1, max=100, help="Samples per crystal of csp"),
     csp_temperature: float | None = typer.Option(
-        None, min=0, max=2, help="Of csp; 0 if left out, with --attempts that of the sampler"
+        None, min=0, max=2, help="Of csp; 0 if left out: --attempts then aim at different types"
     ),
     level: str | None = typer.Option(None, help="Potential that relaxes what is generated"),
     energy_level: str = typer.Option("chgnet", help="Potential of the energy distance"),
@@ -177,8 +177,10 @@ def evaluate(
 
     Parts: reconstruction (the seed paper's test), control (the same from pure noise), inversion
     (crystal to noise and back), csp (structure prediction), substitution (the same by the nearest
-    training crystal with its elements exchanged), similarity (six metrics between crystals and
-    their reconstructions), generation (validity, novelty, with --level stability).
+    training crystal with its elements exchanged), copy (the analogue of the type aimed at, copied),
+    overlap (which crystals these find), similarity (six metrics between crystals and their
+    reconstructions), generation (validity, novelty, with --level stability), symmetry (what was
+    aimed at against what came), conditions (each crystal system asked for).
     """
     from pccd_workflows.cli import evaluation
     from pccd_workflows.evaluation.crystals import read_crystals

@@ -59,6 +59,7 @@ class Prediction:
             "match_rate": share(int(found[0].sum()), n),
             "rmse": bootstrapped(first),
             "median_rmse": bootstrapped(first, np.median),
+            "median_volume_error": bootstrapped(self._volume_errors(), np.median),
             "valid_match_rate": share(int((found[0] & apart).sum()), n),
             "by_sites": {
                 name: share(int(found[0][chosen].sum()), int(chosen.sum()))
@@ -79,6 +80,14 @@ class Prediction:
                 "rmse": bootstrapped(best),
             }
         return result
+
+    def _volume_errors(self) -> NDArray[np.float64]:
+        """Return |V / V_0 - 1| of the first attempt (n,), NaN where nothing matches."""
+        errors = np.full(len(self.targets), np.nan)
+        for row, (made, target) in enumerate(zip(self.made[0], self.targets, strict=True)):
+            if made is not None and np.isfinite(self.rmse[0, row]):
+                errors[row] = abs(made.volume / target.volume - 1)
+        return errors
 
 
 def predict_structures(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from pccd_workflows.generators.pccd.training_index import hash_key
 from pccd_workflows.generators.request import LAST_SPACE_GROUP
 
 Split = Literal["train", "val", "test"]
+SETTINGS: dict[str, Setting] = {name: name for name in get_args(Setting)}
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 ORDERINGS = ("NM", "FM", "AFM", "FiM")
 CRYSTAL_SYSTEMS = tuple(LAST_SPACE_GROUP)

@@ -339,3 +339,10 @@ def test_the_shipped_model_makes_symmetric_crystals():
     asked = [SampleRequest(i, elements[i % 3], Conditions(space_group=62)) for i in range(6)]
     for one in sample_crystals(model, asked, seed=0, sampler=Sampler()):
         assert space_group_of(one.structure, 0.01) == 62
+
+
+def test_sampler_options_that_are_not_changed_leave_hashes_as_they_are():
+    assert not {"symmetric", "start"} & set(Sampler().model_dump())
+    changed = Sampler(symmetric=False, start=0.2)
+    assert Sampler.model_validate(changed.model_dump()) == changed
+    assert {"symmetric", "start"} <= set(changed.model_dump())
