@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from pymongo.errors import DuplicateKeyError
 
 from pccd_workflows import stages
 from pccd_workflows.campaign import Campaign
@@ -151,8 +150,7 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
         "state": "submitting",
         "fw_ids": [],
     }
-    with suppress(DuplicateKeyError):  # another process stored it at the same moment
-        campaigns.update_one({"_id": campaign.campaign_id}, {"$setOnInsert": document}, upsert=True)
+    mongo.insert_once(campaigns, {"_id": campaign.campaign_id, **document})
     stored = campaign_document(campaign.campaign_id, settings)
     if stored["state"] == "submitting":
         submit_workflow(stored, settings)

@@ -193,7 +193,7 @@ def evaluate(
     model = load_model(folder, settings.device)
     held_out = read_crystals(data, split, model.info)
     if csp_temperature is None:
-        csp_temperature = 0.0 if attempts == 1 else sampler.temperature
+        csp_temperature = 0.0
     request = evaluation.Request(
         data=data,
         split=split,

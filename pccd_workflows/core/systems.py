@@ -38,7 +38,13 @@ def split_chemsys(chemsys: str) -> list[str]:
 
 @lru_cache(maxsize=256)
 def atomic_number(symbol: str) -> int:
-    """Return the atomic number of a symbol; InputError if it is no element."""
+    """Return the atomic number of a symbol; InputError if it is no element.
+
+    Raises
+    ------
+    InputError
+        The symbol is no element.
+    """
     from pymatgen.core import Element
 
     if symbol not in Element.__members__ or symbol in ("D", "T"):
@@ -47,7 +53,13 @@ def atomic_number(symbol: str) -> int:
 
 
 def parse_formula(formula: str) -> dict[str, int]:
-    """Return the atoms of a formula in lowest terms; InputError if it is none."""
+    """Return the atoms of a formula in lowest terms; InputError if it is none.
+
+    Raises
+    ------
+    InputError
+        The text is no formula.
+    """
     from pymatgen.core import Composition
 
     try:

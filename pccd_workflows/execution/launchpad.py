@@ -14,7 +14,7 @@ import psutil
 from pymongo.errors import DuplicateKeyError
 
 from pccd_workflows.core.optional import optional_imports
-from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
+from pccd_workflows.execution.atomic_launchpad import LEASE_SECONDS, AtomicLaunchPad
 from pccd_workflows.execution.mongo import database, explained, mongodb_uri
 from pccd_workflows.settings import Settings
 
@@ -280,10 +280,11 @@ def _expired(launch: Document) -> bool:
     now = _parse(launch["now"])
     if launch.get("lease") is not None:
         return _parse(launch["lease"]) < now
-    # FireWorks' own rlaunch, which pings once an hour, and versions without leases
+    # versions without leases, and FireWorks' own rlaunch, which pings once an hour
     signs = [entry.get("updated_on") or entry["created_on"] for entry in launch["state_history"]]
     last = max(map(_parse, signs), default=datetime.min.replace(tzinfo=UTC))
-    return (now - last).total_seconds() > float(RUN_EXPIRATION_SECS)
+    ours = launch["fworker"]["name"].count(":") >= 2
+    return (now - last).total_seconds() > (LEASE_SECONDS if ours else float(RUN_EXPIRATION_SECS))
 
 
 def _parse(value: str | datetime) -> datetime:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -361,6 +361,14 @@ def put_result(db: Database[Document], key: str, kind: str, doc: Document) -> No
 def drop_results(db: Database[Document], keys: Sequence[str]) -> None:
     """Forget results whose files are gone, so that they are computed again."""
     survive_outage(lambda: db.results.delete_many({"_id": {"$in": list(keys)}}))
+
+
+def insert_once(collection: Collection[Document], document: Document) -> None:
+    """Store a document unless there is one with its ``_id``; the first one stays."""
+    query = {"_id": document["_id"]}
+    new = {name: value for name, value in document.items() if name != "_id"}
+    with suppress(DuplicateKeyError):  # somebody else was first by a hair
+        collection.update_one(query, {"$setOnInsert": new}, upsert=True)
 
 
 def replace_documents(collection: Collection[Document], documents: Sequence[Document]) -> None:

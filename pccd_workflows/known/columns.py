@@ -71,7 +71,13 @@ class ColumnsFile:
         return name in self._columns
 
     def read(self, name: str) -> Array:
-        """Return a column; InputError if it is damaged or not there."""
+        """Return a column; InputError if it is damaged or not there.
+
+        Raises
+        ------
+        InputError
+            The file is damaged, truncated or of another version.
+        """
         if name not in self._columns:
             raise InputError(f"{self.path} has no column {name!r}.")
         dtype, shape, offset, length, checksum = self._columns[name]

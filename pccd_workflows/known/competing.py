@@ -42,9 +42,9 @@ class Engines:
 
     Attributes
     ----------
-    single_point : callable or None
+    single_point
         None leaves phases without a stored energy out.
-    relax : callable or None
+    relax
         None takes single points near the hull as they are.
     """
 

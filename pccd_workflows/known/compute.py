@@ -49,11 +49,11 @@ class Budget:
 
     Attributes
     ----------
-    crystals : int or None
+    crystals
         Most crystals to compute in this run.
-    seconds : float or None
+    seconds
         No crystal is started later than this.
-    max_sites : int or None
+    max_sites
         Larger crystals are left for another run.
     """
 
@@ -98,7 +98,13 @@ class Ledger:
 
     @contextmanager
     def appending(self) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """Give a function that adds a result; InputError if the ledger cannot be written."""
+        """Give a function that adds a result; InputError if the ledger cannot be written.
+
+        Raises
+        ------
+        InputError
+            Another process writes the file.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:

@@ -23,11 +23,13 @@ class LevelEnergies:
 
     Attributes
     ----------
-    single_point : float array (n,)
+    single_point
+        Shape (n,), float.
         Of the crystals as they are, eV/atom; NaN where not computed.
-    relaxed : float array (n,)
+    relaxed
+        Shape (n,), float.
         After relaxation at the level, eV/atom; NaN where not relaxed.
-    software : dict
+    software
         Versions that the energies were computed with.
     """
 

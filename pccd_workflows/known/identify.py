@@ -39,10 +39,10 @@ class KindOfNew:
 
     Attributes
     ----------
-    kind : str
+    kind
         *duplicate*: it is a known crystal. *substitution*: a known crystal has its structure type,
         with other elements on its sites. *new structure type*: neither.
-    known_id : str or None
+    known_id
         Of which crystal; the smallest id where there are several.
     """
 

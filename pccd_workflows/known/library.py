@@ -47,15 +47,15 @@ class KnownCrystal:
 
     Attributes
     ----------
-    formula : str
+    formula
         Of its cell, elements in alphabetical order, e.g. Li4O6Ti2.
-    split : str
+    split
         train, val, test or reserved; only crystals of the first may vote or train.
-    spacegroup : int or None
+    spacegroup
         International number as its source states it (symprec 0.1).
-    energy_above_hull, formation_energy_per_atom : float or None
+    energy_above_hull, formation_energy_per_atom
         As its source states them, eV/atom.
-    theoretical : bool or None
+    theoretical
         False if it was seen in an experiment, None if that is not known.
     """
 

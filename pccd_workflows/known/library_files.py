@@ -47,11 +47,14 @@ class Geometry:
 
     Attributes
     ----------
-    lattice : uint32 array (6,)
+    lattice
+        Shape (6,), uint32.
         Lengths and angles in LENGTH_STEP and ANGLE_STEP.
-    numbers : uint8 array (n,)
+    numbers
+        Shape (n,), uint8.
         Atomic numbers, ascending.
-    coords : uint16 array (n, 3)
+    coords
+        Shape (n, 3), uint16.
         Fractional coordinates times GRID.
     """
 
@@ -225,7 +228,13 @@ def unpack_energies(packed: Array) -> NDArray[np.float64]:
 
 
 def open_index(folder: Path) -> ColumnsFile:
-    """Return the index of the library in a folder; InputError if there is none or it is damaged."""
+    """Return the index of the library in a folder; InputError if there is none or it is damaged.
+
+    Raises
+    ------
+    InputError
+        The library is missing, damaged or of another version.
+    """
     if not (folder / INDEX).is_file():
         raise InputError(
             f"There is no library of known crystals in {folder}: build one there first."

@@ -41,14 +41,14 @@ class MissingPhase:
 
     Attributes
     ----------
-    formula : str
+    formula
         In lowest terms.
-    energy_above_hull : float
+    energy_above_hull
         In the hull of the table, eV/atom.
-    shift : float
+    shift
         By how much it could lower the hull that the library's phases have in the table, at its own
         composition, eV/atom; 0 if it lies above that hull.
-    n_same_composition : int
+    n_same_composition
         Crystals of the library of this composition: the phase may be one of them under another id.
     """
 
@@ -133,7 +133,13 @@ def read_missing(folder: Path, version: str) -> dict[frozenset[str], list[Missin
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a table of formation energies; InputError if it cannot be read."""
+    """Return the rows of a table of formation energies; InputError if it cannot be read.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
     try:
         data = path.read_bytes()
         lines = (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()

@@ -57,13 +57,13 @@ class Source:
 
     Attributes
     ----------
-    database : str
+    database
         e.g. mp, wbm, jarvis
-    obtained_from : str
+    obtained_from
         The collection that the records were taken from.
-    functional : str
+    functional
         What the geometries were relaxed with.
-    licence, attribution : str
+    licence, attribution
         What whoever passes them on has to say.
     """
 
@@ -80,18 +80,20 @@ class KnownRow:
 
     Attributes
     ----------
-    lengths, angles : tuple of float
+    lengths, angles
         Å, degrees
-    numbers : int array (n,)
+    numbers
+        Shape (n,), int.
         Atomic numbers, ascending.
-    frac_coords : float array (n, 3)
-    split : str or None
+    frac_coords
+        Shape (n, 3), float.
+    split
         None where the record does not say.
-    spacegroup : int
+    spacegroup
         0 if the record does not say.
-    formation_energy_per_atom, energy_above_hull : float or None
+    formation_energy_per_atom, energy_above_hull
         As stated, eV/atom.
-    theoretical : bool or None
+    theoretical
         False if the crystal was seen in an experiment, None if that is not known.
     """
 

@@ -149,7 +149,7 @@ def test_submitting_twice_stores_once(capsys, tmp_path, settings):
     _, out, _ = pccd(capsys, "campaign", "list", "--json")
     (row,) = json.loads(out)
     assert row["name"] == "cli"
-    assert row["jobs"] == 5  # generate, screen, references, deduplicate, rung
+    assert row["jobs"] == 4  # generate and screen, references, deduplicate, rung
 
 
 def test_status_of_a_submitted_campaign(capsys, tmp_path, settings):

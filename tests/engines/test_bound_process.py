@@ -96,8 +96,10 @@ def test_vasp_ends_with_a_worker_that_is_killed(settings, tmp_path):
             vasp[:] = [p for p in tree if Path(p.cwd()).parent.name == whole.campaign_id]
             return any("standin_vasp.py" in " ".join(p.cmdline()) for p in vasp)
 
-        wait_until(vasp_runs)
-        worker.kill()
+        try:
+            wait_until(vasp_runs)
+        finally:
+            worker.kill()
     wait_until(lambda: all(gone(process.pid) for process in vasp), 30)
     assert len(launchpad.release_dead_runs(settings, whole.campaign_id)) == 1
     assert launchpad.campaign_states(settings, whole.campaign_id) == {"READY": 1}
