@@ -7,9 +7,10 @@ some more. The energies are those of `potential.single_point`, bit by bit for Se
 
 from typing import TYPE_CHECKING, Any
 
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.optimize import to_atoms
-from pccd_workflows.engines.potential import calculator, single_point
+from pccd_workflows.engines.potential import calculator, single_point, supported_elements
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -21,11 +22,20 @@ FORCES = "force_output"
 def energy_only(structure: "Structure", level: str) -> float:
     """Return the energy of `structure` as it is, eV/atom.
 
-    Raises whatever the potential raises.
+    Raises
+    ------
+    InputError
+        The potential was not trained on one of its elements.
+
+    And whatever the potential raises.
     """
     import torch
 
     engine = calculator(get_level(level))
+    known = supported_elements(get_level(level))
+    foreign = sorted({e.symbol for e in structure.elements} - known) if known is not None else []
+    if foreign:
+        raise InputError(f"{level} was not trained on {', '.join(foreign)}.")
     if FORCES in getattr(getattr(engine, "model", None), "_modules", {}):
         return _sevennet_energy(structure, engine)
     with torch.inference_mode():

@@ -19,22 +19,23 @@ EVERY_SECONDS = 10.0
 
 
 @app.command()
-def build(sources: list[Path], folder: Folder = SHIPPED) -> None:
+def build(
+    sources: list[Path],
+    folder: Folder = SHIPPED,
+    table: Annotated[
+        Path | None, typer.Option(help="Formation energies: lists what has no structure here.")
+    ] = None,
+) -> None:
     """Write the crystals of data files (JSON lines, also gzipped) as a library."""
     from pccd_workflows.generators.pccd.dataset import split_of
     from pccd_workflows.known.build import build_library
+    from pccd_workflows.known.library import KnownLibrary
+    from pccd_workflows.known.missing import write_missing
 
     version = build_library(sources, folder, split_of, _reporter())
     typer.echo(f"Wrote version {version} to {folder}.")
-
-
-@app.command()
-def missing(table: Path, folder: Folder = SHIPPED) -> None:
-    """List the phases that a table of formation energies knows and the library does not."""
-    from pccd_workflows.known.library import library
-    from pccd_workflows.known.missing import write_missing
-
-    typer.echo(f"{write_missing(library(folder), table):,} phases have no structure.")
+    if table is not None:
+        typer.echo(f"{write_missing(KnownLibrary(folder), table):,} phases have no structure.")
 
 
 @app.command()
@@ -67,10 +68,12 @@ def compute(  # noqa: PLR0913
 ) -> None:
     """Compute energies of known crystals; goes on where it ended."""
     from pccd_workflows.engines.energy_only import energy_only
-    from pccd_workflows.engines.potential import relax
+    from pccd_workflows.engines.levels import get_level
+    from pccd_workflows.engines.potential import calculator, relax
     from pccd_workflows.known.compute import Budget, Ledger, compute_energies
     from pccd_workflows.known.library import library
 
+    calculator(get_level(level))  # a level that cannot compute is no property of a crystal
     budget = Budget(limit, None if minutes is None else 60 * minutes, max_sites)
     engines = (
         lambda structure: energy_only(structure, level),

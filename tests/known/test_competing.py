@@ -63,6 +63,14 @@ def test_what_is_missing_is_computed_and_relaxed(known: KnownLibrary) -> None:
     assert found.settings == {"relaxed": 4, "as_they_are": 2, "without_energy": 0}
 
 
+def test_elements_are_computed_wherever_their_sources_place_them(tmp_path: Path) -> None:
+    """O is stated to lie 0.4 eV/atom high, and is the only one; so high a compound is left out."""
+    made = make_library(tmp_path)
+    found = known_reference_set("Mg-O", "chgnet", known=made, engines=Engines(Potential()))
+    assert {entry.entry_id for entry in found.entries} == {"mp-1", "mp-2", "mp-10", "wbm-1"}
+    assert found.settings["without_energy"] == 1
+
+
 def test_uncorrected_levels_are_corrected_once(tmp_path: Path) -> None:
     made = make_library(tmp_path)
     column = np.full(len(made), np.nan)
