@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.known.__main__ import app as library_app
 
 if TYPE_CHECKING:
     from pccd_workflows.core.crystal_files import Row
@@ -22,6 +23,9 @@ app = typer.Typer(
 COLLECTION = "collection:"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done")]
+
+
+app.add_typer(library_app, name="library", help="The library of known crystals that is shipped.")
 
 
 @app.command("import")

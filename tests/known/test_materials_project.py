@@ -321,7 +321,7 @@ def test_in_a_campaign_all_of_mp_is_known_and_what_is_near_its_hull_is_recompute
     place = "mp_api.client.core.settings.MAPI_CLIENT_SETTINGS.ENDPOINT"
     monkeypatch.setattr(place, server.endpoint)
     monkeypatch.setattr(
-        "pccd_workflows.jobs.references.relax_once", lambda structure, **_: relaxed(structure)
+        "pccd_workflows.stages.references._relax", lambda structure, **_: relaxed(structure)
     )
     campaign = Campaign.model_validate(
         {
