@@ -148,11 +148,8 @@ def check_fireworks(settings: "Settings") -> Check:  # noqa: ARG001
 
 
 def check_atomate2(settings: "Settings") -> Check:  # noqa: ARG001
-    """Whether VASP can be driven, and phonons be computed with a potential."""
-    return _package(
-        "atomate2",
-        "no phonons with a potential, no vasp/ level: pip install 'pccd-workflows[vasp]'",
-    )
+    """Whether VASP can be driven."""
+    return _package("atomate2", "no vasp/ level: pip install 'pccd-workflows[vasp]'")
 
 
 def check_mp_api(settings: "Settings") -> Check:  # noqa: ARG001
