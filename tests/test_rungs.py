@@ -6,9 +6,10 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.errors import InputError, MachineFault
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.core.storage import CrystalRef, StageRow, structure_key
+from pccd_workflows.engines import gpaw
 from pccd_workflows.engines.records import Phonons, Relaxation
 from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.execution.memory import MemoryStorage
@@ -194,12 +195,12 @@ def test_competing_phases_are_recomputed_a_job_each(settings, monkeypatch):
     """With a stand-in for GPAW, one phase of which is lost at first."""
     computed = []
 
-    def relax(structure, level, ordering, *, plan):
+    def relax(structure, level, task):
         computed.append(structure.composition.reduced_formula)
         if computed[-1] == "NaCl" and computed.count("NaCl") == 1:
-            raise RuntimeError("the node died")
+            raise MachineFault("the node died")
         return Relaxation(
-            level=level,
+            level=level.name,
             key="k",
             verdict="converged",
             structure=structure,
@@ -207,7 +208,7 @@ def test_competing_phases_are_recomputed_a_job_each(settings, monkeypatch):
             convention="as_computed",
         )
 
-    monkeypatch.setattr("pccd_workflows.engines.gpaw.relax", relax)
+    monkeypatch.setitem(gpaw.DOES, "relax", relax)
     database = mongo.database(settings)
     mongo.ensure_indexes(database)
     mongo.put_reference_set(database, known_salts())

@@ -218,7 +218,7 @@ def test_samples_of_earlier_versions_are_rows(folder):
     [
         ({"source": "filez"}, "no source 'filez'; use one of pccd, files, substitution"),
         ({"source": "os:path"}, "'os:path' is no generator: it lacks options_type"),
-        ({"source": "no_such_module:X"}, "cannot be loaded: No module named"),
+        ({"source": "no_such_module:X"}, "cannot be loaded (No module named"),
         ({"source": "files", "path": "absent"}, "There is no file or folder"),
         ({"source": "files", "pth": "x"}, "unknown key 'pth'; did you mean 'path'?"),
         ({"source": "files", "path": "{}", "samples": 9}, "holds 5 crystals only"),

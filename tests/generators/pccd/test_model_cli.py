@@ -52,7 +52,7 @@ def test_sampling_that_is_stopped_goes_on(capsys, tmp_path, monkeypatch):
 
     options = ("--model", "tiny", "--elements", "Na,Cl", "--n", "40", "--steps", "5")
     command = ("model", "sample", *options, "--out", str(tmp_path))
-    real, drawn = sampling.sample_clouds, []
+    real, drawn = sampling.sample_crystals, []
 
     def stops(model, requests, **keywords):
         drawn.append([request.index for request in requests])
@@ -60,7 +60,7 @@ def test_sampling_that_is_stopped_goes_on(capsys, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(model, requests, **keywords)
 
-    monkeypatch.setattr(sampling, "sample_clouds", stops)
+    monkeypatch.setattr(sampling, "sample_crystals", stops)
     code, out, _ = run(capsys, *command)
     assert code == 130
     assert len(out.splitlines()) == 32
