@@ -10,7 +10,7 @@ from pccd_workflows.jobs.common import GPU, assign, named, tolerant
 from pccd_workflows.jobs.phonons import start_phonons
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import start_bands, start_rung
-from pccd_workflows.jobs.stages import deduplicate, generate, run_stage
+from pccd_workflows.jobs.stages import deduplicate, generate_jobs, run_stage
 from pccd_workflows.stages import STAGES
 from pccd_workflows.stages.rung import Rung
 
@@ -22,16 +22,13 @@ class GenerateMaker(Maker):
     name: str = "generate"
 
     def make(self, campaign: Campaign, versions: Sequence[str]) -> list[Job]:
-        """Return a job for each batch; a lost one holds back none of the others.
+        """Return a job for each batch, of very many for each run of batches.
+
+        A lost one holds back none of the others.
 
         versions: of the campaign's sources, so that a rerun makes the same crystals.
         """
-        shards = campaign.shards
-        jobs = []
-        for number, (start, stop) in enumerate(shards, start=1):
-            job = assign(generate(campaign, start, stop, list(versions)), GPU)
-            jobs.append(named(job, f"{self.name} {number}/{len(shards)}"))
-        return jobs
+        return generate_jobs(campaign, 0, len(campaign.shards), versions)
 
 
 @dataclass
@@ -54,7 +51,7 @@ class DeduplicateMaker(Maker):
 
     def make(self, campaign: Campaign, references: Job, after: Sequence[Job]) -> Job:
         """Return a job that runs once the screened crystals and the references are there."""
-        job = deduplicate(campaign, references.output, [one.output for one in after])
+        job = deduplicate(campaign, references.output, after=[one.output for one in after])
         return named(tolerant(job), self.name)
 
 

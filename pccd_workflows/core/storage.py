@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pymongo.database import Database
 
 Document = dict[str, Any]
+Formulas = tuple[str, str]
+"""Reduced formulas from the first to the last, both among them, in the order of their text."""
 R = TypeVar("R", bound=Record)
 WRITER: ContextVar[str | None] = ContextVar("writer", default=None)
 """uuid of the job that is running: the author of the rows that are written."""
@@ -205,7 +207,10 @@ class Storage(Results, Costs, Checkpoints, Protocol):
         goes_on: bool | None = None,
         indices: tuple[int, int] | None = None,
         ids: Sequence[str] | None = None,
+        formulas: Formulas | None = None,
         limit: int | None = None,
+        skip: int = 0,
+        light: bool = False,
     ) -> Iterator[StageRow]:
         """Yield what a stage said, by rank and index.
 
@@ -217,9 +222,21 @@ class Storage(Results, Costs, Checkpoints, Protocol):
             Only samples from the first to the last but one.
         ids
             Only these candidates.
-        limit
-            At most so many.
+        formulas
+            Only crystals with these reduced formulas.
+        limit, skip
+            At most so many, after so many that are left out.
+        light
+            Leave the records out: they are by far the largest part of a row.
         """
+
+    def count_rows(self, campaign_id: str, stage: str) -> int:
+        """Return how many candidates go on after a stage."""
+
+    def formulas(
+        self, campaign_id: str, stage: str, within: Formulas | None = None
+    ) -> list[tuple[str, int]]:
+        """Return the reduced formulas of what goes on after a stage, sorted, with their numbers."""
 
     def changed(
         self, campaign_id: str, since: datetime | None

@@ -1,15 +1,18 @@
 """Storage that lives as long as the process, and storage whose results outlive it in a folder."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from pymatgen.core import Structure
 
 from pccd_workflows.core.files import write_whole
 from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.core.storage import Document, StageRow
+from pccd_workflows.core.storage import Document, Formulas, StageRow
 
 
 class MemoryStorage:
@@ -59,7 +62,10 @@ class MemoryStorage:
         goes_on: bool | None = None,
         indices: tuple[int, int] | None = None,
         ids: Sequence[str] | None = None,
+        formulas: Formulas | None = None,
         limit: int | None = None,
+        skip: int = 0,
+        light: bool = False,
     ) -> Iterator[StageRow]:
         """Yield what a stage said, by rank and index."""
         wanted = None if ids is None else set(ids)
@@ -69,8 +75,27 @@ class MemoryStorage:
             if goes_on in (None, row.goes_on)
             and (indices is None or indices[0] <= row.index < indices[1])
             and (wanted is None or row.candidate_id in wanted)
+            and _within(row.formula, formulas)
         ]
-        yield from sorted(found, key=lambda row: (row.rank, row.index))[:limit]
+        found.sort(key=lambda row: (row.rank, row.index))
+        for row in islice(found, skip, None if limit is None else skip + limit):
+            yield replace(row, record={}) if light else row
+
+    def count_rows(self, campaign_id: str, stage: str) -> int:
+        """Return how many candidates go on after a stage."""
+        return sum(row.goes_on for row in self._rows.get((campaign_id, stage), {}).values())
+
+    def formulas(
+        self, campaign_id: str, stage: str, within: Formulas | None = None
+    ) -> list[tuple[str, int]]:
+        """Return the reduced formulas of what goes on after a stage, sorted, with their numbers."""
+        rows = self._rows.get((campaign_id, stage), {}).values()
+        found = Counter(
+            row.formula
+            for row in rows
+            if row.goes_on and row.formula is not None and _within(row.formula, within)
+        )
+        return sorted(found.items())
 
     def changed(
         self, campaign_id: str, since: datetime | None
@@ -144,6 +169,10 @@ class MemoryStorage:
     def drop_checkpoint(self, key: str) -> None:
         """Forget the attempts of a run that is done."""
         self._checkpoints.pop(key, None)
+
+
+def _within(formula: str | None, formulas: Formulas | None) -> bool:
+    return formulas is None or (formula is not None and formulas[0] <= formula <= formulas[1])
 
 
 class FolderStorage(MemoryStorage):

@@ -12,7 +12,7 @@ from pymongo.database import Database
 
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.core.storage import Document, StageRow
+from pccd_workflows.core.storage import Document, Formulas, StageRow
 from pccd_workflows.execution import costs, mongo
 from pccd_workflows.execution.mongo import survive_outage
 from pccd_workflows.settings import Settings
@@ -97,7 +97,10 @@ class MongoStorage:
         goes_on: bool | None = None,
         indices: tuple[int, int] | None = None,
         ids: Sequence[str] | None = None,
+        formulas: Formulas | None = None,
         limit: int | None = None,
+        skip: int = 0,
+        light: bool = False,
     ) -> Iterator[StageRow]:
         """Yield what a stage said, by rank and index."""
         query: dict[str, Any] = {"campaign_id": campaign_id, "stage": stage}
@@ -107,7 +110,27 @@ class MongoStorage:
             query["index"] = {"$gte": indices[0], "$lt": indices[1]}
         if ids is not None:
             query["_id"] = {"$in": [f"{candidate_id}/{stage}" for candidate_id in ids]}
-        yield from self._rows(query, [("rank", 1), ("index", 1)], limit or 0)
+        if formulas is not None:
+            query["formula"] = {"$gte": formulas[0], "$lte": formulas[1]}
+        by_rank = [("rank", 1), ("index", 1)]
+        yield from self._rows(query, by_rank, limit=limit or 0, skip=skip, light=light)
+
+    def count_rows(self, campaign_id: str, stage: str) -> int:
+        """Return how many candidates go on after a stage."""
+        query = {"campaign_id": campaign_id, "stage": stage, "goes_on": True}
+        return survive_outage(lambda: self.database["stage_records"].count_documents(query))
+
+    def formulas(
+        self, campaign_id: str, stage: str, within: Formulas | None = None
+    ) -> list[tuple[str, int]]:
+        """Return the reduced formulas of what goes on after a stage, sorted, with their numbers."""
+        # every text is above "": rows without a formula are left out
+        asked = {"$gt": ""} if within is None else {"$gte": within[0], "$lte": within[1]}
+        query = {"campaign_id": campaign_id, "stage": stage, "goes_on": True, "formula": asked}
+        group = {"_id": "$formula", "number": {"$sum": 1}}
+        steps = [{"$match": query}, {"$group": group}]
+        rows = survive_outage(lambda: list(self.database["stage_records"].aggregate(steps)))
+        return sorted((row["_id"], row["number"]) for row in rows)
 
     def changed(
         self, campaign_id: str, since: datetime | None
@@ -128,11 +151,20 @@ class MongoStorage:
         yield from self._rows(query, [("candidate_id", 1), ("at", 1)])
 
     def _rows(
-        self, query: Document, order: Sequence[tuple[str, int]], limit: int = 0
+        self,
+        query: Document,
+        order: Sequence[tuple[str, int]],
+        *,
+        limit: int = 0,
+        skip: int = 0,
+        light: bool = False,
     ) -> Iterator[StageRow]:
-        found = self.database["stage_records"].find(query).sort(list(order)).limit(limit)
+        records = self.database["stage_records"]
+        found = records.find(query, {"record": 0} if light else None)
+        found = found.sort(list(order)).skip(skip).limit(limit)
         for document in survive_outage(lambda: iter(found)):
             mongo.check_schema_version(document, f"Record {document['_id']}")
+            document.setdefault("record", {})
             yield StageRow(**{name: document[name] for name in ROW_FIELDS})
 
     def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:

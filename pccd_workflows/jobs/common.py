@@ -1,11 +1,11 @@
 """What every job shares: which workers run it, what it tolerates, where it reads and writes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from jobflow import CURRENT_JOB, Job, JobConfig, OnMissing, job
+from jobflow import CURRENT_JOB, Flow, Job, JobConfig, OnMissing, Response, job
 
 from pccd_workflows.core.storage import WRITER, Storage
 from pccd_workflows.execution.storage import current_storage
@@ -44,6 +44,21 @@ def named(unnamed: Job, name: str) -> Job:
     """Return the job with a name."""
     unnamed.name = name
     return unnamed
+
+
+@plain_job
+def count(numbers: list[int | None]) -> int:
+    """Return the sum of what jobs counted; those that were lost counted nothing."""
+    return sum(number for number in numbers if number is not None)
+
+
+def gathered(jobs: Sequence[Job], name: str) -> Response[int]:
+    """Return jobs that take the place of the one that starts them; those that are lost are missing.
+
+    name: of the job that waits for them.
+    """
+    total = named(tolerant(count([one.output for one in jobs])), name)
+    return Response(replace=Flow([*jobs, total], output=total.output))
 
 
 @contextmanager

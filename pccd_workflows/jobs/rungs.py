@@ -9,10 +9,11 @@ from jobflow import Flow, Job, Maker, Response
 
 from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.storage import CrystalRef, load_crystals
-from pccd_workflows.engines.engine import Task
+from pccd_workflows.core.storage import CrystalRef, Storage, load_crystals
+from pccd_workflows.engines.engine import Task, engine_of
 from pccd_workflows.jobs.common import (
     OPTIONAL,
+    gathered,
     job_storage,
     named,
     plain_job,
@@ -22,6 +23,7 @@ from pccd_workflows.jobs.compute import compute_jobs
 from pccd_workflows.jobs.stages import hull
 from pccd_workflows.stages import bands, relax
 from pccd_workflows.stages.rung import Rung
+from pccd_workflows.stages.sharing import BRANCHES, subranges
 
 
 @plain_job
@@ -37,20 +39,50 @@ def start_rung(
     relax_maker: makes the job that relaxes a structure, instead of the level's engine.
     """
     with job_storage() as storage:
-        chosen, _ = relax.choose(campaign, rung, storage)
-        refs = [row.ref for row in chosen]
-        if relax_maker is None:
-            jobs = _engine_jobs(campaign, rung, refs)
-        else:
-            structures = load_crystals(storage, refs)
-            jobs = [
-                step
-                for ref, structure in zip(refs, structures, strict=True)
-                for step in _maker_jobs(campaign, rung, ref, relax_maker.make(structure))
-            ]
-    verdict = tolerant(hull(campaign, rung, systems, [job.output for job in jobs]))
+        number = relax.count_chosen(campaign, rung, storage)
+        jobs = _relax_jobs(campaign, rung, (0, number), relax_maker, storage)
+    verdict = tolerant(hull(campaign, rung, systems, after=[job.output for job in jobs]))
     named(verdict, f"hull {rung.level}")
     return Response(replace=Flow([*jobs, verdict], output=verdict.output))
+
+
+@plain_job
+def relax_range(
+    campaign: Campaign, rung: Rung, start: int, stop: int, relax_maker: Maker | None = None
+) -> Response[int]:
+    """Start the jobs that relax the crystals of a rung from place `start` to `stop` - 1."""
+    with job_storage() as storage:
+        jobs = _relax_jobs(campaign, rung, (start, stop), relax_maker, storage)
+    return gathered(jobs, f"relaxed {start + 1}-{stop} {rung.level}")
+
+
+def _relax_jobs(
+    campaign: Campaign,
+    rung: Rung,
+    places: tuple[int, int],
+    relax_maker: Maker | None,
+    storage: Storage,
+) -> list[Any]:
+    """Return the jobs that relax crystals of a rung; of very many, those that start such jobs."""
+    start, stop = places
+    together = rung.batch if engine_of(rung.level).batched and relax_maker is None else 1
+    if stop - start > BRANCHES * together:
+        return [
+            named(
+                relax_range(campaign, rung, first, end, relax_maker),
+                f"relax {rung.level} {first + 1}-{end} of {stop}",
+            )
+            for first, end in subranges(start, stop, together)
+        ]
+    refs = relax.choose(campaign, rung, storage, start, stop)
+    if relax_maker is None:
+        return _engine_jobs(campaign, rung, refs)
+    structures = load_crystals(storage, refs)
+    return [
+        step
+        for ref, structure in zip(refs, structures, strict=True)
+        for step in _maker_jobs(campaign, rung, ref, relax_maker.make(structure))
+    ]
 
 
 def _engine_jobs(campaign: Campaign, rung: Rung, refs: list[CrystalRef]) -> list[Job]:

@@ -1,25 +1,34 @@
 """Deduplicate: keep one crystal of each group of equal ones, and say which are known."""
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pccd_workflows.core.storage import StageRow, Storage, load_crystals
+from pccd_workflows.core.storage import Formulas, Storage, load_crystals
 from pccd_workflows.known.novelty import Novelty, NoveltySection, SetNovelty
 from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in
+from pccd_workflows.stages.sharing import by_composition
 from pccd_workflows.stages.stage import Description, FunnelStep, Outcome, Records, Stage, facts
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
 
-__all__ = ["STAGE", "Novelty", "NoveltySection", "SetNovelty", "run"]
-
-TOGETHER = 512
-"""Crystals compared in one go: whole compositions, so many at least. Bounds the memory."""
+__all__ = ["STAGE", "Novelty", "NoveltySection", "SetNovelty", "run", "shares"]
 
 
-def run(campaign: "Campaign", systems: Sequence[str], storage: Storage) -> int:
-    """Judge all screened crystals, composition by composition; return how many go on.
+def shares(
+    campaign: "Campaign", storage: Storage, within: Formulas | None = None
+) -> list[Formulas]:
+    """Return ranges of compositions that can be judged apart from each other."""
+    return by_composition(storage.formulas(campaign.campaign_id, "screen", within))
+
+
+def run(
+    campaign: "Campaign",
+    systems: Sequence[str],
+    storage: Storage,
+    formulas: Formulas | None = None,
+) -> int:
+    """Judge the screened crystals, composition by composition; return how many go on.
 
     The first of a group is the one that is kept: charge-balanced crystals come first where the
     campaign prefers them, then the order of the samples counts.
@@ -28,10 +37,15 @@ def run(campaign: "Campaign", systems: Sequence[str], storage: Storage) -> int:
     ----------
     systems
         Chemical systems whose competing phases are stored.
+    formulas
+        Only these; all if left out.
     """
     compared = Compared(campaign, storage, systems)
     count = 0
-    for screened in _together(storage.rows(campaign.campaign_id, "screen", goes_on=True)):
+    for share in shares(campaign, storage, formulas):
+        screened = list(
+            storage.rows(campaign.campaign_id, "screen", goes_on=True, formulas=share, light=True)
+        )
         crystals = load_crystals(storage, [row.ref for row in screened])
         names = [row.candidate_id for row in screened]
         novelty = judge_novelty(dict(zip(names, crystals, strict=True)), compared)
@@ -47,19 +61,6 @@ def run(campaign: "Campaign", systems: Sequence[str], storage: Storage) -> int:
         storage.put_rows(rows)
         count += sum(row.goes_on for row in rows)
     return count
-
-
-def _together(rows: Iterator[StageRow]) -> Iterator[list[StageRow]]:
-    """Yield the rows of whole compositions, about TOGETHER at a time, each in order of rank."""
-    ordered = sorted(rows, key=lambda row: (row.formula or "", row.rank, row.index))
-    batch: list[StageRow] = []
-    for _, members in groupby(ordered, key=lambda row: row.formula):
-        batch += members
-        if len(batch) >= TOGETHER:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _outcome(record: Novelty, campaign: "Campaign") -> Outcome | None:

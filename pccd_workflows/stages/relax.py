@@ -1,11 +1,12 @@
 """Relax: the geometry of a crystal at rest at one level of theory."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
-from pccd_workflows.core.storage import StageRow, Storage, structure_key
+from pccd_workflows.core.storage import CrystalRef, StageRow, Storage, structure_key
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.stages.stage import (
@@ -26,14 +27,45 @@ if TYPE_CHECKING:
     from pccd_workflows.stages.rung import Rung
 
 
+def count_chosen(campaign: "Campaign", rung: "Rung", storage: Storage) -> int:
+    """Return how many crystals a rung relaxes: what its budget allows of those that reach it."""
+    reaching = storage.count_rows(campaign.campaign_id, stage_before(campaign, rung))
+    return min(reaching, rung.budget.candidates or reaching)
+
+
 def choose(
-    campaign: "Campaign", rung: "Rung", storage: Storage
-) -> tuple[list[StageRow], list[StageRow]]:
-    """Return what the rung's budget allows of the crystals that reach it, best first; the rest."""
+    campaign: "Campaign", rung: "Rung", storage: Storage, start: int, stop: int
+) -> list[CrystalRef]:
+    """Return the crystals that reach a rung, best first, from place `start` to `stop` - 1."""
     before = stage_before(campaign, rung)
-    reaching = list(storage.rows(campaign.campaign_id, before, goes_on=True))
-    limit = rung.budget.candidates or len(reaching)
-    return reaching[:limit], reaching[limit:]
+    rows = storage.rows(
+        campaign.campaign_id, before, goes_on=True, skip=start, limit=stop - start, light=True
+    )
+    return [row.ref for row in rows]
+
+
+def left_out(campaign: "Campaign", rung: "Rung", storage: Storage) -> Iterator[StageRow]:
+    """Yield the crystals that reach a rung and for which it has no budget, without records."""
+    limit = rung.budget.candidates
+    if limit is not None:
+        before = stage_before(campaign, rung)
+        rows = storage.rows(campaign.campaign_id, before, goes_on=True, skip=limit, light=True)
+        yield from rows
+
+
+def among_chosen(
+    campaign: "Campaign", rung: "Rung", storage: Storage, ids: Sequence[str]
+) -> set[str]:
+    """Return those of some candidates that a rung relaxes."""
+    before, limit = stage_before(campaign, rung), rung.budget.candidates
+    reaching = storage.rows(campaign.campaign_id, before, goes_on=True, ids=ids, light=True)
+    end = math.inf, math.inf
+    if limit is not None:
+        last = storage.rows(
+            campaign.campaign_id, before, goes_on=True, skip=limit - 1, limit=1, light=True
+        )
+        end = next(((row.rank, row.index) for row in last), end)
+    return {row.candidate_id for row in reaching if (row.rank, row.index) <= end}
 
 
 def stage_before(campaign: "Campaign", rung: "Rung") -> str:
