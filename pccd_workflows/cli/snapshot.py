@@ -33,7 +33,8 @@ def fetch(
     Each is also stored as a reference set at MP's own level, vasp/mp-gga.
     """
     from pccd_workflows.cli.reference import checked_chemsys
-    from pccd_workflows.known.materials_project import fetch_everything, subsystems
+    from pccd_workflows.core.systems import subsystems
+    from pccd_workflows.known.materials_project import fetch_everything
     from pccd_workflows.known.mp_client import Client
 
     if bool(chemsys) == everything:
@@ -41,7 +42,7 @@ def fetch(
     snapshot, client = _snapshot(), Client()
     systems = [checked_chemsys(text) for text in chemsys or ()]
     if dry_run:
-        wanted = {part for system in systems for part in subsystems(system)}
+        wanted = {"-".join(p) for system in systems for p in subsystems(system.split("-"))}
         names = client.all_systems() if everything else sorted(wanted)
         missing = snapshot.missing(version := client.version(), names)
         typer.echo(f"{len(missing)} of {len(names)} systems of version {version} are missing.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import combinations
 from math import gcd
 
 from pccd_workflows.core.errors import InputError
@@ -10,6 +11,13 @@ from pccd_workflows.core.errors import InputError
 def chemical_system(symbols: Iterable[str]) -> str:
     """Return the chemical system of elements given in any order."""
     return "-".join(sorted(symbols))
+
+
+def subsystems(symbols: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return the element sets within some elements, these included, the smallest first."""
+    elements = sorted(set(symbols))
+    sizes = range(1, len(elements) + 1)
+    return [part for size in sizes for part in combinations(elements, size)]
 
 
 def maximal_systems(systems: Iterable[str]) -> list[str]:

@@ -7,7 +7,6 @@ A snapshot is what one database version says; the parts of two versions are neve
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
@@ -15,6 +14,7 @@ from pymatgen.core import Structure
 from pccd_workflows.analysis.hull import Hull, HullQuery
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.systems import subsystems
 from pccd_workflows.engines.levels import MATERIALS_PROJECT_LEVEL, get_level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.mp_client import THERMO_TYPE, Client
@@ -32,14 +32,6 @@ MAX_VOLUME_PER_ATOM = 150.0
 crystals of compounds stay far below."""
 Progress = Callable[[int, int], None]
 """Called with what is done and the total."""
-
-
-def subsystems(chemsys: str) -> list[str]:
-    """Return a chemical system and all its parts: ``Mg-O`` gives Mg, O and Mg-O."""
-    elements = sorted(set(chemsys.split("-")))
-    return [
-        "-".join(part) for n in range(1, len(elements) + 1) for part in combinations(elements, n)
-    ]
 
 
 def fetch_reference_set(
@@ -76,7 +68,7 @@ def fetch_reference_set(
     HttpError, PccdError
         The server cannot be reached, or its answers have changed.
     """
-    systems = subsystems(chemsys)
+    systems = ["-".join(part) for part in subsystems(chemsys.split("-"))]
     snapshot = MemorySnapshot() if snapshot is None else snapshot
     version = None if refresh else snapshot.complete_version(systems)
     if version is None:

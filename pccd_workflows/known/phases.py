@@ -9,7 +9,6 @@ relaxed. What computes is given by the caller.
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, Protocol
 
 from pymatgen.core import Composition, Structure
@@ -18,6 +17,7 @@ from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import EnergyConvention
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.systems import subsystems
 from pccd_workflows.engines.levels import get_level, hull_convention
 from pccd_workflows.engines.records import Relaxation
 
@@ -76,12 +76,8 @@ def elements_of(composition: Composition) -> frozenset[str]:
 
 def with_subsystems(systems: Iterable[Collection[str]]) -> set[frozenset[str]]:
     """Return chemical systems and all their parts, down to the elements."""
-    return {
-        frozenset(part)
-        for system in {frozenset(s) for s in systems}
-        for n in range(1, len(system) + 1)
-        for part in combinations(sorted(system), n)
-    }
+    distinct = {frozenset(system) for system in systems}
+    return {frozenset(part) for system in distinct for part in subsystems(system)}
 
 
 def phases_near_hull(

@@ -17,6 +17,7 @@ from pymatgen.core import Composition, Element, Lattice, Species, Structure
 
 from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.systems import subsystems
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.optimize import MIN_ENERGY_PER_ATOM
 from pccd_workflows.engines.potential import single_point, supported_elements
@@ -212,13 +213,6 @@ def _numbered(names: Sequence[object]) -> tuple[int, ...]:
     """Return the names as numbers in order of appearance."""
     order = list(dict.fromkeys(names))
     return tuple(order.index(name) for name in names)
-
-
-def subsystems(chemsys: str) -> list[tuple[str, ...]]:
-    """Return the element sets within a chemical system, smallest first."""
-    elements = sorted(chemsys.split("-"))
-    sizes = range(1, len(elements) + 1)
-    return [subset for size in sizes for subset in itertools.combinations(elements, size)]
 
 
 def decorate(chemsys: str) -> list[tuple[str, Structure]]:
@@ -432,7 +426,7 @@ def build_reference_set(
     PccdError
         If no crystal of an element could be relaxed.
     """
-    systems = subsystems(chemsys)
+    systems = subsystems(chemsys.split("-"))
     of = get_level(level)
     known = supported_elements(of)
     foreign = sorted(set(systems[-1]) - known) if known is not None else []

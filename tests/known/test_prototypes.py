@@ -21,7 +21,6 @@ from pccd_workflows.known.prototypes import (
     decorate,
     prototypes,
     rank,
-    subsystems,
 )
 from pccd_workflows.known.reference_files import shipped_path, shipped_reference_set
 
@@ -170,11 +169,6 @@ def test_elements_with_diatomic_molecules_get_molecular_crystals() -> None:
 )
 def test_charge_balance(formula: str, balanced: bool) -> None:
     assert charge_balanced(Composition(formula)) is balanced
-
-
-def test_subsystems_come_smallest_first() -> None:
-    assert subsystems("O-Mg") == [("Mg",), ("O",), ("Mg", "O")]
-    assert len(subsystems("Mg-Mn-O")) == 7
 
 
 # --- ranking and building, with a cheap potential ----------------------------------------------
