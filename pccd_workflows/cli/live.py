@@ -95,7 +95,7 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
 
     def look() -> tuple[Progress, list[FunnelCount], float | None]:
         progress = operations.progress(campaign_id, settings)
-        collector.update(operations.lost_candidates(progress.failures))
+        collector.update(operations.lost_candidates(campaign, progress.failures))
         steps = operations.funnel(campaign, settings)
         return progress, steps, operations.seconds_left(campaign, settings, max(1, workers.alive))
 

@@ -23,6 +23,13 @@ CPU = "cpu"
 
 OPTIONAL = "optional"
 """Name in the metadata of jobs whose loss holds no candidate back."""
+CANDIDATES = "candidates"
+"""Name in the metadata of jobs: ids of the candidates that they work for."""
+SAMPLES = "samples"
+"""The same of jobs that generate: first and last-but-one sample."""
+WRITES = "writes"
+"""Name in the metadata of jobs: the stage whose rows they write last. Their loss holds back only
+candidates without such a row."""
 
 
 def assign(assigned: Job, category: str) -> Job:
