@@ -1,7 +1,7 @@
 """Parts of a small campaign that fail on demand: marker files in FAULTS say how.
 
-`lose-<k>`: sample k raises. `kill-<k>`: sample k kills its process. `poison-<k>`: the device
-breaks, for the whole process, in the first evaluation of the k-th crystal.
+`lose-<k>`: sample k raises. `kill-<k>`: sample k kills its process. `undecodable`: no sample is a
+crystal. `poison`: the device breaks, for the whole process, where it meets an alloy.
 """
 
 import os
@@ -75,7 +75,9 @@ class FaultyEMT(EMT):  # type: ignore[misc]
     convention = "as_computed"
 
     def calculate(self, *args: Any, **kwargs: Any) -> None:
-        if asked("poison") or Device.broken:
+        atoms = kwargs.get("atoms") or (args[0] if args else self.atoms)
+        alloy = len(set(atoms.numbers)) > 1
+        if Device.broken or (asked("poison") and alloy):
             Device.broken = True
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         super().calculate(*args, **kwargs)
@@ -105,6 +107,6 @@ def campaign(known: Path, **changed: Any) -> dict[str, Any]:
         "references": {"source": "file", "path": str(known)},
         "screen": {"charge_neutral": "ignore"},
         "rungs": [
-            {"level": f"{NAME}:emt", "steps": 5, "batch": 4, "keep": {"energy_above_hull": 9.0}}
+            {"level": f"{NAME}:emt", "steps": 5, "batch": 8, "keep": {"energy_above_hull": 9.0}}
         ],
     } | changed

@@ -11,10 +11,12 @@ import pytest
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
+from pccd_workflows.core.errors import DeviceFault
 from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.execution.worker import run_worker
 
 HERE = Path(__file__).parent
+RELAXED = f"relax:{faulty_parts.NAME}:emt"
 
 
 @pytest.fixture
@@ -22,6 +24,7 @@ def faults(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "faults"
     folder.mkdir()
     monkeypatch.setenv(faulty_parts.FOLDER, str(folder))
+    monkeypatch.setattr(faulty_parts.Device, "broken", False)
     return folder
 
 
@@ -53,6 +56,37 @@ def die(campaign: Campaign) -> None:
     paths = os.pathsep.join([str(HERE), *sys.path])
     ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, check=False)
     assert ended.returncode == -signal.SIGKILL
+
+
+def test_a_worker_whose_device_broke_ends_and_another_takes_its_job(settings, faults, campaign):
+    operations.submit(campaign, settings)
+    (faults / "poison").touch()
+    with pytest.raises(DeviceFault, match=r"its device failed .*CUDA error.*another worker"):
+        work(campaign, settings)
+    (faults / "poison").unlink()
+    states = operations.progress(campaign.campaign_id, settings).states
+    assert "FIZZLED" not in states
+    assert states["READY"] >= 1
+    faulty_parts.Device.broken = False  # another process, another device
+    assert set(work(campaign, settings)) == {"COMPLETED"}
+    assert "failed" not in statuses(campaign, settings).values()
+    launches = mongo.database(settings)["launches"]
+    assert launches.distinct("released") == [launchpad.RETIRED]
+
+
+def test_a_job_that_breaks_every_device_fails_in_the_end(settings, faults, campaign, monkeypatch):
+    monkeypatch.setattr(launchpad, "MAX_DEATHS", 2)
+    operations.submit(campaign, settings)
+    (faults / "poison").touch()
+    for _ in range(2):
+        with pytest.raises(DeviceFault):
+            work(campaign, settings)
+        faulty_parts.Device.broken = False
+    found = ledger(campaign, settings)
+    lost = {row["status"] for row in found.values() if row["stage"] == "deduplicate"}
+    assert lost == {"failed"}
+    assert "2 workers died" in found[0]["reason"]
+    assert mongo.database(settings)["stage_records"].count_documents({"stage": RELAXED}) == 0
 
 
 def test_a_lost_shard_is_in_the_ledger_and_holds_nobody_back(settings, faults, campaign):

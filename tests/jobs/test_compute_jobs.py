@@ -95,7 +95,7 @@ def test_half_of_a_batch_answers_for_its_own_candidates_only(monkeypatch) -> Non
         store = memory_store()
         store.connect()
         halves = job.run(store).replace.jobs
-    found = [half.metadata["candidates"] for half in halves if "candidates" in half.metadata]
+    found = [half.metadata["candidates"] for half in halves if half.name.startswith("relax")]
     assert found == [[f"{CAMPAIGN}-0", f"{CAMPAIGN}-1"], [f"{CAMPAIGN}-2", f"{CAMPAIGN}-3"]]
     assert halves[0].metadata["writes"] == "relax:emt"
 
