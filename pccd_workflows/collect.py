@@ -5,6 +5,7 @@ the workflow, so that a job that died in mid-chain is accounted for. It reads wh
 last did, and writes only documents that differ from those stored.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -102,7 +103,7 @@ def candidate_document(
     relaxed = [r.structure for r in _of(records, Relaxation) if r.structure is not None]
     structure = relaxed[-1] if relaxed else history.generated
     hulls = _of(records, Stability)
-    energies = [s.energy_above_hull for s in hulls if s.energy_above_hull is not None]
+    energies = [s.energy_above_hull for s in hulls if _is_number(s.energy_above_hull)]
     gaps = [record.band_gap for record in _of(records, Bands) if record.band_gap is not None]
     novelty = latest_novelty(next(iter(_of(records, Novelty)), None), hulls)
     outcome = judge(campaign, records, history.failure)
@@ -152,6 +153,10 @@ def _never_made(
         reason=reason,
         generation=generation,
     )
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _of(records: Mapping[str, Record], kind: type[Any]) -> list[Any]:

@@ -355,6 +355,28 @@ def funnel(campaign: Campaign, settings: Settings) -> list[FunnelCount]:
     return steps
 
 
+def nothing_left(campaign: Campaign, settings: Settings) -> str | None:
+    """Say why no crystal reached the first rung where none did; None if one did.
+
+    To be asked once all jobs have ended: a campaign that lost every crystal before any energy was
+    computed asks for something that is not to be had.
+    """
+    counts = {step.name: step for step in funnel(campaign, settings)}
+    decoded, screened = counts["decoded to a crystal"], counts["passed the screen"]
+    if screened.reached:
+        return None
+    steps = [
+        {"$match": {"campaign_id": campaign.campaign_id, "reason_class": {"$ne": None}}},
+        {"$group": {"_id": "$reason_class", "number": {"$sum": 1}}},
+        {"$sort": {"number": -1, "_id": 1}},
+    ]
+    rows = mongo.database(settings)["candidates"].aggregate(steps)
+    why = ", ".join(f"{row['_id']} {row['number']}" for row in rows) or "no reason is stored"
+    if decoded.reached:
+        return f"None of the {decoded.reached} crystals passed the screen ({why})."
+    return f"None of the {campaign.n_samples} samples is a crystal ({why})."
+
+
 def release_dead(campaign_id: str, settings: Settings) -> list[int]:
     """Free the jobs of workers that died; those of living ones are left alone."""
     return launchpad.release_dead_runs(settings, campaign_id)

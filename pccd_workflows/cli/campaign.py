@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pccd_workflows.core.errors import PccdError
+
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
     from pccd_workflows.cost import CostEstimate
@@ -359,19 +361,21 @@ def _finish(
     progress = live.work(document, campaign, settings, workers or settings.workers)
     path = _write_report(document, settings, report)
     live.print_outcome(campaign, settings, path, progress)
+    if (nothing := operations.nothing_left(campaign, settings)) is not None:
+        raise PccdError(nothing)
     if progress.failures or progress.states.get("WAITING", 0):
         raise typer.Exit(1)
 
 
 def _write_report(document: dict[str, Any], settings: "Settings", out: Path | None) -> Path:
-    from pccd_workflows.candidate import CandidateDoc
     from pccd_workflows.execution import mongo
+    from pccd_workflows.query import to_candidate
     from pccd_workflows.report import write_report
     from pccd_workflows.rescore import find_rescores
 
     database = mongo.database(settings)
     rows = database["candidates"].find({"campaign_id": document["_id"]}, {"_id": 0})
-    candidates = [CandidateDoc.model_validate(row) for row in rows.sort("index", 1)]
+    candidates = [to_candidate(row) for row in rows.sort("index", 1)]
     ids = {s.references for doc in candidates for s in doc.stabilities if s.references}
     sets = [mongo.get_reference_set(database, reference_id) for reference_id in sorted(ids)]
     return write_report(
