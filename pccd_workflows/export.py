@@ -15,6 +15,7 @@ from pymatgen.core import Structure
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import EXPORTED, values
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import make_folder
 from pccd_workflows.engines.records import Relaxation
 
 Format = Literal["cif", "poscar", "extxyz", "csv", "json"]
@@ -113,7 +114,7 @@ def _suffixes(form: str) -> set[str]:
 def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder, or a file name of the format.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
 
 def _write_all(

@@ -450,7 +450,7 @@ def _new_folder(base: Path, name: str) -> Path:
     while True:
         folder = base / (name if attempt == 1 else f"{name}-{attempt}")
         try:
-            folder.mkdir()
+            folder.mkdir(mode=0o700)
         except FileExistsError:
             attempt += 1
         else:

@@ -166,6 +166,18 @@ def test_jobs_run_in_folders_of_their_own_and_print_there(settings, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_what_jobs_leave_is_their_owner_s_alone_under_a_umask_of_000(settings):
+    submit(settings, jobs.add(20, 22))
+    before = os.umask(0)
+    try:
+        run(settings)
+    finally:
+        os.umask(before)
+    folders = [settings.data_dir, *filter(Path.is_dir, settings.data_dir.rglob("*"))]
+    assert len(folders) == 4  # data, runs, the campaign's, the job's
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
+
+
 def test_a_worker_takes_only_its_campaign_and_category(settings):
     mine, gpu, foreign = jobs.add(1, 1), jobs.add(2, 2), jobs.add(3, 3)
     mine.update_config(JobConfig(manager_config={"_category": "cpu"}))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import make_folder
 from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.generators.pccd.analogues import find_analogues, measure
 from pccd_workflows.generators.pccd.checkpoint import save_model
@@ -97,7 +98,7 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint so that a kill leaves the old one or the new one."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         partial = folder / "checkpoint.partial"
         state = {
             "module": self.module,
@@ -266,7 +267,7 @@ def _step(
 
 def log_progress(folder: Path, progress: Progress) -> None:
     """Add a line to the loss curve of a run."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(progress)) + "\n")
 
@@ -397,7 +398,7 @@ def write_model(
     templates = find_templates(crystals, config.setting) if analogues is not None else None
     cpu = torch.device("cpu")
     model = Model(info, denoiser, composition, symmetry, analogues, log_snr, cpu, templates)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_training_index(out, crystals.key)
     return save_model(out, model)
 
