@@ -365,7 +365,7 @@ def nothing_left(campaign: Campaign, settings: Settings) -> str | None:
     decoded, screened = counts["decoded to a crystal"], counts["passed the screen"]
     if screened.reached:
         return None
-    steps = [
+    steps: list[Document] = [
         {"$match": {"campaign_id": campaign.campaign_id, "reason_class": {"$ne": None}}},
         {"$group": {"_id": "$reason_class", "number": {"$sum": 1}}},
         {"$sort": {"number": -1, "_id": 1}},

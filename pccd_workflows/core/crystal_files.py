@@ -232,8 +232,8 @@ def _of_archive(path: Path, where: str, allowance: Allowance) -> Iterator[Entry]
         with zipfile.ZipFile(path) as archive:
             for name in sorted(filter(_is_member, archive.namelist())):
                 with archive.open(name) as packed:
-                    content = metered(packed, allowance)
-                    yield from _of_text(content, Path(name).name, f"{where}/{name}", allowance)
+                    text = metered(packed, allowance)
+                    yield from _of_text(text, Path(name).name, f"{where}/{name}", allowance)
         return
     with path.open("rb") as raw, _tar_of(raw, path, allowance) as tar:
         for member in tar:
