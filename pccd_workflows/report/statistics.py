@@ -174,7 +174,7 @@ def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary
             summary.n_judged += 1
             if len(summary.essentials) < MAX_EMBEDDED:
                 summary.essentials.append(essentials(doc))
-        if doc.energy_above_hull is None or doc.structure is None or _is_lost_early(doc):
+        if doc.energy_above_hull is None or doc.structure is None or _is_not_ranked(doc):
             continue
         summary.n_ranked += 1
         # A heap whose smallest item is the worst of the best.
@@ -253,8 +253,9 @@ def _collect_facts(doc: CandidateDoc, summary: Summary) -> None:
 
 
 def _points(doc: CandidateDoc) -> Iterator[tuple[str, Point]]:
+    """Yield a crystal's place on each hull; twins of others are none of the crystals counted."""
     for stability in doc.stabilities:
-        if stability.energy_above_hull is not None:
+        if stability.energy_above_hull is not None and not stability.is_repeated:
             yield (
                 stability.level,
                 Point(
@@ -270,6 +271,7 @@ def _points(doc: CandidateDoc) -> Iterator[tuple[str, Point]]:
             )
 
 
-def _is_lost_early(doc: CandidateDoc) -> bool:
-    """True for a crystal that has an energy but broke before its verdict."""
-    return doc.status == "failed" or not doc.stabilities
+def _is_not_ranked(doc: CandidateDoc) -> bool:
+    """True for a crystal that broke before its verdict, or turned out to be another's twin."""
+    repeated = any(stability.is_repeated for stability in doc.stabilities)
+    return doc.status == "failed" or not doc.stabilities or repeated
