@@ -326,18 +326,52 @@ def references(
         return build(campaign, campaign.rungs[0], system, _storage(folder))
 
 
-def place_on_hull(relaxations: "Sequence[Relaxation]", phases: "ReferenceSet") -> "list[Stability]":
+def place_on_hull(
+    relaxations: "Sequence[Relaxation]",
+    phases: "ReferenceSet | None" = None,
+    *,
+    folder: Folder | None = None,
+) -> "list[Stability]":
     """Return where relaxed crystals lie on the hull of competing phases of the same level.
 
     Energies that lack the MP2020 corrections get them here, once.
+
+    Parameters
+    ----------
+    relaxations
+        All of one level.
+    phases
+        What competes; the known crystals of their chemical systems if left out.
+    folder
+        Where what is computed of them outlives the process and is found again.
     """
     from pccd_workflows.stages.hull import judge_stability
     from pccd_workflows.stages.rung import Keep, Rung
 
-    everything = Rung(level=phases.level, keep=Keep(energy_above_hull=10.0))
     named = {str(number): relaxation for number, relaxation in enumerate(relaxations)}
-    found = judge_stability(named, everything, [phases])
+    sets = _known_phases(relaxations, folder) if phases is None else [phases]
+    if not relaxations:
+        return []
+    level = sets[0].level if sets else relaxations[0].level
+    everything = Rung(level=level, keep=Keep(energy_above_hull=10.0))
+    found = judge_stability(named, everything, sets)
     return [found[name] for name in named]
+
+
+def _known_phases(
+    relaxations: "Sequence[Relaxation]", folder: Folder | None
+) -> "list[ReferenceSet]":
+    """Return the known phases of the chemical systems of relaxed crystals, at their level."""
+    from pccd_workflows.core.systems import maximal_systems
+
+    usable = [r for r in relaxations if r.usable and r.structure is not None]
+    levels = sorted({r.level for r in usable})
+    if len(levels) > 1:
+        raise InputError(
+            f"The crystals have several levels ({', '.join(levels)}): place each alone."
+        )
+    systems = maximal_systems(r.structure.chemical_system for r in usable)
+    return [references(system, level=levels[0], folder=folder) for system in systems]
 
 
 def is_known(

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -379,35 +379,6 @@ def funnel(campaign: Campaign, settings: Settings) -> list[FunnelCount]:
 def release_dead(campaign_id: str, settings: Settings) -> list[int]:
     """Free the jobs of workers that died; those of living ones are left alone."""
     return launchpad.release_dead_runs(settings, campaign_id)
-
-
-SILENT_SECONDS = 120
-"""A job that has told nothing for so long is dead, or busy with one large crystal."""
-
-
-@dataclass(frozen=True)
-class LongJob:
-    """How far a piece of work is.
-
-    seconds_left: s; None while it cannot be said.
-    """
-
-    what: str
-    done: int
-    total: int
-    seconds_left: float | None
-
-
-def long_jobs(campaign_id: str, settings: Settings) -> list[LongJob]:
-    """Return what jobs of a campaign said last of how far they are."""
-    now = datetime.now(UTC)
-    query = {"campaign_id": campaign_id, "at": {"$gt": now - timedelta(seconds=SILENT_SECONDS)}}
-    found = []
-    for row in mongo.database(settings)["progress"].find(query).sort("began", 1):
-        spent = (row["at"] - row["began"]).total_seconds()
-        left = spent / (row["done"] - 1) * (row["total"] - row["done"]) if row["done"] > 1 else None
-        found.append(LongJob(row["what"], row["done"], row["total"], left))
-    return found
 
 
 RECENT = 200

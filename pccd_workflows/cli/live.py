@@ -16,13 +16,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pccd_workflows import operations
+from pccd_workflows import following, operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import DatabaseError, PccdError
 from pccd_workflows.core.files import make_private
 from pccd_workflows.execution import mongod
 from pccd_workflows.execution.mongo import OUTAGE_SECONDS, explained
-from pccd_workflows.operations import FunnelCount, LongJob, Progress
+from pccd_workflows.following import LongJob
+from pccd_workflows.operations import FunnelCount, Progress
 from pccd_workflows.settings import Settings
 
 T = TypeVar("T")
@@ -115,7 +116,7 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
             progress,
             time.monotonic() - began,
             operations.seconds_left(campaign, settings, max(1, workers.alive)),
-            operations.long_jobs(campaign_id, settings),
+            following.long_jobs(campaign_id, settings),
         )
 
     with _stopping(workers), _screen(console) as show:
@@ -264,6 +265,7 @@ def status_view(campaign_id: str, steps: list[FunnelCount], progress: Progress) 
 
 def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress: Progress) -> None:
     """Print the funnel, the best crystals and where to look next."""
+    from pccd_workflows.analysis.hull_words import missing_notes
     from pccd_workflows.cli.tables import print_candidates
     from pccd_workflows.execution import mongo
     from pccd_workflows.query import campaign_ids, short_id
@@ -278,6 +280,8 @@ def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress
         print_candidates(best, campaigns)
     else:
         console.print("No crystal came near the hull; the report says why each was rejected.")
+    for sentence in missing_notes(following.missing_phases(campaign.campaign_id, settings)):
+        console.print(sentence, style="yellow", markup=False)
     for failure in progress.failures:
         text = f"failed: {failure['name']}: {failure['error']}"
         console.print(text, style="red", markup=False)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from pccd_workflows.analysis.hull_words import may_be_stable, place_in_words
+from pccd_workflows.analysis.hull_words import may_be_stable, missing_lines, place_in_words
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import EnergyConvention, Record
 from pccd_workflows.core.reference_set import MissingPhase, ReferenceSet
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
 
 
-MOST_NAMED = 8
-"""Missing phases of a chemical system that are named; all are counted."""
 NO_REFERENCES = "no_references"
 """Class of reason of crystals without a hull to place them on."""
 SAME_CRYSTAL = ("duplicate", "known")
@@ -297,21 +295,6 @@ def _describe(record: Stability, _records: Records) -> Description:
 def millis(energy: float | None) -> str:
     """Return an energy in meV/atom, without a decimal that no potential deserves."""
     return "" if energy is None else f"{round(EV_TO_MEV * energy) + 0}"
-
-
-def missing_lines(missing: Sequence[MissingPhase]) -> list[str]:
-    """Return the missing phases of a chemical system in words, at most MOST_NAMED of them."""
-    lines = [
-        f"missing: {phase.formula} ({phase.id}), "
-        + (
-            f"could lower the hull by {millis(phase.shift)} meV/atom there"
-            if phase.could_move_hull
-            else f"{millis(phase.energy_above_hull)} meV/atom above the hull of its table"
-        )
-        for phase in missing[:MOST_NAMED]
-    ]
-    left = len(missing) - len(lines)
-    return [*lines, f"and {left} more that move it less"] if left else lines
 
 
 def _known_sets(novelty: Novelty | None) -> str | None:
