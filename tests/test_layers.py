@@ -19,7 +19,7 @@ LAYERS = [
     {"jobs"},
     {"pipeline"},
     {"collect", "query", "evaluation", "cost"},
-    {"operations", "rescore", "export", "ranking"},
+    {"operations", "following", "rescore", "export", "ranking"},
     {"migrate", "api"},
     {"report", "explorer"},
     {"cli", "__main__"},

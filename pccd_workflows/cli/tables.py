@@ -14,6 +14,8 @@ from pccd_workflows.stages.stage import Records
 TONES = {"good": "green", "bad": "red", "open": "yellow"}
 GIVES_WAY_LAST = ("nsites", "spacegroup")
 """Common columns that a narrow terminal goes without, after those of stages."""
+PLACE = "place"
+"""Column that says which hull a crystal lies on or below; never left out."""
 NARROW = 9
 """Characters of a line of a heading; longer words stay whole."""
 LEAST_STATUS = 14
@@ -44,9 +46,15 @@ def print_candidates(rows: Sequence[tuple[Row, Records]], campaigns: Sequence[st
     for name, cells in zip(names, table.rows, strict=True):
         printed.add_row(Text(name), *(_text(cells[number]) for number in kept))
     console.print(printed)
-    left_out = [h.label for n, h in enumerate(table.headings) if n not in kept]
+    for number, heading in enumerate(table.headings):
+        if number not in kept and heading.key == PLACE:  # a verdict: in lines below the table
+            for name, cells in zip(names, table.rows, strict=True):
+                if cells[number].text:
+                    console.print(Text(f"{name}: {cells[number].text}"))
+    left_out = [h for n, h in enumerate(table.headings) if n not in kept and h.key != PLACE]
     if left_out:
-        console.print(Text(f"Not shown for want of width: {', '.join(left_out)}.", style="dim"))
+        labels = ", ".join(heading.label for heading in left_out)
+        console.print(Text(f"Not shown for want of width: {labels}.", style="dim"))
 
 
 def fitting(

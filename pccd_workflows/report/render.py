@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pccd_workflows import __version__
+from pccd_workflows.analysis.hull_words import hull_name, missing_notes
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import make_table
@@ -125,7 +126,11 @@ def report_view(
         "campaign_id": document["_id"],
         "sections": [s for s in SECTIONS if cards or s[0] != "cards"],
         "tiles": _tiles(summary, campaign),
-        "notes": _notes(summary, campaign) + rescore_notes(rescores),
+        "notes": [
+            *_notes(summary, campaign),
+            *rescore_notes(rescores),
+            *missing_notes({each.chemsys: each.missing or () for each in reference_sets}),
+        ],
         "protocol": protocol_facts(document, campaign, summary, reference_sets),
         "funnel": _funnel(summary, document["_id"]),
         "levels": level_views(summary) if any(summary.points.values()) else [],
@@ -157,7 +162,8 @@ def _tiles(summary: Summary, campaign: Campaign) -> list[View]:
     if level is not None:
         on_hull, near, _ = summary.thresholds(level)
         tiles.append(_tile(near.count, "within 80 meV/atom", f"{near.new} new, {level}"))
-        tiles.append(_tile(on_hull.count, "on or below the hull", f"{on_hull.new} new"))
+        label = f"on or below {hull_name(summary.n_missing(level))}"
+        tiles.append(_tile(on_hull.count, label, f"{on_hull.new} new"))
     return tiles + [
         _tile(step.count, step.label, f"of {before.count:,} {before.label}")
         for before, step in summary.after_rungs()

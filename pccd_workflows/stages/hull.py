@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from pccd_workflows.analysis.hull_words import may_be_stable, missing_lines, place_in_words
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import EnergyConvention, Record
-from pccd_workflows.core.reference_set import ReferenceSet
+from pccd_workflows.core.reference_set import MissingPhase, ReferenceSet
 from pccd_workflows.core.storage import StageRow, Storage
 from pccd_workflows.core.systems import covering_system
 from pccd_workflows.core.units import EV_TO_MEV
@@ -15,6 +16,7 @@ from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.novelty import Novelty
 from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in
+from pccd_workflows.stages.references import find as find_references
 from pccd_workflows.stages.relax import choose
 from pccd_workflows.stages.rung import Rung
 from pccd_workflows.stages.stage import (
@@ -24,14 +26,23 @@ from pccd_workflows.stages.stage import (
     Outcome,
     Records,
     Stage,
+    Status,
     facts,
     number,
     words,
 )
 
 if TYPE_CHECKING:
+    from pymatgen.core import Composition
+
     from pccd_workflows.analysis.hull import HullQuery, HullResult
     from pccd_workflows.campaign import Campaign
+
+
+NO_REFERENCES = "no_references"
+"""Class of reason of crystals without a hull to place them on."""
+SAME_CRYSTAL = ("duplicate", "known")
+"""Classes of reasons that rest on what a crystal is, not on where it lies."""
 
 
 class Stability(Record):
@@ -54,6 +65,24 @@ class Stability(Record):
     novelty: Novelty | None = Field(
         None, description="Of the relaxed crystal, among those near the hull"
     )
+    n_missing: int | None = Field(
+        None,
+        description="Phases of its chemical system and the parts of it that are known to exist and "
+        "that the references lack; None where nobody compared them with what is known",
+    )
+    missing: list[MissingPhase] = Field(
+        default_factory=list, description="Which: those that could move the hull most come first"
+    )
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether it relaxed to another candidate's crystal, or to a known one that is dropped."""
+        return self.reason_class in SAME_CRYSTAL
+
+    @property
+    def place(self) -> str:
+        """Where it lies, in words (see `analysis.hull_words`)."""
+        return place_in_words(self.energy_above_hull, self.n_missing)
 
 
 def run(campaign: "Campaign", rung: Rung, systems: Sequence[str], storage: Storage) -> int:
@@ -75,11 +104,8 @@ def run(campaign: "Campaign", rung: Rung, systems: Sequence[str], storage: Stora
         if row.candidate_id in reached
     }
     relaxations = {name: row.read(Relaxation) for name, row in relaxed.items()}
-    found = (
-        storage.find_references(campaign.references.source, system, rung.level)
-        for system in systems
-    )
-    records = judge_stability(relaxations, rung, [one for one in found if one is not None])
+    found = find_references(campaign, rung.level, systems, storage)
+    records = judge_stability(relaxations, rung, list(found.values()))
     near = sorted(
         (name for name, record in records.items() if record.passed),
         key=lambda name: (records[name].energy_above_hull or 0.0, name),
@@ -129,6 +155,21 @@ def with_novelty(campaign: "Campaign", record: Stability, novelty: Novelty) -> S
     return record.model_copy(update=update)
 
 
+def as_found_before(record: Stability, before: Stability) -> Stability:
+    """Return a new verdict on the energy with what was found before about the relaxed crystal.
+
+    Another hull makes no other crystal of it: a duplicate stays one.
+    """
+    found: dict[str, Any] = {"novelty": before.novelty}
+    if record.passed and before.reason_class in SAME_CRYSTAL:
+        found |= {
+            "passed": False,
+            "reason_class": before.reason_class,
+            "reason": before.reason,
+        }
+    return record.model_copy(update=found)
+
+
 def judge_stability(
     relaxations: Mapping[str, Relaxation], rung: Rung, references: Sequence[ReferenceSet]
 ) -> dict[str, Stability]:
@@ -151,7 +192,8 @@ def judge_stability(
     for system, system_queries in queries.items():
         results = Hull(correct_references(sets[system])).place(system_queries)
         for query, result in zip(system_queries, results, strict=True):
-            records[query.id] = _placed(result, rung, sets[system])
+            limit = rung.keep.energy_above_hull
+            records[query.id] = placed(result, sets[system], query.composition, limit=limit)
     return records
 
 
@@ -167,8 +209,11 @@ def _query(
         return _refused(rung, relaxation.verdict, relaxation.reason)
     system = covering_system(structure.chemical_system, sets)
     if system is None:
-        reason = f"No reference set holds the elements of {structure.chemical_system}."
-        return _refused(rung, "no_references", reason)
+        reason = (
+            f"There are no competing phases of {structure.chemical_system} at level {rung.level}: "
+            "the job that makes them failed; `pccd campaign resume` runs it again."
+        )
+        return _refused(rung, NO_REFERENCES, reason)
     try:
         corrected = correct_mp2020(structure, energy, convention=convention)
     except InputError as error:
@@ -186,16 +231,20 @@ def _refused(rung: Rung, reason_class: str, reason: str | None) -> Stability:
     return Stability(level=rung.level, passed=False, reason_class=reason_class, reason=reason)
 
 
-def _placed(result: "HullResult", rung: Rung, references: ReferenceSet) -> Stability:
-    return placed(result, references, limit=rung.keep.energy_above_hull)
-
-
-def placed(result: "HullResult", references: ReferenceSet, *, limit: float | None) -> Stability:
+def placed(
+    result: "HullResult",
+    references: ReferenceSet,
+    composition: "Composition",
+    *,
+    limit: float | None,
+) -> Stability:
     """Return the verdict of a place on the hull of `references`.
 
-    limit: largest energy above hull that is kept, eV/atom; None keeps all.
+    composition: of the crystal. limit: largest energy above hull that is kept, eV/atom; None keeps
+    all.
     """
     above = result.energy_above_hull
+    missing = references.missing_in(element.symbol for element in composition.elements)
     passed = limit is None or above <= limit
     return Stability(
         level=references.level,
@@ -208,6 +257,8 @@ def placed(result: "HullResult", references: ReferenceSet, *, limit: float | Non
         references=references.reference_id,
         convention=hull_convention(references.convention),
         threshold=limit,
+        n_missing=None if missing is None else len(missing),
+        missing=missing or [],
     )
 
 
@@ -216,7 +267,11 @@ def _levels(campaign: "Campaign") -> list[str]:
 
 
 def _outcome(record: Stability, _campaign: "Campaign") -> Outcome | None:
-    return None if record.passed else Outcome("rejected", record.reason_class, record.reason)
+    if record.passed:
+        return None
+    # without competing phases there is no verdict: their job failed, and can be run again
+    status: Status = "failed" if record.reason_class == NO_REFERENCES else "rejected"
+    return Outcome(status, record.reason_class, record.reason)
 
 
 def _describe(record: Stability, _records: Records) -> Description:
@@ -224,11 +279,13 @@ def _describe(record: Stability, _records: Records) -> Description:
     phases = (f"{100 * part:.0f} % {name}" for name, part in record.decomposition.items())
     found = facts(
         "" if above is None else f"{millis(above)} meV/atom above the hull",
+        record.place if may_be_stable(above) else "",
         "" if limit is None else f"limit {millis(limit)} meV/atom",
         number("formation energy", record.formation_energy_per_atom, "eV/atom", 3),
         f"competes with {', '.join(phases)}" if record.decomposition else "",
         f"references {record.references}" if record.references else "",
         *_known_after_relaxation(record.novelty),
+        *missing_lines(record.missing),
         record.reason or "",
     )
     verdict = "kept" if record.passed else f"rejected: {words(record.reason_class)}"
@@ -292,7 +349,15 @@ STAGE = Stage(
         ),
         Column("hull_level", "", lambda record: record.level, show=True, heading="Level"),
         Column("hull_references", "", lambda record: record.references),
+        Column(
+            "place",
+            "",
+            lambda record: record.place if may_be_stable(record.energy_above_hull) else None,
+            show=True,
+            heading="Hull",
+        ),
+        Column("missing_phases", "", lambda record: record.n_missing),
     ),
     tabulated=lambda record: record.energy_above_hull is not None,
-    heavy=("decomposition",),
+    heavy=("decomposition", "missing"),
 )
