@@ -14,8 +14,8 @@ from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.novelty import Novelty
-from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in
-from pccd_workflows.stages.relax import choose
+from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in, novelty_of
+from pccd_workflows.stages.relax import choose, stage_before
 from pccd_workflows.stages.rung import Rung
 from pccd_workflows.stages.stage import (
     Column,
@@ -52,7 +52,8 @@ class Stability(Record):
     convention: EnergyConvention | None = None
     threshold: float | None = Field(None, description="Kept if energy_above_hull <= this, eV/atom")
     novelty: Novelty | None = Field(
-        None, description="Of the relaxed crystal, among those near the hull"
+        None,
+        description="Of the relaxed crystal, among those near the hull; known before, known now",
     )
 
 
@@ -87,13 +88,26 @@ def run(campaign: "Campaign", rung: Rung, systems: Sequence[str], storage: Stora
     crystals = {
         name: structure for name in near if (structure := relaxations[name].structure) is not None
     }
-    compared = Compared(campaign, storage, systems, frameworks=True)
+    compared = Compared(campaign, storage, systems, kinds=True)
+    earlier = _earlier_novelty(campaign, rung, list(crystals), storage)
     for name, novelty in judge_novelty(crystals, compared).items():
-        records[name] = with_novelty(campaign, records[name], novelty)
+        whole = novelty.after(earlier.get(name))
+        records[name] = with_novelty(campaign, records[name], whole)
     rows = [_row(relaxed[name], record) for name, record in records.items()]
     rows += [_row(row, _over_budget(rung)) for row in left_out]
     storage.put_rows(rows)
     return sum(row.goes_on for row in rows)
+
+
+def _earlier_novelty(
+    campaign: "Campaign", rung: Rung, names: Sequence[str], storage: Storage
+) -> dict[str, Novelty]:
+    """Return what was said of candidates before this rung relaxed them."""
+    before = stage_before(campaign, rung)
+    kind: type[Record] = Stability if before.startswith("hull:") else Novelty
+    rows = storage.rows(campaign.campaign_id, before, ids=names)
+    found = ((row.candidate_id, novelty_of({before: row.read(kind)})) for row in rows)
+    return {name: novelty for name, novelty in found if novelty is not None}
 
 
 def _row(before: StageRow, record: Stability) -> StageRow:
@@ -240,6 +254,14 @@ def millis(energy: float | None) -> str:
     return "" if energy is None else f"{round(EV_TO_MEV * energy) + 0}"
 
 
+def _kind_of_new(record: Stability) -> str:
+    """Return the kind in words, with the known crystal; empty where kinds were not asked for."""
+    novelty = record.novelty
+    if novelty is None or novelty.kind is None:
+        return ""
+    return words(novelty.kind) + (f" of {novelty.known_id}" if novelty.known_id else "")
+
+
 def _known_sets(novelty: Novelty | None) -> str | None:
     sets = novelty.sets if novelty is not None else {}
     return ", ".join(name for name, found in sets.items() if found.known) or None
@@ -282,6 +304,19 @@ STAGE = Stage(
     rung=True,
     columns=(
         Column("energy_above_hull", "eV/atom", lambda record: record.energy_above_hull),
+        Column(
+            "kind_of_new",
+            "",
+            lambda record: None if record.novelty is None else record.novelty.kind,
+            show=True,
+            heading="Kind",
+            text=_kind_of_new,
+        ),
+        Column(
+            "known_id",
+            "",
+            lambda record: None if record.novelty is None else record.novelty.known_id,
+        ),
         Column("known_in", "", lambda record: _known_sets(record.novelty), show=True),
         Column(
             "formation_energy",
