@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pccd_workflows.core.reference_set import ReferenceSet
     from pccd_workflows.engines.records import Relaxation
+    from pccd_workflows.kinds import KindCounts
     from pccd_workflows.known.novelty import Novelty, SetNovelty
     from pccd_workflows.matching.known_crystals import KnownCrystals
     from pccd_workflows.stages.hull import Stability
@@ -75,6 +76,12 @@ class Candidates(Sequence[CandidateDoc]):
             step.label: sum(step.key in document.reached for document in self)
             for step in stages.funnel(self.campaign)
         }
+
+    def kinds(self) -> "KindCounts":
+        """Return how many crystals the last rung kept: new ones by kind, and known ones."""
+        from pccd_workflows.kinds import kinds_of
+
+        return kinds_of(self.campaign, self)
 
     @property
     def passed(self) -> list[CandidateDoc]:

@@ -60,6 +60,9 @@ class CandidateDoc(BaseModel):
     )
     novel: bool | None = Field(None, description="Known before it was relaxed stays known")
     kind_of_new: Kind | None = Field(None, description="Of crystals near the hull")
+    known_id: str | None = Field(
+        None, description="The known crystal that it is, or whose structure type it has"
+    )
     phonon_stable: bool | None = Field(None, description="None if unknown or ambiguous")
     band_gap: float | None = Field(None, description="eV, at the highest level computed; 0: metal")
     # one record per stage

@@ -91,6 +91,7 @@ def candidate_document(
         energy_above_hull=energies[-1] if energies else None,
         novel=None if judged is None else judged.novel,
         kind_of_new=None if judged is None else judged.kind,
+        known_id=None if judged is None else judged.known_id,
         phonon_stable=phonons.stable(records),
         band_gap=gaps[-1] if gaps else None,
         **stage_fields(records),

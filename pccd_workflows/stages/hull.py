@@ -254,14 +254,6 @@ def millis(energy: float | None) -> str:
     return "" if energy is None else f"{round(EV_TO_MEV * energy) + 0}"
 
 
-def _kind_of_new(record: Stability) -> str:
-    """Return the kind in words, with the known crystal; empty where kinds were not asked for."""
-    novelty = record.novelty
-    if novelty is None or novelty.kind is None:
-        return ""
-    return words(novelty.kind) + (f" of {novelty.known_id}" if novelty.known_id else "")
-
-
 def _known_sets(novelty: Novelty | None) -> str | None:
     sets = novelty.sets if novelty is not None else {}
     return ", ".join(name for name, found in sets.items() if found.known) or None
@@ -275,11 +267,12 @@ def _known_after_relaxation(novelty: Novelty | None) -> list[str]:
         if found.known
     ]
     types = [
-        f"a new composition of a known structure type, that of {found.framework_id} in {name}"
+        f"a substitution: {name} knows its structure type with other elements, {found.framework_id}"
         for name, found in sets.items()
         if found.framework_id and not known
     ]
-    return known + types
+    is_first = novelty is not None and novelty.kind == "new_structure_type"
+    return [*known, *types, *(["a new structure type"] if is_first else [])]
 
 
 def _steps(campaign: "Campaign", level: str) -> tuple[FunnelStep, ...]:
@@ -304,19 +297,6 @@ STAGE = Stage(
     rung=True,
     columns=(
         Column("energy_above_hull", "eV/atom", lambda record: record.energy_above_hull),
-        Column(
-            "kind_of_new",
-            "",
-            lambda record: None if record.novelty is None else record.novelty.kind,
-            show=True,
-            heading="Kind",
-            text=_kind_of_new,
-        ),
-        Column(
-            "known_id",
-            "",
-            lambda record: None if record.novelty is None else record.novelty.known_id,
-        ),
         Column("known_in", "", lambda record: _known_sets(record.novelty), show=True),
         Column(
             "formation_energy",
