@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pccd_workflows.columns import COMMON, STATUS, Heading, Row, TableCell, make_table
+from pccd_workflows.columns import COMMON, KINDS, STATUS, Heading, Row, TableCell, make_table
 from pccd_workflows.query import short_id
 from pccd_workflows.stages.stage import Records
 
 TONES = {"good": "green", "bad": "red", "open": "yellow"}
-GIVES_WAY_LAST = ("nsites", "spacegroup")
+GIVES_WAY_LAST = ("known_id", "kind_of_new", "nsites", "spacegroup")
 """Common columns that a narrow terminal goes without, after those of stages."""
 PLACE = "place"
 """Column that says which hull a crystal lies on or below; never left out."""
@@ -84,12 +84,13 @@ def _giving_way(headings: Sequence[Heading], rows: Sequence[Sequence[TableCell]]
     The numbers of stages come first, the later ones before the earlier, then common columns, then
     the verdicts of stages.
     """
-    common = {heading.key for heading in (*COMMON, STATUS)}
+    common = {heading.key for heading in (*COMMON, *KINDS, STATUS)}
     own = [n for n, heading in enumerate(headings) if heading.key not in common]
     verdicts = [n for n in own if any(row[n].tone is not None for row in rows)]
     numbers = [n for n in reversed(own) if n not in verdicts]
     keys = [heading.key for heading in headings]
-    return [*numbers, *(keys.index(key) for key in GIVES_WAY_LAST), *reversed(verdicts)]
+    shared = [keys.index(key) for key in GIVES_WAY_LAST if key in keys]
+    return [*numbers, *shared, *reversed(verdicts)]
 
 
 def _title(heading: Heading) -> str:

@@ -18,13 +18,14 @@ from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import make_table
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.intervals import percent, show_share
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.report.card import make_card, table_views
 from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
-from pccd_workflows.report.shares import level_views, percent
+from pccd_workflows.report.shares import level_views
 from pccd_workflows.report.stages import rescore_notes
-from pccd_workflows.report.statistics import Summary, summarize
+from pccd_workflows.report.statistics import Step, Summary, summarize
 from pccd_workflows.rescore import Rescore
 
 MAX_CARDS = 6
@@ -137,6 +138,7 @@ def report_view(
         "no_energies": _no_energies(summary),
         **_diagrams(summary, reference_sets),
         "table": _best_table(summary.best),
+        "kinds": _kinds(summary),
         "no_best": "No crystal reached a hull, so there is none to rank.",
         "best_caption": _best_caption(summary),
         "cards": cards,
@@ -164,10 +166,17 @@ def _tiles(summary: Summary, campaign: Campaign) -> list[View]:
         tiles.append(_tile(near.count, "within 80 meV/atom", f"{near.new} new, {level}"))
         label = f"on or below {hull_name(summary.n_missing(level))}"
         tiles.append(_tile(on_hull.count, label, f"{on_hull.new} new"))
+    tiles.append(_tile(summary.kinds.new, "new and kept", f"of {summary.kinds.kept:,} kept"))
     return tiles + [
-        _tile(step.count, step.label, f"of {before.count:,} {before.label}")
+        _tile(step.count, step.label, _of_before(before, step))
         for before, step in summary.after_rungs()
     ]
+
+
+def _of_before(before: Step, step: Step) -> str:
+    """Return what a step after the rungs is to be compared with: few crystals are tried there."""
+    tried = "tried" if before.stage is step.stage else before.label
+    return f"of {before.count:,} {tried}"
 
 
 def _tile(value: int, label: str, note: str) -> View:
@@ -202,6 +211,7 @@ def _crystals(number: int) -> str:
 
 def _funnel(summary: Summary, campaign_id: str) -> list[View]:
     raw = summary.count("generated")
+    later = {step.key: _of_before(before, step) for before, step in summary.after_rungs()}
     words = {"rejected": "rejected", "failed": "failed", "pending": "waiting", "passed": "left out"}
     rows = []
     for step in summary.steps:
@@ -222,7 +232,7 @@ def _funnel(summary: Summary, campaign_id: str) -> list[View]:
                 "label": step.label,
                 "count": f"{step.count:,}",
                 "width": f"{max(share, 0.4 if step.count else 0.0):.2f}",
-                "percent": percent(step.count, raw),
+                "percent": later.get(step.key, percent(step.count, raw)),
                 "n_lost": step.n_lost,
                 "lost_text": f"{step.n_lost:,} did not get here",
                 "lost": lost,
@@ -312,6 +322,14 @@ def _best_caption(summary: Summary) -> str:
         f"the hull: {count} crystals with an energy. Click a heading to sort, an id for its "
         f"document. Levels are filters: an ML potential's verdict waits for DFT."
     )
+
+
+def _kinds(summary: Summary) -> View:
+    """Return what the kept crystals are to the known ones, in a line and as shares."""
+    counts = summary.kinds
+    rows = [(name, show_share(share)) for name, share in counts.shares()] if counts.kept else []
+    sentence = counts.sentence()
+    return {"sentence": f"{sentence[0].upper()}{sentence[1:]}", "rows": rows}
 
 
 def _embedded_caption(summary: Summary) -> str:

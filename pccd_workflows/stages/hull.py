@@ -15,9 +15,9 @@ from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.novelty import Novelty
-from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in
+from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in, novelty_of
 from pccd_workflows.stages.references import find as find_references
-from pccd_workflows.stages.relax import choose
+from pccd_workflows.stages.relax import choose, stage_before
 from pccd_workflows.stages.rung import Rung
 from pccd_workflows.stages.stage import (
     Column,
@@ -63,7 +63,8 @@ class Stability(Record):
     convention: EnergyConvention | None = None
     threshold: float | None = Field(None, description="Kept if energy_above_hull <= this, eV/atom")
     novelty: Novelty | None = Field(
-        None, description="Of the relaxed crystal, among those near the hull"
+        None,
+        description="Of the relaxed crystal, among those near the hull; known before, known now",
     )
     n_missing: int | None = Field(
         None,
@@ -113,13 +114,26 @@ def run(campaign: "Campaign", rung: Rung, systems: Sequence[str], storage: Stora
     crystals = {
         name: structure for name in near if (structure := relaxations[name].structure) is not None
     }
-    compared = Compared(campaign, storage, systems, frameworks=True)
+    compared = Compared(campaign, storage, systems, kinds=True)
+    earlier = _earlier_novelty(campaign, rung, list(crystals), storage)
     for name, novelty in judge_novelty(crystals, compared).items():
-        records[name] = with_novelty(campaign, records[name], novelty)
+        whole = novelty.after(earlier.get(name))
+        records[name] = with_novelty(campaign, records[name], whole)
     rows = [_row(relaxed[name], record) for name, record in records.items()]
     rows += [_row(row, _over_budget(rung)) for row in left_out]
     storage.put_rows(rows)
     return sum(row.goes_on for row in rows)
+
+
+def _earlier_novelty(
+    campaign: "Campaign", rung: Rung, names: Sequence[str], storage: Storage
+) -> dict[str, Novelty]:
+    """Return what was said of candidates before this rung relaxed them."""
+    before = stage_before(campaign, rung)
+    kind: type[Record] = Stability if before.startswith("hull:") else Novelty
+    rows = storage.rows(campaign.campaign_id, before, ids=names)
+    found = ((row.candidate_id, novelty_of({before: row.read(kind)})) for row in rows)
+    return {name: novelty for name, novelty in found if novelty is not None}
 
 
 def _row(before: StageRow, record: Stability) -> StageRow:
@@ -310,11 +324,12 @@ def _known_after_relaxation(novelty: Novelty | None) -> list[str]:
         if found.known
     ]
     types = [
-        f"a new composition of a known structure type, that of {found.framework_id} in {name}"
+        f"a substitution: {name} knows its structure type with other elements, {found.framework_id}"
         for name, found in sets.items()
         if found.framework_id and not known
     ]
-    return known + types
+    is_first = novelty is not None and novelty.kind == "new_structure_type"
+    return [*known, *types, *(["a new structure type"] if is_first else [])]
 
 
 def _steps(campaign: "Campaign", level: str) -> tuple[FunnelStep, ...]:
