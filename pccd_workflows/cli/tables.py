@@ -9,6 +9,7 @@ from rich.text import Text
 
 from pccd_workflows.columns import COMMON, STATUS, Heading, Row, TableCell, make_table
 from pccd_workflows.query import short_id
+from pccd_workflows.stages.level_difference import note, side_by_side
 from pccd_workflows.stages.stage import Records
 
 TONES = {"good": "green", "bad": "red", "open": "yellow"}
@@ -16,6 +17,8 @@ GIVES_WAY_LAST = ("nsites", "spacegroup")
 """Common columns that a narrow terminal goes without, after those of stages."""
 NARROW = 9
 """Characters of a line of a heading; longer words stay whole."""
+LEVELS = "level_difference_ev_per_atom"
+"""The column whose warnings are printed below the table where it does not fit."""
 LEAST_STATUS = 14
 """Characters of the last column, which wraps."""
 
@@ -47,6 +50,10 @@ def print_candidates(rows: Sequence[tuple[Row, Records]], campaigns: Sequence[st
     left_out = [h.label for n, h in enumerate(table.headings) if n not in kept]
     if left_out:
         console.print(Text(f"Not shown for want of width: {', '.join(left_out)}.", style="dim"))
+    if LEVELS in [h.key for n, h in enumerate(table.headings) if n not in kept]:
+        for name, (_, records) in zip(names, rows, strict=True):
+            if note(records):
+                console.print(Text(f"{name}: {side_by_side(records)}", style="yellow"))
 
 
 def fitting(

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 class PhononsSection(Section):
     """Dynamical stability of the best crystals of the last rung."""
 
-    level: LevelName = "chgnet"
+    level: LevelName = Field(
+        "", description="Of theory; left out, that of the last rung with a potential"
+    )
     confirm: LevelName | None = Field(None, description="Level that settles ambiguous verdicts")
     tolerance_thz: float = Field(0.1, ge=0, le=5, description="Imaginary modes below it are noise")
     max_energy_above_hull: float = Field(0.08, ge=0, le=10, description="Only crystals this near")
@@ -100,7 +102,7 @@ def _outcome(record: Phonons, _campaign: "Campaign") -> Outcome | None:
     return None
 
 
-def _describe(record: Phonons, _records: Records) -> Description:
+def _describe(record: Phonons, records: Records) -> Description:
     at = record.min_frequency_qpoint
     where = f" at q = {reduced_point(at)}" if at else ""
     found = facts(
@@ -110,10 +112,18 @@ def _describe(record: Phonons, _records: Records) -> Description:
         _supercell(record),
         f"mesh of {'x'.join(map(str, record.mesh))} q-points" if record.mesh else "",
         _displacements(record),
+        _other_verdicts(record, records),
         record.reason or "",
     )
     tones: dict[str, Tone] = {"stable": "good", "unstable": "bad"}
     return Description(record.verdict, tones.get(record.verdict, "open"), found)
+
+
+def _other_verdicts(record: Phonons, records: Records) -> str:
+    """Return what other levels say, where it is something else."""
+    others = [r for name, r in records.items() if name.startswith("phonons:")]
+    differ = [f"{r.level} says {r.verdict}" for r in others if r.verdict != record.verdict]
+    return ", ".join(differ)
 
 
 def _supercell(record: Phonons) -> str:
