@@ -9,6 +9,7 @@ from rich.text import Text
 
 from pccd_workflows.columns import COMMON, KINDS, STATUS, Heading, Row, TableCell, make_table
 from pccd_workflows.query import short_id
+from pccd_workflows.stages.level_difference import note, side_by_side
 from pccd_workflows.stages.stage import Records
 
 TONES = {"good": "green", "bad": "red", "open": "yellow"}
@@ -18,6 +19,8 @@ PLACE = "place"
 """Column that says which hull a crystal lies on or below; never left out."""
 NARROW = 9
 """Characters of a line of a heading; longer words stay whole."""
+LEVELS = "level_difference_ev_per_atom"
+"""The column whose warnings are printed below the table where it does not fit."""
 LEAST_STATUS = 14
 """Characters of the last column, which wraps."""
 
@@ -55,6 +58,10 @@ def print_candidates(rows: Sequence[tuple[Row, Records]], campaigns: Sequence[st
     if left_out:
         labels = ", ".join(heading.label for heading in left_out)
         console.print(Text(f"Not shown for want of width: {labels}.", style="dim"))
+    if LEVELS in [heading.key for heading in left_out]:
+        for name, (_, records) in zip(names, rows, strict=True):
+            if note(records):
+                console.print(Text(f"{name}: {side_by_side(records)}", style="yellow"))
 
 
 def fitting(

@@ -15,6 +15,7 @@ from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.novelty import Novelty
+from pccd_workflows.stages.level_difference import difference, heights, side_by_side
 from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in, novelty_of
 from pccd_workflows.stages.references import find as find_references
 from pccd_workflows.stages.relax import choose, stage_before
@@ -288,7 +289,7 @@ def _outcome(record: Stability, _campaign: "Campaign") -> Outcome | None:
     return Outcome(status, record.reason_class, record.reason)
 
 
-def _describe(record: Stability, _records: Records) -> Description:
+def _describe(record: Stability, records: Records) -> Description:
     above, limit = record.energy_above_hull, record.threshold
     phases = (f"{100 * part:.0f} % {name}" for name, part in record.decomposition.items())
     found = facts(
@@ -300,10 +301,16 @@ def _describe(record: Stability, _records: Records) -> Description:
         f"references {record.references}" if record.references else "",
         *_known_after_relaxation(record.novelty),
         *missing_lines(record.missing),
+        _beside_others(record, records),
         record.reason or "",
     )
     verdict = "kept" if record.passed else f"rejected: {words(record.reason_class)}"
     return Description(verdict, "good" if record.passed else "bad", found)
+
+
+def _beside_others(record: Stability, records: Records) -> str:
+    """Return what all levels say, in the words of the last of them."""
+    return side_by_side(records) if [*heights(records)][-1:] == [record.level] else ""
 
 
 def millis(energy: float | None) -> str:
@@ -354,6 +361,15 @@ STAGE = Stage(
     rung=True,
     columns=(
         Column("energy_above_hull", "eV/atom", lambda record: record.energy_above_hull),
+        Column(
+            "level_difference",
+            "eV/atom",
+            difference,
+            show=True,
+            text=side_by_side,
+            heading="By level (meV/atom)",
+            all_records=True,
+        ),
         Column("known_in", "", lambda record: _known_sets(record.novelty), show=True),
         Column(
             "formation_energy",
