@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 POINTS_PER_SEGMENT = 51
 """q-points of one leg of the band path."""
+MESH_LENGTH = 40.0
+"""Å; the q-mesh of the density of states is that of a supercell with edges of at least this."""
 ALGORITHM = 3
 """Raised when verdicts may change for the same settings: part of every key."""
 
@@ -253,8 +255,23 @@ def _judged(phonon: "Phonopy", path: BandPath, settings: PhononSettings, **facts
             "frequencies": [np.round(frequencies[leg].T, 4).tolist() for leg in path.legs],
             "labels": path.labels,
         },
+        dos=density_of_states(phonon),
         **facts,
     )
+
+
+def density_of_states(phonon: "Phonopy") -> dict[str, list[float]]:
+    """Return frequencies (THz) and states/THz of the primitive cell, by the tetrahedron method.
+
+    phonon: with its force constants.
+    """
+    phonon.run_mesh(MESH_LENGTH)
+    phonon.run_total_dos(use_tetrahedron_method=True)
+    found = phonon.get_total_dos_dict()
+    return {
+        "frequencies": np.round(found["frequency_points"], 4).tolist(),
+        "density": np.round(found["total_dos"], 5).tolist(),
+    }
 
 
 def _frequencies(phonon: "Phonopy", qpoints: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -116,6 +116,9 @@ def relaxation_curve(relaxation: Relaxation) -> Markup:
 
 
 Segment = tuple[list[float], list[list[float]]]
+"""Distances along one leg of a path, and each band's values there."""
+Labels = list[tuple[float, str]]
+"""Distance and name of each point of high symmetry."""
 
 
 def phonon_bands(phonons: Phonons) -> Markup:
@@ -126,8 +129,7 @@ def phonon_bands(phonons: Phonons) -> Markup:
     ValueError
         The record holds no bands, or their shapes do not agree.
     """
-    picture = phonons.bands or {}
-    segments, labels = _segments(picture, picture.get("frequencies", []), "phonon bands")
+    segments, labels = band_segments(phonons)
     frequencies = [value for _, bands in segments for band in bands for value in band]
     low, high = padded([*frequencies, 0.0, -phonons.tolerance], least=1.0)
     plot = Plot.make(CARD, (0.0, segments[-1][0][-1]), (low, high))
@@ -164,6 +166,45 @@ def electron_bands(record: Bands) -> Markup:
     ValueError
         The record holds no bands, or their shapes do not agree.
     """
+    channels, labels, zero = electron_segments(record)
+    gap = record.band_gap or 0.0
+    low, high = -ELECTRON_VOLTS, gap + ELECTRON_VOLTS
+    plot = Plot.make(CARD, (0.0, labels[-1][0]), (low, high))
+    parts: list[Markup] = []
+    if gap > 0:
+        parts.append(_between(plot, plot.y(0), plot.y(gap), "gap", f"Gap: {gap:.2f} eV"))
+    parts += plot.frame("", "Energy (eV)", x_ticks=0)
+    parts += _point_names(plot, labels)
+    for segments, spin in zip(channels, ("", " down"), strict=False):
+        for distances, bands in segments:
+            for band in bands:
+                for run in _shown(distances, [energy - zero for energy in band], low, high):
+                    curve = [(plot.x(x), plot.y(energy)) for x, energy in run]
+                    parts.append(path(curve, class_=f"electron{spin}"))
+    parts.append(line(plot.x.start, plot.y(0), plot.x.end, plot.y(0), class_="zero"))
+    return plot.draw("Electronic bands", parts)
+
+
+def band_segments(record: Phonons) -> tuple[list[Segment], Labels]:
+    """Return phonon bands (THz) laid end to end, and the labels of their ends.
+
+    Raises
+    ------
+    ValueError
+        The record holds no bands, or their shapes do not agree.
+    """
+    picture = record.bands or {}
+    return _segments(picture, picture.get("frequencies", []), "phonon bands")
+
+
+def electron_segments(record: Bands) -> tuple[list[list[Segment]], Labels, float]:
+    """Return the bands of each spin (eV), the labels of their ends, and the energy to count from.
+
+    Raises
+    ------
+    ValueError
+        The record holds no bands, or their shapes do not agree.
+    """
     picture = record.bands or {}
     channels = list(zip(*picture.get("energies", []), strict=True))
     drawn = [_segments(picture, channel, "electronic bands") for channel in channels]
@@ -172,22 +213,7 @@ def electron_bands(record: Bands) -> Markup:
     zero = record.efermi if record.vbm is None else record.vbm
     if zero is None:
         raise ValueError("The record has no Fermi level.")
-    gap = record.band_gap or 0.0
-    low, high = -ELECTRON_VOLTS, gap + ELECTRON_VOLTS
-    plot = Plot.make(CARD, (0.0, drawn[0][0][-1][0][-1]), (low, high))
-    parts: list[Markup] = []
-    if gap > 0:
-        parts.append(_between(plot, plot.y(0), plot.y(gap), "gap", f"Gap: {gap:.2f} eV"))
-    parts += plot.frame("", "Energy (eV)", x_ticks=0)
-    parts += _point_names(plot, drawn[0][1])
-    for (segments, _), spin in zip(drawn, ("", " down"), strict=False):
-        for distances, bands in segments:
-            for band in bands:
-                for run in _shown(distances, [energy - zero for energy in band], low, high):
-                    curve = [(plot.x(x), plot.y(energy)) for x, energy in run]
-                    parts.append(path(curve, class_=f"electron{spin}"))
-    parts.append(line(plot.x.start, plot.y(0), plot.x.end, plot.y(0), class_="zero"))
-    return plot.draw("Electronic bands", parts)
+    return [segments for segments, _ in drawn], drawn[0][1], zero
 
 
 def _shown(
@@ -226,13 +252,13 @@ def _point_names(plot: Plot, labels: Sequence[tuple[float, str]]) -> list[Markup
 
 def _segments(
     picture: Mapping[str, Any], values: Sequence[Any], what: str
-) -> tuple[list[Segment], list[tuple[float, str]]]:
+) -> tuple[list[Segment], Labels]:
     """Return segments (distances from 0, bands) laid end to end, and the labels of their ends."""
     distances, names = picture.get("distances", []), picture.get("labels", [])
     if not distances or not len(distances) == len(values) == len(names):
         raise ValueError(f"The record holds no {what}.")
     segments: list[Segment] = []
-    labels: list[tuple[float, str]] = []
+    labels: Labels = []
     start = 0.0
     for along, branches, (left, right) in zip(distances, values, names, strict=True):
         if any(len(branch) != len(along) for branch in branches):

@@ -19,7 +19,8 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import write_whole
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.report.card import make_card, table_views
-from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty
+from pccd_workflows.report.diagram_view import draw_diagram
+from pccd_workflows.report.phase_diagram import energy_class, make_diagram, pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
 from pccd_workflows.report.shares import level_views, percent
 from pccd_workflows.report.stages import rescore_notes

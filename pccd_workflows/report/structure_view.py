@@ -97,8 +97,8 @@ def picture_cell(structure: Structure, symprec: float = 0.1) -> tuple[Structure,
 
 def draw_scene(scene: Scene, title: str, name: str) -> Markup:
     """Return the first drawing; `name` is unique on its page (colours are defined under it)."""
-    rotated = _rotation(*VIEW) @ np.array([[a.x, a.y, a.z] for a in scene.atoms]).T
-    corners = (_rotation(*VIEW) @ np.array(scene.corners).T).T
+    rotated = rotation(*VIEW) @ np.array([[a.x, a.y, a.z] for a in scene.atoms]).T
+    corners = (rotation(*VIEW) @ np.array(scene.corners).T).T
     scale = scene_scale(scene)
     items: list[tuple[float, Markup]] = []
     sticks = [(corners[a], corners[b], "cell") for a, b in _edges()]
@@ -186,7 +186,7 @@ def _radius(symbol: str) -> float:
     return round(0.22 + 0.22 * _covalent_radius(symbol), 3)
 
 
-def _rotation(about_z: float, tilt: float) -> FloatArray:
+def rotation(about_z: float, tilt: float) -> FloatArray:
     """Return the rotation to the screen: x right, y up, z towards the reader, shape (3, 3)."""
     cos, sin = np.cos(about_z), np.sin(about_z)
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])

@@ -161,6 +161,6 @@ STAGE = Stage(
         ),
         Column("min_frequency", "THz", lambda record: record.min_frequency),
     ),
-    heavy=("bands", "supercell_matrix", "software"),
+    heavy=("bands", "dos", "supercell_matrix", "software"),
     figure="pccd_workflows.report.panels:phonon_panels",
 )
