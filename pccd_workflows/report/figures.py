@@ -17,6 +17,10 @@ MAX_SHOWN = 1.0
 """eV/atom; crystals above it share the last bar of the histogram."""
 CARD = (372.0, 300.0)
 HALF = (540.0, 300.0)
+DOS_WIDTH = 52.0
+"""Pixels for the density of states beside the bands."""
+XRD_RANGE = (10.0, 90.0)
+"""2θ, degrees."""
 ELECTRON_VOLTS = 5.0
 """How far electronic bands are drawn below and above the gap, eV."""
 
@@ -132,8 +136,9 @@ def phonon_bands(phonons: Phonons) -> Markup:
     segments, labels = band_segments(phonons)
     frequencies = [value for _, bands in segments for band in bands for value in band]
     low, high = padded([*frequencies, 0.0, -phonons.tolerance], least=1.0)
-    plot = Plot.make(CARD, (0.0, segments[-1][0][-1]), (low, high))
-    parts: list[Markup] = []
+    margins = (16, DOS_WIDTH + 20 if phonons.dos else 14, 44, 54)
+    plot = Plot.make(CARD, (0.0, segments[-1][0][-1]), (low, high), margins=margins)
+    parts: list[Markup] = _dos(plot, phonons.dos) if phonons.dos else []
     limit = plot.y(-phonons.tolerance)
     if min(frequencies) < -phonons.tolerance:
         parts.append(_between(plot, plot.y.start, limit, "imaginary"))
@@ -155,7 +160,46 @@ def phonon_bands(phonons: Phonons) -> Markup:
             data_tip=f"Tolerance: -{phonons.tolerance:g} THz",
         )
     )
-    return plot.draw("Phonon bands", parts)
+    return plot.draw("Phonon bands", parts, class_="bands", **_scales(plot))
+
+
+def _scales(plot: Plot) -> dict[str, str]:
+    """Return what a page needs to read distance and frequency from a place in the picture."""
+    axes = {"data_x": plot.x, "data_y": plot.y}
+    return {name: f"{a.low} {a.high} {a.start} {a.end}" for name, a in axes.items()}
+
+
+def _dos(plot: Plot, dos: Mapping[str, Sequence[float]]) -> list[Markup]:
+    """Return the density of states at the right of the bands, and its name."""
+    shown = [(f, d) for f, d in zip(dos["frequencies"], dos["density"], strict=True)]
+    shown = [(f, d) for f, d in shown if plot.y.low <= f <= plot.y.high]
+    if not shown:
+        return []
+    left, top = plot.x.end + 8, max([1e-9, *(d for _, d in shown)])
+    curve = [(left + DOS_WIDTH * d / top, plot.y(f)) for f, d in shown]
+    outline = [(left, curve[0][1]), *curve, (left, curve[-1][1])]
+    tip = f"Density of states, at most {top:.3g} states/THz"
+    name = text(left + DOS_WIDTH / 2, plot.y.start + 16, "DOS", class_="tick", text_anchor="middle")
+    return [path(outline, class_="dos", data_tip=tip), name]
+
+
+def xrd_pattern(angles: Sequence[float], heights: Sequence[float], names: Sequence[str]) -> Markup:
+    """Return a powder pattern as sticks, the strongest reflections named.
+
+    angles: 2θ, degrees. heights: percent of the strongest. names: Miller indices.
+    """
+    plot = Plot.make(CARD, XRD_RANGE, (0.0, 108.0))
+    parts: list[Markup] = plot.frame("2θ (°), Cu Kα", "Intensity (%)")
+    taken: list[float] = []
+    ranked = sorted(zip(angles, heights, names, strict=True), key=lambda peak: -peak[1])
+    for angle, height, name in ranked:
+        x, y = plot.x(angle), plot.y(height)
+        tip = f"({name}) at {angle:.2f}°, {height:.0f} %"
+        parts.append(line(x, plot.y.start, x, y, class_="peak", data_tip=tip))
+        if len(taken) < 6 and all(abs(x - other) > 7 * len(name) for other in taken):
+            taken.append(x)
+            parts.append(text(x, y - 4, name, class_="tick", text_anchor="middle"))
+    return plot.draw("Simulated X-ray powder pattern", parts)
 
 
 def electron_bands(record: Bands) -> Markup:

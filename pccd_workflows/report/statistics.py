@@ -254,7 +254,10 @@ def _collect_facts(doc: CandidateDoc, summary: Summary) -> None:
 
 def _points(doc: CandidateDoc) -> Iterator[tuple[str, Point]]:
     for stability in doc.stabilities:
-        if stability.energy_above_hull is not None:
+        novelty = stability.novelty
+        repeats = novelty is not None and novelty.duplicate_of is not None
+        # what relaxed to the crystal of another candidate is counted there, as in the funnel
+        if stability.energy_above_hull is not None and not repeats:
             yield (
                 stability.level,
                 Point(

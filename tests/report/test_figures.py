@@ -116,8 +116,23 @@ def test_relaxation_curve_is_relative_to_its_end():
     assert (y[2] - y[1]) / per_mev == pytest.approx(50, abs=1)
 
 
-def test_phonon_labels_mark_discontinuities():
+def test_the_density_of_states_stands_beside_the_bands_on_their_scale():
     record = factory.phonon_record("stable", 2)
+    picture = phonon_bands(record)
+    (dos,) = by_class(picture, "dos")
+    heights = [float(step.split(",")[1]) for step in dos.get("d")[1:].split(" L")]
+    (zero,) = by_class(picture, "zero")
+    low, high, start, end = map(float, by_class(picture, "bands")[0].get("data-y").split())
+    assert float(zero.get("y1")) == pytest.approx(
+        start + low / (high - low) * (start - end), abs=0.1
+    )
+    assert min(heights) >= end - 0.1
+    assert "DOS" in texts(picture)
+    assert by_class(phonon_bands(record.model_copy(update={"dos": None})), "dos") == []
+
+
+def test_phonon_labels_mark_discontinuities():
+    record = factory.phonon_record("stable", 2).model_copy(update={"dos": None})
     picture = phonon_bands(record)
     assert [t for t in texts(picture) if t and not re.fullmatch(r"[−\d.]+", t)] == [
         "Frequency (THz)",
