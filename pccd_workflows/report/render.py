@@ -16,12 +16,12 @@ from pccd_workflows.analysis.hull_words import hull_name, missing_notes
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import make_table
-from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import write_whole
 from pccd_workflows.core.intervals import percent, show_share
 from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.report.card import make_card, table_views
-from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty
+from pccd_workflows.report.card import make_card, table_views, with_downloads
+from pccd_workflows.report.diagram_view import diagram_facts
+from pccd_workflows.report.phase_diagram import pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
 from pccd_workflows.report.shares import level_views
 from pccd_workflows.report.stages import rescore_notes
@@ -72,7 +72,7 @@ def render(template: str, **values: Any) -> str:
     return (
         environment()
         .get_template(template)
-        .render(style=asset("style.css"), script=asset("page.js"), **values)
+        .render(style=asset("style.css"), script=script(), **values)
     )
 
 
@@ -103,7 +103,12 @@ def environment() -> Environment:
     return made
 
 
-@lru_cache(maxsize=4)
+def script(*others: str) -> Markup:
+    """Return the scripts of every page, and others of this package."""
+    return Markup("").join(asset(name) for name in ("page.js", "viewer.js", *others))
+
+
+@lru_cache(maxsize=8)
 def asset(name: str) -> Markup:
     """Return one of our own style sheets or scripts, as it is."""
     folder = Path(__file__).parent / "templates"
@@ -119,7 +124,10 @@ def report_view(
 ) -> View:
     """Return everything the template shows, as text, numbers and finished pictures."""
     later = [rescores.get(doc.candidate_id, ()) for doc in summary.best]
-    cards = [make_card(d, f"c{i}", later[i]) for i, d in enumerate(summary.best[:MAX_CARDS])]
+    cards = [
+        with_downloads(make_card(doc, f"c{i}", later[i]))
+        for i, doc in enumerate(summary.best[:MAX_CARDS])
+    ]
     plain = zip(summary.best[MAX_CARDS:], later[MAX_CARDS:], strict=True)
     view: View = {
         "name": campaign.name,
@@ -143,7 +151,8 @@ def report_view(
         "best_caption": _best_caption(summary),
         "cards": cards,
         "cards_caption": f"The first {len(cards)} of the table. Turn a structure with the mouse or "
-        "the arrow keys; a double click turns it back.",
+        "the arrow keys, zoom with the wheel or + and -; a double click turns it back. CIFs are "
+        "symmetrised; their first lines state the tolerance.",
         "documents": [make_card(doc, rescores=others) for doc, others in plain],
         "essentials": summary.essentials,
         "embedded_caption": _embedded_caption(summary),
@@ -263,7 +272,7 @@ def _diagrams(summary: Summary, reference_sets: Sequence[ReferenceSet]) -> View:
     points = [point for level in summary.points.values() for point in level]
     used = Counter(point.references for point in points)
     chosen = sorted(reference_sets, key=lambda r: (-used[r.reference_id], r.chemsys))
-    views = [_diagram(references, points) for references in chosen[:MAX_DIAGRAMS]]
+    views = [diagram_facts(references, points) for references in chosen[:MAX_DIAGRAMS]]
     left_out = ""
     if len(chosen) > MAX_DIAGRAMS:
         left_out = (
@@ -272,36 +281,6 @@ def _diagrams(summary: Summary, reference_sets: Sequence[ReferenceSet]) -> View:
         )
     absent = "No reference set was used yet, so there is no phase diagram to draw."
     return {"diagrams": views, "diagrams_left_out": left_out, "no_diagrams": absent}
-
-
-def _diagram(references: ReferenceSet, points: Sequence[Any]) -> View:
-    title = f"{references.chemsys} ({references.level})"
-    try:
-        diagram = make_diagram(references, points)
-        picture = draw_diagram(diagram)
-    except InputError as error:
-        return {"title": title, "picture": None, "absent": str(error)}
-    far = f" {diagram.n_far} crystals lie higher and are not drawn." if diagram.n_far else ""
-    n_candidates = sum(phase.count for phase in diagram.candidates)
-    kinds = {
-        ("new" if p.new else "known", energy_class(p.energy_above_hull)) for p in diagram.candidates
-    }
-    words = {"e-hull": "on the hull", "e-near": "≤ 80 meV", "e-wide": "≤ 250 meV"}
-    legend = [
-        (f"{novelty} {energy}", f"{novelty}, {words[energy]}")
-        for novelty in ("new", "known")
-        for energy in words
-        if (novelty, energy) in kinds
-    ]
-    return {
-        "title": title,
-        "picture": picture,
-        "legend": legend,
-        "stable": sorted(diagram.stable, key=lambda phase: phase.formation_energy),
-        "caption": f"{len(references.entries)} known phases, {len(diagram.stable)} of them on the "
-        f"hull; {n_candidates} generated crystals within 250 meV/atom, the lowest of each "
-        f"composition drawn.{far} Hull: {references.reference_id}.",
-    }
 
 
 def _best_table(docs: Sequence[CandidateDoc]) -> View:

@@ -26,7 +26,8 @@ def _level(summary: Summary, level: str, points: Sequence[Point]) -> dict[str, A
         "n_new": n_new,
         "n_known": len(points) - n_new,
         "histogram": hull_histogram(points, level),
-        "histogram_caption": f"{below} Dashed: 80 and 250 meV/atom.",
+        "histogram_caption": f"{below} Those that relaxed to the same crystal count once. Dashed: "
+        "80 and 250 meV/atom.",
         "cumulative": cumulative_share(points, unique, level),
         "cumulative_caption": f"Share of the {unique} unique crystals within each energy, with its "
         "95 % Wilson interval.",

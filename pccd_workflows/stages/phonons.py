@@ -179,6 +179,6 @@ STAGE = Stage(
         ),
         Column("min_frequency", "THz", lambda record: record.min_frequency),
     ),
-    heavy=("bands", "supercell_matrix", "mesh", "software"),
+    heavy=("bands", "dos", "supercell_matrix", "mesh", "software"),
     figure="pccd_workflows.report.panels:phonon_panels",
 )
