@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 import psutil
 from command import run
-from jobflow import Flow, Job
+from jobflow import Job
 from pymatgen.core import Lattice, Structure
 from pymongo import monitoring
 
@@ -116,9 +116,7 @@ def prefill(whole: Campaign, storage: MongoStorage, samples: int) -> None:
 
 
 def _rows(whole: Campaign, index: int, made: Structure, key: str) -> Iterator[StageRow]:
-    how = Generation(
-        model="none", weights_sha256="0" * 64, seed=0, index=index, elements=ELEMENTS
-    )
+    how = Generation(model="none", weights_sha256="0" * 64, seed=0, index=index, elements=ELEMENTS)
     generated = StageRow(
         campaign_id=whole.campaign_id,
         candidate_id=whole.candidate_id(index),
