@@ -3,7 +3,7 @@
     python benchmarks/scale.py --json --samples 20000 [--workers W] [--keep FOLDER]
     python benchmarks/scale.py --json --samples 1000000 --submit-only
     python benchmarks/scale.py --json --samples 200000 --report-only
-    python benchmarks/scale.py --json --refresh 10 1000 5000
+    python benchmarks/scale.py --json --workflows 10 1000 5000 --jobs 30
     python benchmarks/scale.py --plot docs/images/scale.svg RESULT.json ...
 
 A private mongod in a temporary folder, and crystals that nothing has to be computed for: decorated
@@ -25,6 +25,7 @@ import json
 import logging
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ from typing import Any
 import numpy as np
 import psutil
 from command import run
-from jobflow import Job
+from jobflow import Flow, Job
 from pymatgen.core import Lattice, Structure
 from pymongo import monitoring
 
@@ -51,7 +52,7 @@ from pccd_workflows.core.storage import StageRow, structure_key
 from pccd_workflows.execution import launchpad, mongo, mongod, worker
 from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.request import Generation
-from pccd_workflows.jobs.common import plain_job
+from pccd_workflows.jobs.common import named, plain_job
 from pccd_workflows.pipeline import DiscoveryMaker, GenerateMaker
 from pccd_workflows.settings import Settings, get_settings
 
@@ -61,6 +62,10 @@ COPIES = 0.2
 """Share of crystals that are slightly displaced copies of earlier ones."""
 MB = 2**20
 BATCH = 500
+SEED_CAMPAIGN = 300
+"""Samples of the campaign whose candidates are copied."""
+GROUP = 64
+"""Jobs that one job waits for."""
 Row = dict[str, Any]
 
 
@@ -138,6 +143,12 @@ def prefilled() -> int:
     return 0
 
 
+@plain_job
+def gather(numbers: list[int]) -> int:
+    """Stand for a job that waits for others."""
+    return sum(numbers)
+
+
 class Prefilled(GenerateMaker):
     """Makes a job that has nothing to do."""
 
@@ -192,13 +203,17 @@ class Watch(monitoring.CommandListener):
         self.succeeded(event)
 
 
-def work(log: Path, campaign_id: str) -> None:
-    """Run jobs until none is left; write a line for each, and one for the process."""
+def work(log: Path, campaign_id: str, limit: int | None) -> None:
+    """Run jobs until none is left; write a line for each, and one for the process.
+
+    limit: of jobs, after the first that relaxes.
+    """
     watch = Watch()
     monitoring.register(watch)
     settings = get_settings()
     server = psutil.Process(mongod.status(settings).pid)
     launch, lines = worker.launch_rocket, []
+    relaxed = {"state": "COMPLETED", "name": {"$regex": "^relax trivial"}}
 
     def launch_watched(opened: Any, fworker: Any, fw_id: int, **options: Any) -> Any:
         began, used, sent = time.time(), _cpu(), watch.commands
@@ -213,6 +228,8 @@ def work(log: Path, campaign_id: str) -> None:
             "commands": watch.commands - sent,
         }
         lines.append(line | {"ran": bool(ran)})
+        if limit is not None and opened.fireworks.count_documents(relaxed) >= limit:
+            os.kill(os.getpid(), signal.SIGTERM)
         return ran
 
     worker.launch_rocket = launch_watched
@@ -255,6 +272,16 @@ class Measured:
         self.mongod_cpu_seconds[stage] = sum(server.cpu_times()[:2]) - served
         self.peak_rss_mb[stage] = used.ru_maxrss / 1024
 
+    def read(self, name: str, folder: Path, server: psutil.Process) -> None:
+        """Run the commands that read a campaign."""
+        command = [sys.executable, "-m", "pccd_workflows"]
+        report = str(folder / "report.html")
+        csv = ["--out", str(folder / "all.csv"), "--format", "csv"]
+        self.process("status", [*command, "campaign", "status", name, "--json"], server)
+        self.process("list", [*command, "candidate", "list", "--campaign", name], server)
+        self.process("report", [*command, "campaign", "report", name, "--out", report], server)
+        self.process("export", [*command, "candidate", "export", "--campaign", name, *csv], server)
+
     def as_dict(self) -> Row:
         """Return everything, rounded."""
         stages = ("seconds", "cpu_seconds", "mongod_cpu_seconds", "peak_rss_mb")
@@ -268,10 +295,14 @@ def stage_of_job(name: str) -> str:
     return {"rung": "hand-over", "relaxed": "hand-over", "prefilled": "generate"}.get(first, first)
 
 
-def run_workers(count: int, campaign_id: str, folder: Path, found: Measured) -> None:
+def run_workers(arguments: argparse.Namespace, campaign_id: str, found: Measured) -> None:
     """Run workers to their end and note what their jobs took, stage by stage."""
+    count, folder = arguments.workers, get_settings().data_dir
     logs = [folder / f"worker-{number}.json" for number in range(count)]
-    words = [sys.executable, __file__, "--work", campaign_id, "--log"]
+    words = [sys.executable, __file__, "--work", campaign_id]
+    if arguments.jobs is not None:
+        words += ["--jobs", str(arguments.jobs)]
+    words.append("--log")
     processes = [subprocess.Popen([*words, str(log)], stdout=subprocess.DEVNULL) for log in logs]
     if any(process.wait() for process in processes):
         raise SystemExit("A worker failed.")
@@ -320,16 +351,9 @@ def measure(arguments: argparse.Namespace, folder: Path, settings: Settings) -> 
     prefill(whole, MongoStorage(database), arguments.samples)
     found.seconds["prefill"] = time.perf_counter() - began
     store_campaign(whole, settings)
-    run_workers(arguments.workers, whole.campaign_id, folder, found)
-    command = [sys.executable, "-m", "pccd_workflows"]
-    name = whole.campaign_id
-    found.process("collect", [sys.executable, __file__, "--collect", name], server)
-    found.process("status", [*command, "campaign", "status", name, "--json"], server)
-    found.process("list", [*command, "candidate", "list", "--campaign", name], server)
-    report = str(folder / "report.html")
-    found.process("report", [*command, "campaign", "report", name, "--out", report], server)
-    csv = ["--out", str(folder / "all.csv"), "--format", "csv"]
-    found.process("export", [*command, "candidate", "export", "--campaign", name, *csv], server)
+    run_workers(arguments, whole.campaign_id, found)
+    found.process("collect", [sys.executable, __file__, "--collect", whole.campaign_id], server)
+    found.read(whole.campaign_id, folder, server)
     sizes = largest_documents(settings)
     outcome = Counter(
         (row["status"], row.get("reason_class"))
@@ -347,6 +371,49 @@ def measure(arguments: argparse.Namespace, folder: Path, settings: Settings) -> 
     }
 
 
+def measure_workflows(arguments: argparse.Namespace, folder: Path, settings: Settings) -> Row:
+    """Return what an empty job costs in workflows of some numbers of jobs."""
+    found = {}
+    for size in arguments.workflows:
+        jobs = [named(prefilled(), f"relax trivial {number}") for number in range(size)]
+        groups = [jobs[first : first + GROUP] for first in range(0, size, GROUP)]
+        sums = [gather([job.output for job in group]) for group in groups]
+        flow = Flow([*jobs, *sums, gather([one.output for one in sums])])
+        name = f"workflow-{size}"
+        flow.update_metadata({"campaign_id": name})
+        launchpad.submit(flow, settings)
+        log = folder / f"{name}.json"
+        words = [sys.executable, __file__, "--work", name, "--log", str(log)]
+        subprocess.run([*words, "--jobs", str(arguments.jobs)], check=True)
+        # the first ones import and connect
+        lines = [line for line in json.loads(log.read_text())["jobs"] if line["ran"]][5:]
+        keys = ("seconds", "cpu", "mongod_cpu", "commands")
+        found[size] = {key: round(np.mean([line[key] for line in lines]), 4) for key in keys}
+        mongo.database(settings)["fireworks"].delete_many({"spec.campaign_id": name})
+    return {"workflows": found, "load": os.getloadavg()}
+
+
+def measure_report(arguments: argparse.Namespace, folder: Path, settings: Settings) -> Row:
+    """Return what the report of many candidates takes; they are copies of a few hundred."""
+    few = campaign(SEED_CAMPAIGN, folder)
+    database, found = mongo.database(settings), Measured()
+    prefill(few, MongoStorage(database), SEED_CAMPAIGN)
+    store_campaign(few, settings)
+    run_workers(arguments, few.campaign_id, found)
+    collect(few.campaign_id)
+    rows = list(database["candidates"].find())
+    database["candidates"].delete_many({})
+    for first in range(0, arguments.samples, BATCH):
+        numbers = range(first, min(first + BATCH, arguments.samples))
+        copies = [{**rows[number % len(rows)], "index": number} for number in numbers]
+        names = [few.candidate_id(row["index"]) for row in copies]
+        made = [row | {"_id": n, "candidate_id": n} for row, n in zip(copies, names, strict=True)]
+        database["candidates"].insert_many(made)
+    found, server = Measured(), psutil.Process(mongod.status(settings).pid)
+    found.read(few.campaign_id, folder, server)
+    return {"samples": arguments.samples, **found.as_dict(), "load": os.getloadavg()}
+
+
 def ledger_digest(database: Any) -> str:
     """Return a hash over every candidate's outcome, so that two runs can be compared."""
     fields = dict.fromkeys(
@@ -354,7 +421,9 @@ def ledger_digest(database: Any) -> str:
     )
     digest = hashlib.sha256()
     for row in database["candidates"].find({}, fields).sort("index", 1):
-        digest.update(json.dumps(row, default=str, sort_keys=True).encode())
+        # the campaign's id, which names of candidates begin with, differs from folder to folder
+        text = json.dumps(row, sort_keys=True).replace(row["_id"].rpartition("-")[0], "")
+        digest.update(text.encode())
     return digest.hexdigest()[:16]
 
 
@@ -371,6 +440,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--jobs", type=int, help="end after so many jobs that relax")
+    parser.add_argument("--workflows", type=int, nargs="+", help="only this: numbers of jobs")
+    parser.add_argument("--report-only", action="store_true", help="only what reads candidates")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--folder", type=Path, help="where the data lie; a temporary folder")
@@ -385,7 +457,7 @@ def main() -> None:
     arguments = parse()
     logging.disable(logging.INFO)
     if arguments.work:
-        work(arguments.log, arguments.work)
+        work(arguments.log, arguments.work, arguments.jobs)
         return
     if arguments.collect:
         collect(arguments.collect)
@@ -400,7 +472,9 @@ def main() -> None:
         mongod.start(settings)
         try:
             mongo.ensure_indexes(mongo.database(settings))
-            found = measure(arguments, Path(folder), settings)
+            measuring = measure_workflows if arguments.workflows else measure
+            measuring = measure_report if arguments.report_only else measuring
+            found = measuring(arguments, Path(folder), settings)
         finally:
             mongod.stop(settings)
     print(json.dumps(found, indent=None if arguments.json else 1))

@@ -364,20 +364,8 @@ def _finish(
 
 
 def _write_report(document: dict[str, Any], settings: "Settings", out: Path | None) -> Path:
-    from pccd_workflows.candidate import CandidateDoc
     from pccd_workflows.execution import mongo
-    from pccd_workflows.report import write_report
-    from pccd_workflows.rescore import find_rescores
+    from pccd_workflows.report.stored import write_stored_report
 
     database = mongo.database(settings)
-    rows = database["candidates"].find({"campaign_id": document["_id"]}, {"_id": 0})
-    candidates = [CandidateDoc.model_validate(row) for row in rows.sort("index", 1)]
-    ids = {s.references for doc in candidates for s in doc.stabilities if s.references}
-    sets = [mongo.get_reference_set(database, reference_id) for reference_id in sorted(ids)]
-    return write_report(
-        out or Path(f"{document['_id']}.html"),
-        campaign=document,
-        candidates=candidates,
-        reference_sets=[reference_set for reference_set in sets if reference_set is not None],
-        rescores=find_rescores(database, campaign_id=document["_id"]),
-    )
+    return write_stored_report(out or Path(f"{document['_id']}.html"), document, database)

@@ -1,7 +1,7 @@
 """One self-contained HTML file from a campaign's documents."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -46,11 +46,13 @@ def write_report(
     candidates: Iterable[CandidateDoc],
     reference_sets: Sequence[ReferenceSet],
     rescores: Mapping[str, Sequence[Rescore]] = MappingProxyType({}),
+    whole: Callable[[Sequence[str]], list[CandidateDoc]] | None = None,
 ) -> Path:
     """Write the report of one campaign and return its path; the file needs no network.
 
     campaign: its document in the campaigns collection.
     candidates: all of its candidates, read once.
+    whole: returns candidates by id, where `candidates` come without structures and spectra.
     reference_sets: those that the candidates' hull records name.
     rescores: later verdicts by other references, by candidate_id.
 
@@ -61,6 +63,8 @@ def write_report(
     """
     resolved = Campaign.model_validate(campaign["campaign"])
     summary = summarize(candidates, resolved)
+    if whole is not None:
+        summary.best = whole([doc.candidate_id for doc in summary.best])
     view = report_view(campaign, resolved, summary, reference_sets, rescores)
     return write_whole(Path(path), render("report.html", r=view))
 
