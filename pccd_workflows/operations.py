@@ -15,12 +15,13 @@ from pccd_workflows.campaign import DEFAULTS, Campaign
 from pccd_workflows.collect import Collector, reached
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.core.storage import Share
 from pccd_workflows.engines.engine import Task, engine_of, level_for
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.registry import open_generator
-from pccd_workflows.jobs.common import CPU, GPU, OPTIONAL
+from pccd_workflows.jobs.common import CPU, GPU, OPTIONAL, SHARE
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.query import to_candidate
 from pccd_workflows.settings import Settings
@@ -282,10 +283,14 @@ def stored_campaign(document: Document) -> Campaign:
 
 def progress(campaign_id: str, settings: Settings) -> Progress:
     """Return where a campaign's jobs stand."""
-    return Progress(
-        states=launchpad.campaign_states(settings, campaign_id),
-        failures=launchpad.failures(settings, campaign_id),
-    )
+    failures = launchpad.failures(settings, campaign_id)
+    storage = MongoStorage(mongo.database(settings))
+    for metadata in (failure["metadata"] for failure in failures):
+        if SHARE in metadata:  # a job that takes thousands does not carry their names
+            asked = metadata[SHARE]
+            rows = storage.going_on(campaign_id, asked["stage"], Share.from_dict(asked))
+            metadata["candidates"] = [row.candidate_id for row in rows]
+    return Progress(launchpad.campaign_states(settings, campaign_id), failures)
 
 
 def collector(document: Document, settings: Settings) -> Collector:

@@ -61,8 +61,22 @@ def write_report(
     InputError
         The file cannot be written; a file that was there before stays.
     """
+    summary = summarize(candidates, Campaign.model_validate(campaign["campaign"]))
+    return write_summary(path, campaign, summary, reference_sets, rescores)
+
+
+def write_summary(
+    path: str | Path,
+    campaign: Mapping[str, Any],
+    summary: Summary,
+    reference_sets: Sequence[ReferenceSet],
+    rescores: Mapping[str, Sequence[Rescore]],
+) -> Path:
+    """Write the report of a campaign whose candidates were counted; see `write_report`.
+
+    summary: its best crystals with structures and spectra.
+    """
     resolved = Campaign.model_validate(campaign["campaign"])
-    summary = summarize(candidates, resolved)
     view = report_view(campaign, resolved, summary, reference_sets, rescores)
     return write_whole(Path(path), render("report.html", r=view))
 

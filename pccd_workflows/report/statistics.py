@@ -192,7 +192,7 @@ def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary
             summary.n_judged += 1
             if len(summary.essentials) < MAX_EMBEDDED:
                 summary.essentials.append(essentials(doc))
-        if doc.energy_above_hull is None or doc.structure is None or _is_not_ranked(doc):
+        if doc.energy_above_hull is None or doc.nsites is None or _is_not_ranked(doc):
             continue
         summary.n_ranked += 1
         # A heap whose smallest item is the worst of the best.

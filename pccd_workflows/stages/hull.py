@@ -1,6 +1,7 @@
 """Hull: where relaxed crystals lie on the convex hull of their competing phases; keep the near."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -9,7 +10,7 @@ from pccd_workflows.analysis.hull_words import may_be_stable, missing_lines, pla
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import EnergyConvention, Record
 from pccd_workflows.core.reference_set import MissingPhase, ReferenceSet
-from pccd_workflows.core.storage import StageRow, Storage
+from pccd_workflows.core.storage import ALL, Share, StageRow, Storage
 from pccd_workflows.core.systems import covering_system
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.levels import hull_convention
@@ -18,8 +19,9 @@ from pccd_workflows.known.novelty import Novelty
 from pccd_workflows.stages.level_difference import difference, heights, side_by_side
 from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in, novelty_of
 from pccd_workflows.stages.references import find as find_references
-from pccd_workflows.stages.relax import choose, stage_before
+from pccd_workflows.stages.relax import among_chosen, left_out, stage_before
 from pccd_workflows.stages.rung import Rung
+from pccd_workflows.stages.sharing import by_composition
 from pccd_workflows.stages.stage import (
     Column,
     Description,
@@ -87,27 +89,63 @@ class Stability(Record):
         return place_in_words(self.energy_above_hull, self.n_missing)
 
 
-def run(campaign: "Campaign", rung: Rung, systems: Sequence[str], storage: Storage) -> int:
-    """Judge all relaxed crystals of a rung; return how many go on.
+PAGE = 500
+"""Rows without a usable relaxation that are judged together: bounds the memory."""
 
-    Crystals that became the same one, or a known one, by relaxing are noticed here. Those that the
-    rung's budget left out get a verdict, too.
+
+def shares(campaign: "Campaign", rung: Rung, storage: Storage, share: Share = ALL) -> list[Share]:
+    """Return shares of the relaxed crystals that can be judged apart from each other."""
+    return by_composition(storage.formulas(campaign.campaign_id, f"relax:{rung.level}", share))
+
+
+def refuse(campaign: "Campaign", rung: Rung, storage: Storage) -> None:
+    """Write the verdict of what a rung left without energy, and of what its budget left out."""
+    unusable = storage.rows(campaign.campaign_id, f"relax:{rung.level}", goes_on=False)
+    while page := list(islice(unusable, PAGE)):
+        chosen = among_chosen(campaign, rung, storage, [row.candidate_id for row in page])
+        pairs = [(row, row.read(Relaxation)) for row in page if row.candidate_id in chosen]
+        storage.put_rows(
+            [_row(row, _refused(rung, found.verdict, found.reason)) for row, found in pairs]
+        )
+    others = left_out(campaign, rung, storage)
+    while page := list(islice(others, PAGE)):
+        storage.put_rows([_row(row, _over_budget(rung)) for row in page])
+
+
+def run(
+    campaign: "Campaign",
+    rung: Rung,
+    systems: Sequence[str],
+    storage: Storage,
+    share: Share = ALL,
+) -> int:
+    """Judge the relaxed crystals of a rung, composition by composition; return how many go on.
+
+    Crystals that became the same one, or a known one, by relaxing are noticed here.
 
     Parameters
     ----------
     systems
         Chemical systems whose competing phases are stored.
+    share
+        Only these crystals.
     """
-    chosen, left_out = choose(campaign, rung, storage)
-    reached = {row.candidate_id for row in chosen}
-    relaxed = {
-        row.candidate_id: row
-        for row in storage.rows(campaign.campaign_id, f"relax:{rung.level}")
-        if row.candidate_id in reached
-    }
+    references = list(find_references(campaign, rung.level, systems, storage).values())
+    compared = Compared(campaign, storage, systems, kinds=True)
+    return sum(
+        _judge(compared, rung, references, part) for part in shares(campaign, rung, storage, share)
+    )
+
+
+def _judge(compared: Compared, rung: Rung, references: Sequence[ReferenceSet], share: Share) -> int:
+    """Judge the relaxed crystals of some compositions; return how many go on."""
+    campaign, storage, stage = compared.campaign, compared.storage, f"relax:{rung.level}"
+    names = [row.candidate_id for row in storage.going_on(campaign.campaign_id, stage, share)]
+    chosen = among_chosen(campaign, rung, storage, names)
+    rows = storage.rows(campaign.campaign_id, stage, ids=[name for name in names if name in chosen])
+    relaxed = {row.candidate_id: row for row in rows}
     relaxations = {name: row.read(Relaxation) for name, row in relaxed.items()}
-    found = find_references(campaign, rung.level, systems, storage)
-    records = judge_stability(relaxations, rung, list(found.values()))
+    records = judge_stability(relaxations, rung, references)
     near = sorted(
         (name for name, record in records.items() if record.passed),
         key=lambda name: (records[name].energy_above_hull or 0.0, name),
@@ -115,15 +153,13 @@ def run(campaign: "Campaign", rung: Rung, systems: Sequence[str], storage: Stora
     crystals = {
         name: structure for name in near if (structure := relaxations[name].structure) is not None
     }
-    compared = Compared(campaign, storage, systems, kinds=True)
     earlier = _earlier_novelty(campaign, rung, list(crystals), storage)
     for name, novelty in judge_novelty(crystals, compared).items():
         whole = novelty.after(earlier.get(name))
         records[name] = with_novelty(campaign, records[name], whole)
-    rows = [_row(relaxed[name], record) for name, record in records.items()]
-    rows += [_row(row, _over_budget(rung)) for row in left_out]
-    storage.put_rows(rows)
-    return sum(row.goes_on for row in rows)
+    written = [_row(relaxed[name], record) for name, record in records.items()]
+    storage.put_rows(written)
+    return sum(row.goes_on for row in written)
 
 
 def _earlier_novelty(
