@@ -372,13 +372,15 @@ def _known_phases(
     """Return the known phases of the chemical systems of relaxed crystals, at their level."""
     from pccd_workflows.core.systems import maximal_systems
 
-    usable = [r for r in relaxations if r.usable and r.structure is not None]
+    usable = [r for r in relaxations if r.usable]
     levels = sorted({r.level for r in usable})
     if len(levels) > 1:
         raise InputError(
             f"The crystals have several levels ({', '.join(levels)}): place each alone."
         )
-    systems = maximal_systems(r.structure.chemical_system for r in usable)
+    systems = maximal_systems(
+        r.structure.chemical_system for r in usable if r.structure is not None
+    )
     return [references(system, level=levels[0], folder=folder) for system in systems]
 
 

@@ -81,7 +81,7 @@ def status(name: str = NAME, as_json: bool = AS_JSON) -> None:
     settings = _settings()
     document = operations.campaign_document(operations.check_reference(name), settings)
     progress = operations.progress(document["_id"], settings)
-    operations.collector(document, settings).update(operations.lost_candidates(progress.failures))
+    operations.collect(document, progress, settings)
     campaign = operations.stored_campaign(document)
     steps = operations.funnel(campaign, settings)
     if as_json:
@@ -226,7 +226,7 @@ def report(
     settings = _settings()
     document = operations.campaign_document(operations.check_reference(name), settings)
     progress = operations.progress(document["_id"], settings)
-    operations.collector(document, settings).update(operations.lost_candidates(progress.failures))
+    operations.collect(document, progress, settings)
     typer.echo(f"Wrote {_write_report(document, settings, out)}")
 
 

@@ -110,7 +110,7 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
 
     def look() -> View:
         progress = operations.progress(campaign_id, settings)
-        collector.update(operations.lost_candidates(progress.failures))
+        collector.update(operations.lost_candidates(campaign, progress.failures))
         return View(
             operations.funnel(campaign, settings),
             progress,

@@ -25,6 +25,13 @@ OPTIONAL = "optional"
 """Name in the metadata of jobs whose loss holds no candidate back."""
 SHARE = "share"
 """Name in the metadata of jobs that take a share of a stage's crystals."""
+CANDIDATES = "candidates"
+"""Name in the metadata of jobs: ids of the candidates that they work for."""
+SAMPLES = "samples"
+"""The same of jobs that generate: first and last-but-one sample."""
+WRITES = "writes"
+"""Name in the metadata of jobs: the stage whose rows they write last. Their loss holds back only
+candidates without such a row."""
 
 
 def assign(assigned: Job, category: str) -> Job:

@@ -12,7 +12,9 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.storage import CrystalRef, Share, Storage, load_crystals
 from pccd_workflows.engines.engine import Task, engine_of
 from pccd_workflows.jobs.common import (
+    CANDIDATES,
     OPTIONAL,
+    WRITES,
     gathered,
     job_storage,
     named,
@@ -106,8 +108,8 @@ def _maker_jobs(campaign: Campaign, rung: Rung, ref: CrystalRef, made: Job | Flo
         record_relaxation(campaign.campaign_id, ref, rung.level, made.output),
         f"record {rung.level} {ref.id}",
     )
-    record.update_metadata({"candidates": [ref.id]})
-    made.update_metadata({"candidates": [ref.id]})
+    for step in (record, made):
+        step.update_metadata({CANDIDATES: [ref.id], WRITES: f"relax:{rung.level}"})
     return [made, record]
 
 

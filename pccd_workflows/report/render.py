@@ -67,7 +67,7 @@ def write_report(
 
 def write_summary(
     path: str | Path,
-    campaign: Mapping[str, Any],
+    campaign: dict[str, Any],
     summary: Summary,
     reference_sets: Sequence[ReferenceSet],
     rescores: Mapping[str, Sequence[Rescore]],
