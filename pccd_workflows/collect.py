@@ -20,10 +20,10 @@ from pccd_workflows.candidate import CandidateDoc, stage_fields
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import Document, Storage
 from pccd_workflows.engines.records import Bands, Relaxation
-from pccd_workflows.known.novelty import Novelty
 from pccd_workflows.stages import phonons
 from pccd_workflows.stages.generate import JOB_FAILED, not_made
 from pccd_workflows.stages.hull import Stability
+from pccd_workflows.stages.novelty import novelty_of
 from pccd_workflows.stages.stage import Outcome
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def candidate_document(
     hulls = _of(records, Stability)
     energies = [s.energy_above_hull for s in hulls if _is_number(s.energy_above_hull)]
     gaps = [record.band_gap for record in _of(records, Bands) if record.band_gap is not None]
-    novelty = latest_novelty(next(iter(_of(records, Novelty)), None), hulls)
+    novelty = novelty_of(records)
+    judged = novelty if novelty is not None and novelty.duplicate_of is None else None
     outcome = judge(campaign, records, history.failure)
     return CandidateDoc(
         candidate_id=candidate_id,
@@ -120,7 +121,9 @@ def candidate_document(
         **_composition_fields(structure),
         spacegroup=_spacegroup(structure) if novelty is not None else None,
         energy_above_hull=energies[-1] if energies else None,
-        novel=novelty.novel if novelty is not None and novelty.duplicate_of is None else None,
+        novel=None if judged is None else judged.novel,
+        kind_of_new=None if judged is None else judged.kind,
+        known_id=None if judged is None else judged.known_id,
         phonon_stable=phonons.stable(records),
         band_gap=gaps[-1] if gaps else None,
         **stage_fields(records),
@@ -171,12 +174,6 @@ def reached(campaign: Campaign, records: Mapping[str, Record]) -> list[str]:
             break
         keys.append(step.key)
     return keys
-
-
-def latest_novelty(first: Novelty | None, hulls: Iterable[Stability]) -> Novelty | None:
-    """Return the verdict on the latest structure that was compared."""
-    later = [record.novelty for record in hulls if record.novelty is not None]
-    return later[-1] if later else first
 
 
 def judge(campaign: Campaign, records: Mapping[str, Record], failure: str | None) -> Outcome:

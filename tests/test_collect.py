@@ -17,6 +17,8 @@ from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.known.novelty import Novelty, SetNovelty
 from pccd_workflows.operations import stored_campaign
+from pccd_workflows.report.card import novelty_badge
+from pccd_workflows.stages import stage_of
 from pccd_workflows.stages.hull import Stability
 
 CAMPAIGN = Campaign.model_validate(
@@ -242,10 +244,37 @@ def test_the_stage_that_says_no_decides(stage, record, status, reason_class):
     assert (document.status, document.reason_class) == (status, reason_class)
 
 
-def test_novelty_is_that_of_the_relaxed_crystal():
-    assert folded(OUTPUTS)[A].novel is False
-    relaxed = stability(0.01).model_copy(update={"novelty": Novelty()})
-    assert folded({**OUTPUTS, "hull:chgnet": {A: relaxed}})[A].novel is True
+def novelty(known: bool, **more) -> Novelty:
+    return Novelty(sets={"references": SetNovelty(known=known, method="m", **more)})
+
+
+@pytest.mark.parametrize(
+    ("generated", "relaxed", "novel"),
+    [(False, False, True), (True, False, False), (False, True, False), (True, True, False)],
+)
+def test_known_before_or_after_relaxation_is_known(generated, relaxed, novel):
+    """In the document, and in the words of every stage: badge and card agree."""
+    hull = stability(0.01).model_copy(update={"novelty": novelty(relaxed).with_kind()})
+    outputs = {**OUTPUTS, "deduplicate": {A: novelty(generated)}, "hull:chgnet": {A: hull}}
+    doc = folded(outputs)[A]
+    assert doc.novel is novel
+    assert doc.kind_of_new == ("new_structure_type" if novel else "duplicate")
+    said = stage_of("deduplicate").describe(doc.novelty, doc.records).verdict
+    assert said == ("new" if novel else "known" if generated else "known once relaxed")
+    assert (novelty_badge(doc.novel).text == "new") is novel
+
+
+def test_what_kind_of_new_a_crystal_is():
+    like = {"framework_id": "mp-2"}
+    sets = {"library": SetNovelty(known=False, method="m", **like)}
+    found = Novelty(sets=sets).with_kind()
+    assert (found.kind, found.known_id) == ("substitution", "mp-2")
+    before = Novelty(sets={"history": SetNovelty(known=True, matched_id="x-1", method="m")})
+    whole = found.after(before)
+    assert (whole.kind, whole.known_id, whole.novel) == ("duplicate", "x-1", False)
+    assert found.after(None) == found
+    nothing = Novelty(sets={"history": SetNovelty(method="not compared")})
+    assert nothing.with_kind().kind is None
 
 
 def test_a_lost_job_shows_until_its_rerun_delivers(settings):

@@ -10,6 +10,7 @@ from typing import Any
 from jobflow import CURRENT_JOB, Flow, Job, Response
 from pymatgen.core import Structure
 
+from pccd_workflows.analysis.magnetism import why_not
 from pccd_workflows.campaign import index_of
 from pccd_workflows.core.errors import OutOfMemory, PccdError
 from pccd_workflows.core.records import Record
@@ -182,7 +183,7 @@ class _Step:
         engine, storage = self.engine, self.work.storage
         record = engine.finished(self.level, self.structure, self.task, storage)
         if record is None:
-            record = self.over_budget()
+            record = self.refused() or self.over_budget()
         if record is None:
             document = engine.run_next(self.level, self.structure, self.task, self.work)
             if document is not None:
@@ -219,6 +220,15 @@ class _Step:
             formula=None if structure is None else structure.composition.reduced_formula,
         )
         self.work.storage.put_rows([row])
+
+    def refused(self) -> Record | None:
+        """Return the verdict of a candidate that cannot start in the order asked for; else None."""
+        if self.task.kind not in ("relax", "tight") or self.engine.batched:
+            return None  # potentials know no moments
+        reason = why_not(self.structure, self.task.ordering)
+        if reason is None or self.task.purpose != "candidate":
+            return None
+        return Relaxation(level=self.level.name, key="", verdict="error", reason=reason)
 
     def over_budget(self) -> Record | None:
         """Return the verdict of a candidate for which the rung's budget is spent; else None."""

@@ -10,7 +10,7 @@ from typing import Any
 from jobflow import Flow, Job, Response
 
 from pccd_workflows.analysis.kpaths import symmetric_cell
-from pccd_workflows.analysis.magnetism import MagneticOrdering
+from pccd_workflows.analysis.magnetism import MagneticOrdering, why_not
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import PccdError
 from pccd_workflows.core.storage import CrystalRef, Storage, load_crystals, store_crystals
@@ -65,6 +65,8 @@ def candidate_phonons(
         if (record := engine.stored_phonons(key, storage)) is not None:
             return _settled(storage, campaign_id, ref, section, record, ordering)
         if not engine_of(section.level).batched:
+            if (reason := why_not(structure, ordering)) is not None:
+                return _written(storage, campaign_id, ref, stage.failed(section, reason))
             return Response(replace=_dft_phonons(campaign_id, ref, section, ordering))
         record = engine.compute_phonons(structure, section, Work(storage, campaign_id))
         return _settled(storage, campaign_id, ref, section, record, ordering)

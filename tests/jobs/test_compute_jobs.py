@@ -55,6 +55,22 @@ def test_a_batch_writes_a_row_for_each_crystal_and_hands_over_no_structure() -> 
     assert storage.spent(CAMPAIGN, "emt") > 0
 
 
+def test_an_order_that_a_cell_cannot_have_is_a_verdict() -> None:
+    storage = MemoryStorage()
+    cell = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.4), ["Mn", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    ).get_primitive_structure()
+    refs = store_crystals(storage, [(f"{CAMPAIGN}-0", cell)])
+    task = Task("relax", ordering="AFM")
+    jobs = compute_jobs(refs, "vasp/mp-gga", task, campaign_id=CAMPAIGN)
+    with use_storage(storage):
+        run_locally(Flow(jobs), log=False, raise_immediately=True)
+    (row,) = storage.rows(CAMPAIGN, "relax:vasp/mp-gga")
+    record = row.read(Relaxation)
+    assert (record.verdict, row.goes_on) == ("error", False)
+    assert (record.reason or "").startswith("AFM needs two magnetic sites, and Mn1 O1 has one")
+
+
 def test_references_and_forces_hand_over_the_keys_of_their_results() -> None:
     for task in (Task("relax", "reference"), Task("forces", "phonons")):
         storage = MemoryStorage()
