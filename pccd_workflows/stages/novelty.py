@@ -58,8 +58,8 @@ def judge_novelty(crystals: Crystals, compared: Compared) -> dict[str, Novelty]:
     for name in section.against:
         if name != "references" or not _is_library(compared):
             look_ups[name] = partial(of_name[name], compared=compared)
-    for name in section.sets:
-        look_ups[name] = partial(_in_imported_set, name, compared=compared)
+    for imported in section.sets:
+        look_ups[imported] = partial(_in_imported_set, imported, compared=compared)
     duplicates = find_duplicates(crystals, section.matcher)
     unique = {name: crystal for name, crystal in crystals.items() if name not in duplicates}
     found = look_up(unique, look_ups, kinds=compared.kinds)
