@@ -16,6 +16,8 @@ from pccd_workflows.generators.pccd.denoiser import (
     lattice_vectors,
     pair_features,
 )
+from pccd_workflows.generators.pccd.frames import batch_frames
+from pccd_workflows.generators.pccd.means import _MeanNoise
 from pccd_workflows.generators.pccd.networks import build_denoiser
 from pccd_workflows.generators.pccd.paper import PaperUNet, element_slots
 from pccd_workflows.generators.pccd.pointcloud.decode import decode
@@ -129,6 +131,25 @@ def test_lattice_vectors_have_the_lengths_and_angles():
     cell = Lattice(vectors)
     assert cell.abc == pytest.approx(np.exp(np.array([0.3, -0.2, 1.0]) * 0.33 + 1.68), rel=1e-5)
     assert cell.angles == pytest.approx(np.array([0.2, -0.4, 0.5]) * 18.3 + 87.3, abs=1e-3)
+
+
+def test_the_noise_of_means_is_that_of_their_copies():
+    """In the formula, and in what sampling draws: many copies of a site average theirs out."""
+    torch.manual_seed(0)
+    network = build_denoiser(Architecture(kind="point-transformer", width=32, depth=1, heads=2))
+    zero, present = torch.zeros(2), CONDITIONS.numbers > 0
+    clouds = [network.pool(torch.randn(2, 3, 128, network.columns), CONDITIONS) for _ in range(400)]
+    sites = torch.stack([one for one, _ in clouds]).var((0, 3))[present]
+    lattice = torch.stack([one for _, one in clouds]).var((0, 2))
+    site_var, lattice_var = network.noise_of_means(zero, CONDITIONS)
+    assert torch.allclose(sites, site_var[..., 0][present], rtol=0.25)
+    assert torch.allclose(lattice, lattice_var[:, 0], rtol=0.25)
+    louder, _ = network.noise_of_means(zero - 2, CONDITIONS)
+    assert torch.allclose(louder, site_var * np.exp(2))
+    noise = _MeanNoise(network, CONDITIONS, batch_frames([None, None], 5), [1, 2], 0.5**0.5)
+    drawn = torch.stack([noise() for _ in range(400)])
+    assert torch.allclose(drawn[:, :, :5].var((0, 3))[present], sites / 2, rtol=0.35)
+    assert torch.allclose(drawn[:, :, 5:].flatten(2).var((0, 2)), lattice / 2, rtol=0.25)
 
 
 def test_overlapping_atoms_are_pushed_apart_and_others_stay(dataset_file):

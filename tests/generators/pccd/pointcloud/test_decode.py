@@ -153,6 +153,19 @@ def test_sites_on_top_of_each_other_stay_two(elements: list[str]) -> None:
     assert decode(noisy(encode(crystal), NOISE, 0)).composition == crystal.composition
 
 
+@pytest.mark.parametrize("method", ["auto", "dbscan"])
+def test_likelihoods_tell_sites_apart_that_coordinates_do_not(method: str) -> None:
+    """One place, two elements, points in any order: only the likelihoods say that there are two."""
+    crystal = Structure(Lattice.cubic(4), ["Mg", "O"], [[0.3, 0.3, 0.3]] * 2)
+    cloud = encode(crystal)
+    values = noisy(cloud, 0.01, 1).values
+    order = np.random.default_rng(2).permutation(128)
+    values[:2] = values[:2, order]
+    decoded = decode(PointCloud(values, cloud.elements), method=method)
+    assert decoded.composition == crystal.composition
+    assert np.abs(decoded.frac_coords - 0.3).max() < 0.02
+
+
 def test_strays_and_soft_likelihoods_change_nothing() -> None:
     """A tenth of the points anywhere, likelihoods of 0.5 against 0.25, as weak models give them."""
     rng = np.random.default_rng(5)
