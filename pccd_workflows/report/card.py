@@ -12,6 +12,7 @@ from pccd_workflows.report.phase_diagram import energy_class, pretty
 from pccd_workflows.report.stages import StageLine, stage_lines
 from pccd_workflows.rescore import Rescore
 from pccd_workflows.stages.hull import millis
+from pccd_workflows.stages.stage import words
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,11 @@ def make_card(doc: CandidateDoc, name: str | None = None, rescores: Sequence[Res
 
 
 def make_badges(doc: CandidateDoc) -> list[Badge]:
-    """Return novelty, energy, verdicts of stages and, if it did not pass, how it ended."""
+    """Return novelty, kind of new, energy, verdicts of stages and, if it did not pass, how it ended."""
     badges = [badge] if (badge := novelty_badge(doc.novel)) else []
+    if doc.novel and doc.kind_of_new is not None:
+        like = f" of {doc.known_id}" if doc.known_id else ""
+        badges.append(Badge(f"{words(doc.kind_of_new)}{like}", "new"))
     if doc.energy_above_hull is not None:
         text = f"{millis(doc.energy_above_hull)} meV/atom"
         badges.append(Badge(text, energy_class(doc.energy_above_hull)))
