@@ -129,10 +129,12 @@ def stage_columns(*, shown: bool = False) -> list[tuple[Stage, Column]]:
 def values(records: Records, *, shown: bool = False) -> dict[str, Any]:
     """Return the value of each stage's column, by its key; None where a candidate has none."""
     latest = {stage.kind: stage.latest(records) for stage in stages.all_stages()}
-    return {
-        column.key: None if latest[stage.kind] is None else column.value(latest[stage.kind])
-        for stage, column in stage_columns(shown=shown)
-    }
+    found: dict[str, Any] = {}
+    for stage, column in stage_columns(shown=shown):
+        record = latest[stage.kind]
+        of = records if column.all_records else record
+        found[column.key] = None if record is None else column.value(of)
+    return found
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,9 @@ def _heading(stage: Stage, column: Column) -> Heading:
         record = stage.latest(records)
         if record is None:
             return TableCell("")
-        value = column.value(record)
-        text = show_value(value) if column.text is None else column.text(record)
+        of = records if column.all_records else record
+        value = column.value(of)
+        text = show_value(value) if column.text is None else column.text(of)
         tone = stage.describe(record, records).tone if column.badge else None
         return TableCell(text, value, tone)
 

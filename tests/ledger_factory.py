@@ -306,6 +306,10 @@ def phonon_record(verdict: str, n_sites: int, level: str = "chgnet") -> Phonons:
         displacement=0.01,
         n_displacements=4,
         bands={"distances": distances, "frequencies": frequencies, "labels": labels},
+        dos={
+            "frequencies": np.linspace(-1.5, 20, 100).tolist(),
+            "density": (np.sin(np.linspace(0, 9, 100)) ** 2).tolist(),
+        },
         seconds=20.0,
     )
 

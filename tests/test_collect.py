@@ -7,7 +7,7 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.collect import Collector, fold
+from pccd_workflows.collect import Collector, Loss, fold
 from pccd_workflows.core.errors import DatabaseError
 from pccd_workflows.core.storage import StageRow, structure_key
 from pccd_workflows.engines.records import Bands, Phonons, Relaxation
@@ -284,7 +284,8 @@ def test_a_lost_job_shows_until_its_rerun_delivers(settings):
         write(collecting.storage, stage, OUTPUTS[stage])
     collecting.update()
     assert candidates.find_one({"_id": A})["status"] == "pending"
-    assert collecting.update({A: "Job 'relax' failed: MemoryError"}) == 1
+    lost = {A: [Loss("Job 'relax' failed: MemoryError", "relax:chgnet")]}
+    assert collecting.update(lost) == 1
     failed = candidates.find_one({"_id": A})
     assert (failed["status"], failed["reason_class"]) == ("failed", "job_failed")
     assert "MemoryError" in failed["reason"]
@@ -292,5 +293,37 @@ def test_a_lost_job_shows_until_its_rerun_delivers(settings):
     assert candidates.find_one({"_id": A})["status"] == "pending"
     for stage in ("relax:chgnet", "hull:chgnet", "phonons:chgnet"):
         write(collecting.storage, stage, OUTPUTS[stage])
-    collecting.update()
+    collecting.update(lost)  # its batch failed in another crystal: this one was done before
     assert candidates.find_one({"_id": A})["status"] == "passed"
+
+
+def test_samples_of_a_lost_job_are_in_the_ledger_until_they_are_made(settings):
+    collecting = collector(settings)
+    candidates = collecting.database["candidates"]
+    write(collecting.storage, "generate", {A: generation(0)})
+    reason = "Job 'generate 1/1' failed: MemoryError"
+    assert collecting.update({name: [Loss(reason, "screen")] for name in (A, B, C)}) == 3
+    for name in (A, B, C):
+        found = candidates.find_one({"_id": name})
+        assert (found["status"], found["reason_class"]) == ("failed", "job_failed")
+        assert found["reason"] == reason
+    assert candidates.find_one({"_id": B})["reached"] == []
+    assert candidates.find_one({"_id": B})["generation"]["elements"] == ["Na", "Cl"]
+    collecting.update()  # the job is to be run again
+    assert sorted(candidates.distinct("candidate_id")) == [A]
+    for stage in ("generate", "screen"):
+        write(collecting.storage, stage, OUTPUTS[stage])
+    collecting.update()
+    assert sorted(candidates.distinct("candidate_id")) == [A, B, C]
+    assert candidates.find_one({"_id": C})["status"] == "pending"
+
+
+def test_candidates_of_earlier_versions_outlive_a_lost_job(settings):
+    """They have no rows of stages, and their jobs name no stage."""
+    collecting = collector(settings)
+    write(collecting.storage, "generate", {A: generation(0)})
+    collecting.update({A: [Loss("Job 'relax' failed: MemoryError")]})
+    collecting.database["stage_records"].delete_many({})
+    assert collecting.update({A: [Loss("Job 'relax' failed: MemoryError")]}) == 0
+    assert collecting.update() == 0
+    assert collecting.database["candidates"].find_one({"_id": A})["status"] == "failed"

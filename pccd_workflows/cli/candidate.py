@@ -132,7 +132,9 @@ def show(
 
 @app.command()
 def export(
-    form: Annotated[str, typer.Option("--format", help="cif, poscar, extxyz, csv or json")],
+    form: Annotated[
+        str, typer.Option("--format", help="cif (symmetrised), cif-p1, poscar, extxyz, csv or json")
+    ],
     out: Annotated[Path, typer.Option(help="Folder, or a file with the format's suffix")],
     candidate_id: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="One crystal; else use the filters")

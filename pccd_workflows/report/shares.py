@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pccd_workflows.analysis.hull_words import hull_name
 from pccd_workflows.core.intervals import Share, percent, share_digits
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.report.figures import cumulative_share, hull_histogram
@@ -25,7 +26,8 @@ def _level(summary: Summary, level: str, points: Sequence[Point]) -> dict[str, A
         "n_new": n_new,
         "n_known": len(points) - n_new,
         "histogram": hull_histogram(points, level),
-        "histogram_caption": f"{below} Dashed: 80 and 250 meV/atom.",
+        "histogram_caption": f"{below} Those that relaxed to the same crystal count once. Dashed: "
+        "80 and 250 meV/atom.",
         "cumulative": cumulative_share(points, unique, level),
         "cumulative_caption": f"Share of the {unique} unique crystals within each energy, with its "
         "95 % Wilson interval.",
@@ -34,14 +36,16 @@ def _level(summary: Summary, level: str, points: Sequence[Point]) -> dict[str, A
             ("screened", summary.count("screened")),
             ("raw", summary.count("generated")),
         ],
-        "rows": [_row(row) for row in summary.thresholds(level)],
+        "rows": [
+            _row(row, hull_name(summary.n_missing(level))) for row in summary.thresholds(level)
+        ],
     }
 
 
-def _row(row: ThresholdRow) -> dict[str, Any]:
+def _row(row: ThresholdRow, hull: str) -> dict[str, Any]:
     near = f"≤ {EV_TO_MEV * row.threshold:g} meV/atom"
     return {
-        "label": near if row.threshold else "on or below the hull",
+        "label": near if row.threshold else f"on or below {hull}",
         "count": row.count,
         "new": row.new,
         "shares": [_share(one) for one in (row.of_unique, row.of_screened, row.of_raw)],

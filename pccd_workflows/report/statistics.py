@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from pccd_workflows import collect, columns, stages
+from pccd_workflows.analysis.hull_words import ON_HULL, may_be_stable
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.intervals import Share, wilson_share
@@ -89,6 +90,7 @@ class Point:
     novel: bool | None
     spacegroup: str
     phonons: str
+    n_missing: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,15 @@ class Summary:
         last = max(number for number, step in enumerate(self.steps) if step.stage.rung)
         return list(pairwise(self.steps[last:]))
 
+    def n_missing(self, level: str) -> int | None:
+        """Return the most known phases that a hull lacks under a crystal on or below it.
+
+        None where nobody compared one of these hulls with what is known.
+        """
+        stable = [p for p in self.points.get(level, []) if may_be_stable(p.energy_above_hull)]
+        numbers = [point.n_missing for point in stable]
+        return None if None in numbers else max(filter(None, numbers), default=0)
+
     def thresholds(self, level: str) -> list[ThresholdRow]:
         """Return the shares on the hull, within 80 and within 250 meV/atom at one level."""
         return [
@@ -151,8 +162,7 @@ def share_below(
 
     unique, screened, raw: the denominators; crystals without an energy count in each of them.
     """
-    # A stable phase sits on the hull up to rounding: 0.1 meV/atom is below every model's noise.
-    near = [point for point in points if point.energy_above_hull <= threshold + 1e-4]
+    near = [point for point in points if point.energy_above_hull <= threshold + ON_HULL]
     return ThresholdRow(
         threshold,
         len(near),
@@ -182,7 +192,7 @@ def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary
             summary.n_judged += 1
             if len(summary.essentials) < MAX_EMBEDDED:
                 summary.essentials.append(essentials(doc))
-        if doc.energy_above_hull is None or doc.structure is None or _is_lost_early(doc):
+        if doc.energy_above_hull is None or doc.nsites is None or _is_not_ranked(doc):
             continue
         summary.n_ranked += 1
         # A heap whose smallest item is the worst of the best.
@@ -262,8 +272,9 @@ def _collect_facts(doc: CandidateDoc, summary: Summary) -> None:
 
 
 def _points(doc: CandidateDoc) -> Iterator[tuple[str, Point]]:
+    """Yield a crystal's place on each hull; twins of others are none of the crystals counted."""
     for stability in doc.stabilities:
-        if stability.energy_above_hull is not None:
+        if stability.energy_above_hull is not None and not stability.is_repeated:
             yield (
                 stability.level,
                 Point(
@@ -275,10 +286,12 @@ def _points(doc: CandidateDoc) -> Iterator[tuple[str, Point]]:
                     doc.novel,
                     doc.spacegroup or "",
                     phonons.verdict(doc.records) or "",
+                    stability.n_missing,
                 ),
             )
 
 
-def _is_lost_early(doc: CandidateDoc) -> bool:
-    """True for a crystal that has an energy but broke before its verdict."""
-    return doc.status == "failed" or not doc.stabilities
+def _is_not_ranked(doc: CandidateDoc) -> bool:
+    """True for a crystal that broke before its verdict, or turned out to be another's twin."""
+    repeated = any(stability.is_repeated for stability in doc.stabilities)
+    return doc.status == "failed" or not doc.stabilities or repeated

@@ -13,6 +13,7 @@ from pccd_workflows.matching.groups import group
 from pccd_workflows.matching.known_crystals import KnownCrystals
 from pccd_workflows.matching.settings import MatcherSettings
 from pccd_workflows.settings import get_settings
+from pccd_workflows.stages.references import find as find_references
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,14 +177,10 @@ def _in_references(crystals: Crystals, compared: Compared) -> dict[str, SetNovel
         kept = _materials_project_structures(crystals, storage)
         if kept is not None:
             return _match(crystals, kept, compared)
-    sets = (
-        storage.find_references(source, system, campaign.rungs[0].level)
-        for system in compared.systems
-    )
+    sets = find_references(campaign, campaign.rungs[0].level, compared.systems, storage)
     known = (
         (entry.entry_id, entry.structure)
-        for found in sets
-        if found is not None
+        for found in sets.values()
         for entry in found.entries
         if entry.structure is not None
     )

@@ -52,7 +52,8 @@ def test_list_is_a_table_sorted_by_energy(candidates):
     rows = table(result.output)
     assert [row[0] for row in rows] == [short(1), short(0), short(2)]
     assert rows[0] == [
-        *(short(1), "MgO", "Fm-3m", "2", "-4", "known", "-3.084", "chgnet", "passed")
+        *(short(1), "MgO", "Fm-3m", "2", "-4", "known", "-3.084", "chgnet"),
+        *["below", "the", "hull", "of", "its", "references", "passed"],
     ]
     assert rows[1][1:6] == ["MgMn2O4", "Fd-3m", "14", "50", "new"]
     assert rows[1][-3:] == ["chgnet", "stable", "passed"]
@@ -66,6 +67,8 @@ def test_tables_fit_the_terminal_and_cut_nothing(candidates, width):
     assert max(map(len, lines)) <= width
     assert "…" not in output
     assert [row[:2] for row in table(output)[:2]] == [[short(1), "MgO"], [short(0), "MgMn2O4"]]
+    # the hull's name is a verdict: in the table or below it, in any width
+    assert "below the hull of its references" in " ".join(output.split())
     named = {80: "Known crystal, E of formation, Level", 160: ""}.get(width)
     if named is not None:
         assert output.partition("Not shown for want of width: ")[2].strip(".\n") == named
