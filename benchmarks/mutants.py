@@ -63,9 +63,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "matching/groups.py": ("matching/test_groups.py",),
     "matching/known_crystals.py": ("matching/test_known_crystals.py",),
     "matching/lattices.py": ("matching/test_fitting.py",),
-    "stages/hull.py": ("test_judgement.py", "test_rungs.py"),
+    "stages/hull.py": ("test_judgement.py", "test_rungs.py", "test_rung_novelty.py"),
     "stages/level_difference.py": ("test_level_difference.py",),
-    "stages/novelty.py": ("test_known_source.py", "test_rungs.py"),
+    "stages/novelty.py": ("test_known_source.py", "test_rungs.py", "test_rung_novelty.py"),
     "stages/phonons.py": ("test_rungs.py", "test_columns.py"),
 }
 """The science, and the tests that answer for each of its modules."""
@@ -171,6 +171,79 @@ PLANTED = (
         "(records[name].energy_above_hull or 0.0, name)",
         "(-(records[name].energy_above_hull or 0.0), name)",
     ),
+    (
+        "the higher twin kept in evaluations",
+        "evaluation/samples.py",
+        "(one.energy_above_hull or 0.0, i)",
+        "(-(one.energy_above_hull or 0.0), i)",
+    ),
+    (
+        "training crystals counted in S.U.N.",
+        "evaluation/samples.py",
+        '    look_ups["training"] = ',
+        "    _ = ",
+    ),
+    (
+        "known crystals counted in S.U.N.",
+        "evaluation/samples.py",
+        "found.duplicate_of is None and found.novel",
+        "found.duplicate_of is None",
+    ),
+    (
+        "known before relaxing counted in S.U.N.",
+        "evaluation/samples.py",
+        "novelty.after(one.novelty)",
+        "novelty",
+    ),
+    ("matcher stol of campaigns 0.5", "matching/settings.py", "Field(0.3, gt=0", "Field(0.5, gt=0"),
+    (
+        "element likelihoods ignored by DBSCAN",
+        f"{POINTCLOUD}/sites.py",
+        "periodic_distances(coordinates) + different_elements(likelihoods)",
+        "periodic_distances(coordinates)",
+    ),
+    (
+        "noise of site means as of one point",
+        "generators/pccd/denoiser.py",
+        "return inverse_copies * variance[:, None, None], ",
+        "return torch.ones_like(inverse_copies) * variance[:, None, None], ",
+    ),
+    (
+        "known before relaxing, new after",
+        "known/novelty.py",
+        "**earlier.sets, **self.sets, **known",
+        "**earlier.sets, **self.sets",
+    ),
+    (
+        "a rung forgets what was known before",
+        "stages/hull.py",
+        "whole = novelty.after(earlier.get(name))",
+        "whole = novelty",
+    ),
+    (
+        "the library is not looked up",
+        "stages/novelty.py",
+        "    if section.library:\n",
+        "    if not section.library:\n",
+    ),
+    (
+        "Wyckoff positions ignored",
+        "known/identify.py",
+        "        if framework is None:\n",
+        "        if False:\n",
+    ),
+    (
+        "triclinic crystals all of one structure type",
+        "known/identify.py",
+        "LAST_TRICLINIC = 2",
+        "LAST_TRICLINIC = 0",
+    ),
+    (
+        "what was not kept counts among the kinds",
+        "report/statistics.py",
+        "        if kept_step(campaign) in reached:\n",
+        "        if True:\n",
+    ),
 )
 """Faults that no test saw when they were first planted."""
 PLANTED_TESTS = {
@@ -178,6 +251,11 @@ PLANTED_TESTS = {
     "engines/vasp/inputs.py": ("engines/test_vasp.py",),
     "evaluation/thresholds.py": ("evaluation/test_shares.py",),
     "evaluation/crystals.py": ("evaluation/test_model_evaluation.py", "evaluation/test_shares.py"),
+    "evaluation/samples.py": ("evaluation/test_shares.py", "evaluation/test_yardstick.py"),
+    "generators/pccd/denoiser.py": ("generators/pccd/test_denoiser.py",),
+    "known/novelty.py": ("test_collect.py",),
+    "matching/settings.py": ("evaluation/test_yardstick.py",),
+    "report/statistics.py": ("report/test_statistics.py",),
 }
 """Tests of modules of which only planted mutants are tried."""
 
