@@ -7,7 +7,7 @@
     python benchmarks/scale.py --plot docs/images/scale.svg RESULT.json ...
 
 A private mongod in a temporary folder, and crystals that nothing has to be computed for: decorated
-simple lattices with displaced sites, a fifth of them copies, stored as generation and screening
+lattices with displaced sites, a fifth of them copies, stored as generation and screening
 leave them; a level that computes nothing (trivial_engine.py). All the rest is the program as it is:
 deduplicate -> hand-over to the rung -> relax -> hull, by worker processes; then collect, status,
 list, report and export, each a process of its own.
@@ -57,7 +57,7 @@ from pccd_workflows.pipeline import DiscoveryMaker, GenerateMaker
 from pccd_workflows.settings import Settings, get_settings
 
 PORT = 27318
-ELEMENTS = ["Mg", "Al", "Ti", "Mn", "O"]
+ELEMENTS = ["Mg", "Al", "Ca", "Ti", "Mn", "Zn", "O"]
 COPIES = 0.2
 """Share of crystals that are slightly displaced copies of earlier ones."""
 MB = 2**20
@@ -73,23 +73,23 @@ Row = dict[str, Any]
 
 
 def crystal(index: int) -> Structure:
-    """Return a decorated fcc or bcc lattice of 2 to 16 sites, each moved a little."""
+    """Return a decorated bcc lattice of 4 to 16 sites, strained, each site moved."""
     rng = np.random.default_rng(index)
     original = np.random.default_rng(int(rng.integers(index)) if rng.random() < COPIES else index)
-    repeats = [(1, 1, 1), (1, 1, 2), (1, 2, 2), (2, 2, 2)][original.integers(4)]
+    repeats = [(1, 1, 2), (1, 2, 2), (2, 2, 2)][original.integers(3)]
     basis = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
-    shifts = np.array([[i, j, k] for i, j, k in np.ndindex(repeats)])
+    shifts = np.array(list(np.ndindex(repeats)))
     sites = (basis[None] + shifts[:, None]).reshape(-1, 3) / repeats
-    number = int(original.integers(2, len(ELEMENTS) + 1))
-    present = original.choice(ELEMENTS, min(number, len(sites)), replace=False)
+    present = original.choice(ELEMENTS, int(original.integers(2, 5)), replace=False)
     rest = original.choice(present, len(sites) - len(present))
     species = original.permutation([*present, *rest])
-    cell = (2.9 + 0.6 * original.random()) * np.array(repeats) * (1 + 0.2 * original.random(3))
-    moved = original.normal(0, 0.1, (len(sites), 3)) + rng.normal(0, 0.01, (len(sites), 3))
-    return Structure(Lattice.orthorhombic(*cell), species, sites + moved / cell)
+    lengths = (2.9 + 0.6 * original.random()) * np.array(repeats)
+    matrix = np.diag(lengths) @ (np.eye(3) + original.normal(0, 0.12, (3, 3)))
+    moved = original.normal(0, 0.5, (len(sites), 3)) + rng.normal(0, 0.01, (len(sites), 3))
+    return Structure(Lattice(matrix), species, sites + moved @ np.linalg.inv(matrix))
 
 
-def campaign(samples: int, folder: Path) -> Campaign:
+def campaign(samples: int, folder: Path, batch: int = 8) -> Campaign:
     """Return the campaign of so many samples; its competing phases are the elements."""
     known = folder / "known"
     known.mkdir(exist_ok=True)
@@ -102,7 +102,7 @@ def campaign(samples: int, folder: Path) -> Campaign:
             "generate": {"elements": ELEMENTS, "samples": samples, "shard": 128},
             "references": {"source": "file", "path": str(known)},
             "novelty": {"against": ["references", "history"]},
-            "rungs": [{"level": "trivial_engine:LEVEL"}],
+            "rungs": [{"level": "trivial_engine:LEVEL", "batch": batch}],
         }
     )
 
@@ -344,7 +344,8 @@ def largest_documents(settings: Settings) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace, folder: Path, settings: Settings) -> Row:
     """Run a campaign of prefilled samples and everything that reads it."""
-    whole, found = campaign(arguments.samples, folder), Measured()
+    whole = campaign(arguments.samples, folder, arguments.batch)
+    found = Measured()
     database = mongo.database(settings)
     server = psutil.Process(mongod.status(settings).pid)
     began = time.perf_counter()
@@ -352,6 +353,15 @@ def measure(arguments: argparse.Namespace, folder: Path, settings: Settings) -> 
     found.seconds["prefill"] = time.perf_counter() - began
     store_campaign(whole, settings)
     run_workers(arguments, whole.campaign_id, found)
+    if arguments.jobs is not None:
+        sizes = largest_documents(settings)
+        return {
+            "samples": arguments.samples,
+            **found.as_dict(),
+            "largest_document_mb": next(iter(sizes.values())),
+            "largest_documents_mb": dict(list(sizes.items())[:5]),
+            "load": os.getloadavg(),
+        }
     found.process("collect", [sys.executable, __file__, "--collect", whole.campaign_id], server)
     found.read(whole.campaign_id, folder, server)
     sizes = largest_documents(settings)
@@ -440,8 +450,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--jobs", type=int, help="end after so many jobs that relax")
+    parser.add_argument(
+        "--jobs", type=int, help="end after so many jobs that relax, and read nothing"
+    )
     parser.add_argument("--workflows", type=int, nargs="+", help="only this: numbers of jobs")
+    parser.add_argument("--batch", type=int, default=8, help="crystals to a job that relaxes")
     parser.add_argument("--report-only", action="store_true", help="only what reads candidates")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--port", type=int, default=PORT)
