@@ -4,6 +4,7 @@
     python benchmarks/scale.py --json --samples 1000000 --submit-only
     python benchmarks/scale.py --json --samples 200000 --report-only
     python benchmarks/scale.py --json --workflows 10 1000 5000 --jobs 30
+    python benchmarks/scale.py --json --workflows 640 --workers 64
     python benchmarks/scale.py --plot docs/images/scale.svg RESULT.json ...
 
 A private mongod in a temporary folder, and crystals that nothing has to be computed for: decorated
@@ -23,6 +24,7 @@ import argparse
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -178,17 +180,25 @@ def store_campaign(whole: Campaign, settings: Settings) -> None:
 # what a worker does, seen from inside -------------------------------------------------------------
 
 
+OWNERS = {
+    **dict.fromkeys(("fireworks", "launches", "workflows", "fw_id_assigner"), "FireWorks"),
+    **dict.fromkeys(("job_outputs", "job_data.files", "job_data.chunks"), "jobflow"),
+}
+"""Whose collections these are; commits and aborts are FireWorks', all others the package's."""
+
+
 class Watch(monitoring.CommandListener):
     """Counts commands and times transactions."""
 
     def __init__(self) -> None:
-        self.commands = 0
+        self.commands: Counter[str] = Counter()
         self.longest = 0.0
         self._began: dict[Any, float] = {}
 
     def started(self, event: Any) -> None:
         """Note a command; a transaction begins with its first."""
-        self.commands += 1
+        on = event.command.get(event.command_name)
+        self.commands[OWNERS.get(on, "pccd") if isinstance(on, str) else "FireWorks"] += 1
         if event.command.get("startTransaction"):
             self._began[event.command["lsid"]["id"]] = time.perf_counter()
 
@@ -216,7 +226,7 @@ def work(log: Path, campaign_id: str, limit: int | None) -> None:
     relaxed = {"state": "COMPLETED", "name": {"$regex": "^relax trivial"}}
 
     def launch_watched(opened: Any, fworker: Any, fw_id: int, **options: Any) -> Any:
-        began, used, sent = time.time(), _cpu(), watch.commands
+        began, used, sent = time.time(), _cpu(), watch.commands.copy()
         served = sum(server.cpu_times()[:2])
         ran = launch(opened, fworker, fw_id, **options)
         line = {
@@ -225,7 +235,8 @@ def work(log: Path, campaign_id: str, limit: int | None) -> None:
             "seconds": time.time() - began,
             "cpu": _cpu() - used,
             "mongod_cpu": sum(server.cpu_times()[:2]) - served,
-            "commands": watch.commands - sent,
+            "commands": (watch.commands - sent).total(),
+            "by": dict(watch.commands - sent),
         }
         lines.append(line | {"ran": bool(ran)})
         if limit is not None and opened.fireworks.count_documents(relaxed) >= limit:
@@ -295,18 +306,32 @@ def stage_of_job(name: str) -> str:
     return {"rung": "hand-over", "relaxed": "hand-over", "prefilled": "generate"}.get(first, first)
 
 
-def run_workers(arguments: argparse.Namespace, campaign_id: str, found: Measured) -> None:
-    """Run workers to their end and note what their jobs took, stage by stage."""
-    count, folder = arguments.workers, get_settings().data_dir
-    logs = [folder / f"worker-{number}.json" for number in range(count)]
-    words = [sys.executable, __file__, "--work", campaign_id]
-    if arguments.jobs is not None:
-        words += ["--jobs", str(arguments.jobs)]
-    words.append("--log")
-    processes = [subprocess.Popen([*words, str(log)], stdout=subprocess.DEVNULL) for log in logs]
-    if any(process.wait() for process in processes):
+def run_workers(arguments: argparse.Namespace, campaign_id: str) -> list[Row]:
+    """Run workers to their end; return what each says. They are forked: imports are not counted."""
+    logs = [get_settings().data_dir / f"worker-{n}.json" for n in range(arguments.workers)]
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=work, args=(log, campaign_id, arguments.jobs)) for log in logs
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
         raise SystemExit("A worker failed.")
-    told = [json.loads(log.read_text()) for log in logs]
+    return [json.loads(log.read_text()) for log in logs]
+
+
+def operations_by_owner(lines: Sequence[Row]) -> dict[str, float]:
+    """Return how many commands a job sends to MongoDB, by whose collections they concern."""
+    total: Counter[str] = Counter()
+    for line in lines:
+        total.update(line["by"])
+    return {owner: round(number / len(lines), 1) for owner, number in total.items()}
+
+
+def note_jobs(told: Sequence[Row], found: Measured) -> None:
+    """Note what the jobs of workers took, stage by stage."""
     fireworks = mongo.database(get_settings())["fireworks"]
     names = {row["fw_id"]: row["name"] for row in fireworks.find({}, {"fw_id": 1, "name": 1})}
     relaxing = []
@@ -314,20 +339,25 @@ def run_workers(arguments: argparse.Namespace, campaign_id: str, found: Measured
         stage = stage_of_job(names[line["fw_id"]])
         found.seconds[stage] += line["seconds"]
         found.cpu_seconds[stage] += line["cpu"]
-        if count == 1:
+        if len(told) == 1:
             found.mongod_cpu_seconds[stage] += line["mongod_cpu"]
         if stage == "relax":
             relaxing.append(line)
     found.peak_rss_mb["worker"] = max(one["peak_rss_mb"] for one in told)
-    first = min(line["began"] for line in relaxing)
-    last = max(line["began"] + line["seconds"] for line in relaxing)
     states = Counter(row["state"] for row in fireworks.find({}, {"state": 1}))
     found.other |= {
         "jobs": dict(states),
         "longest_transaction_s": round(max(one["longest"] for one in told), 3),
-        "jobs_per_second": round(len(relaxing) / (last - first), 2),
-        "operations": round(sum(line["commands"] for line in relaxing) / len(relaxing), 1),
+        "jobs_per_second": jobs_per_second(relaxing),
+        "operations": operations_by_owner(relaxing),
     }
+
+
+def jobs_per_second(lines: Sequence[Row]) -> float:
+    """Return how many of some jobs ended each second."""
+    first = min(line["began"] for line in lines)
+    last = max(line["began"] + line["seconds"] for line in lines)
+    return round(len(lines) / (last - first), 2)
 
 
 def largest_documents(settings: Settings) -> dict[str, float]:
@@ -352,7 +382,7 @@ def measure(arguments: argparse.Namespace, folder: Path, settings: Settings) -> 
     prefill(whole, MongoStorage(database), arguments.samples)
     found.seconds["prefill"] = time.perf_counter() - began
     store_campaign(whole, settings)
-    run_workers(arguments, whole.campaign_id, found)
+    note_jobs(run_workers(arguments, whole.campaign_id), found)
     if arguments.jobs is not None:
         sizes = largest_documents(settings)
         return {
@@ -381,7 +411,7 @@ def measure(arguments: argparse.Namespace, folder: Path, settings: Settings) -> 
     }
 
 
-def measure_workflows(arguments: argparse.Namespace, folder: Path, settings: Settings) -> Row:
+def measure_workflows(arguments: argparse.Namespace, _folder: Path, settings: Settings) -> Row:
     """Return what an empty job costs in workflows of some numbers of jobs."""
     found = {}
     for size in arguments.workflows:
@@ -392,15 +422,17 @@ def measure_workflows(arguments: argparse.Namespace, folder: Path, settings: Set
         name = f"workflow-{size}"
         flow.update_metadata({"campaign_id": name})
         launchpad.submit(flow, settings)
-        log = folder / f"{name}.json"
-        words = [sys.executable, __file__, "--work", name, "--log", str(log)]
-        subprocess.run([*words, "--jobs", str(arguments.jobs)], check=True)
-        # the first ones import and connect
-        lines = [line for line in json.loads(log.read_text())["jobs"] if line["ran"]][5:]
-        keys = ("seconds", "cpu", "mongod_cpu", "commands")
+        told = run_workers(arguments, name)
+        # the first ones connect
+        lines = [line for one in told for line in one["jobs"][2:] if line["ran"]]
+        keys = ("seconds", "cpu", "mongod_cpu")
         found[size] = {key: round(np.mean([line[key] for line in lines]), 4) for key in keys}
+        found[size]["operations"] = operations_by_owner(lines)
+        found[size]["jobs_per_second"] = jobs_per_second(lines)
+        found[size]["longest_transaction_s"] = round(max(one["longest"] for one in told), 3)
+        found[size]["lost_races"] = sum(not line["ran"] for one in told for line in one["jobs"])
         mongo.database(settings)["fireworks"].delete_many({"spec.campaign_id": name})
-    return {"workflows": found, "load": os.getloadavg()}
+    return {"workers": arguments.workers, "workflows": found, "load": os.getloadavg()}
 
 
 def measure_report(arguments: argparse.Namespace, folder: Path, settings: Settings) -> Row:
@@ -409,7 +441,7 @@ def measure_report(arguments: argparse.Namespace, folder: Path, settings: Settin
     database, found = mongo.database(settings), Measured()
     prefill(few, MongoStorage(database), SEED_CAMPAIGN)
     store_campaign(few, settings)
-    run_workers(arguments, few.campaign_id, found)
+    run_workers(arguments, few.campaign_id)
     collect(few.campaign_id)
     rows = list(database["candidates"].find())
     database["candidates"].delete_many({})
@@ -421,6 +453,21 @@ def measure_report(arguments: argparse.Namespace, folder: Path, settings: Settin
         database["candidates"].insert_many(made)
     found, server = Measured(), psutil.Process(mongod.status(settings).pid)
     found.read(few.campaign_id, folder, server)
+    return {"samples": arguments.samples, **found.as_dict(), "load": os.getloadavg()}
+
+
+def measure_submission(arguments: argparse.Namespace, folder: Path, settings: Settings) -> Row:
+    """Return what it takes to submit a campaign of the project's own model."""
+    file = folder / "large.yaml"
+    asked = {"elements": ["Mg", "Mn", "O"], "samples": arguments.samples}
+    file.write_text(
+        json.dumps({"name": "large", "generate": asked, "rungs": [{"level": "chgnet"}]})
+    )
+    found, server = Measured(), psutil.Process(mongod.status(settings).pid)
+    words = [sys.executable, "-m", "pccd_workflows", "campaign", "submit", str(file)]
+    found.process("submit", words, server)
+    sizes = largest_documents(settings)
+    found.other["largest_document_mb"] = next(iter(sizes.values()))
     return {"samples": arguments.samples, **found.as_dict(), "load": os.getloadavg()}
 
 
@@ -455,12 +502,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--workflows", type=int, nargs="+", help="only this: numbers of jobs")
     parser.add_argument("--batch", type=int, default=8, help="crystals to a job that relaxes")
+    parser.add_argument("--submit-only", action="store_true", help="only store the campaign")
     parser.add_argument("--report-only", action="store_true", help="only what reads candidates")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--folder", type=Path, help="where the data lie; a temporary folder")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
-    parser.add_argument("--log", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--collect", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -469,9 +515,6 @@ def main() -> None:
     """Measure and print."""
     arguments = parse()
     logging.disable(logging.INFO)
-    if arguments.work:
-        work(arguments.log, arguments.work, arguments.jobs)
-        return
     if arguments.collect:
         collect(arguments.collect)
         return
@@ -486,6 +529,7 @@ def main() -> None:
         try:
             mongo.ensure_indexes(mongo.database(settings))
             measuring = measure_workflows if arguments.workflows else measure
+            measuring = measure_submission if arguments.submit_only else measuring
             measuring = measure_report if arguments.report_only else measuring
             found = measuring(arguments, Path(folder), settings)
         finally:

@@ -139,17 +139,33 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
         take = super().checkout_fw
 
         def lease() -> tuple[Any, int | None]:
-            firework, launch_id = take(*args, **kwargs)
+            self._thread.starting = True
+            try:
+                firework, launch_id = take(*args, **kwargs)
+            finally:
+                self._thread.starting = False
             if launch_id is not None:
                 self.launches.update_one({"launch_id": launch_id}, LEASED)
             return firework, launch_id
 
         return self.atomically(lease)
 
-    def complete_launch(self, *args: Any, **kwargs: Any) -> Any:
+    def complete_launch(self, launch_id: int, *args: Any, **kwargs: Any) -> Any:
         """Note that a firework is done, with all that follows for its workflow."""
         complete = super().complete_launch
-        return self.atomically(lambda: complete(*args, **kwargs))
+
+        def complete_alone() -> Any:
+            self._claim_workflow(launch_id)
+            return complete(launch_id, *args, **kwargs)
+
+        return self.atomically(complete_alone)
+
+    def _claim_workflow(self, launch_id: int) -> None:
+        """Write to a launch's workflow first: who ends a job of it meanwhile finds out at once."""
+        launch = self.launches.find_one({"launch_id": launch_id}, {"fw_id": 1})
+        if launch is not None:
+            now = {"$currentDate": {"claimed_on": True}}
+            self.workflows.update_one({"nodes": launch["fw_id"]}, now)
 
     def rerun_fw(self, *args: Any, **kwargs: Any) -> list[int]:
         """Make a firework, and whatever ran after it, ready to run again."""
@@ -165,6 +181,9 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
         survive_outage(lambda: ping(launch_id, *args, **kwargs))
 
     def _refresh_wf(self, fw_id: int) -> None:
+        # nothing follows from a start, and workers that start jobs do not meet in their workflow
+        if getattr(self._thread, "starting", False):
+            return
         refresh = super()._refresh_wf
         self.atomically(lambda: refresh_part(self, fw_id) or refresh(fw_id))
 
