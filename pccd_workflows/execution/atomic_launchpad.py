@@ -37,6 +37,26 @@ LEASE_SECONDS = 15 * PING_SECONDS
 network may be away for minutes, and a job that is taken in vain is computed twice."""
 LEASED = [{"$set": {"lease": {"$add": ["$$NOW", 1000 * LEASE_SECONDS]}}}]
 """Update of a launch; milliseconds."""
+NOW_AS_TEXT = {"$dateToString": {"date": "$$NOW", "format": "%Y-%m-%dT%H:%M:%S.%L"}}
+SEEN = [
+    {
+        "$set": {
+            "state_history": {
+                "$map": {
+                    "input": "$state_history",
+                    "in": {
+                        "$cond": [
+                            {"$eq": ["$$this.state", "RUNNING"]},
+                            {"$mergeObjects": ["$$this", {"updated_on": NOW_AS_TEXT}]},
+                            "$$this",
+                        ]
+                    },
+                }
+            }
+        }
+    }
+]
+"""Update of a launch: the last sign of life, as FireWorks' own commands read it."""
 
 JOINING = frozenset(
     (
@@ -173,12 +193,18 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
         ids: list[int] = self.atomically(lambda: rerun(*args, **kwargs))
         return ids
 
-    def ping_launch(self, launch_id: int, *args: Any, **kwargs: Any) -> None:
-        """Note that a firework is still running: its worker owns it for another while."""
-        ping = super().ping_launch
+    def ping_launch(
+        self,
+        launch_id: int,
+        ptime: Any = None,  # noqa: ARG002
+        checkpoint: Any = None,  # noqa: ARG002
+    ) -> None:
+        """Note that a firework is still running: its worker owns it for another while.
+
+        In one operation, at the database's time; nobody goes on from a checkpoint of FireWorks.
+        """
         running = {"launch_id": launch_id, "state": "RUNNING"}
-        survive_outage(lambda: self.launches.update_one(running, LEASED))
-        survive_outage(lambda: ping(launch_id, *args, **kwargs))
+        survive_outage(lambda: self.launches.update_one(running, [*LEASED, *SEEN]))
 
     def _refresh_wf(self, fw_id: int) -> None:
         # nothing follows from a start, and workers that start jobs do not meet in their workflow
