@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 SYMPREC = 0.1
 """Å; spglib tolerance of the space group in a candidate's document."""
 OVERLAP = timedelta(seconds=60)
-"""Rows this much older than the latest one read are read again: writers do not end in order."""
+"""Rows that are no older than this when they are read are read once more: writers do not end in
+order."""
 TOGETHER = 200
 """Candidates folded at once: bounds the memory, whatever the size of the campaign."""
 
@@ -206,15 +207,13 @@ class Collector:
         failures: reason by candidate_id, of lost jobs.
         """
         failures = failures or {}
-        since = self._collected_until()
-        changed, latest = self.storage.changed(
-            self.campaign.campaign_id, None if since is None else since - OVERLAP
-        )
+        now: datetime = self.database.command("hello")["localTime"]
+        changed, _ = self.storage.changed(self.campaign.campaign_id, self._collected_until())
         ids = sorted({*changed, *failures, *self._held_back()})
         written = sum(self._write(batch) for batch in self._folded(ids, failures))
-        if latest is not None and latest != since:
+        if changed:
             self.database["campaigns"].update_one(
-                {"_id": self.campaign.campaign_id}, {"$set": {"collected_until": latest}}
+                {"_id": self.campaign.campaign_id}, {"$set": {"collected_until": now - OVERLAP}}
             )
         return written
 
