@@ -1,11 +1,11 @@
 """What a campaign costs beside its own work, at any size: time, memory, documents, transactions.
 
-    python benchmarks/scale.py --json --samples 20000 [--workers W] [--keep FOLDER]
-    python benchmarks/scale.py --json --samples 1000000 --submit-only
-    python benchmarks/scale.py --json --samples 200000 --report-only
-    python benchmarks/scale.py --json --workflows 10 1000 5000 --jobs 30
-    python benchmarks/scale.py --json --workflows 640 --workers 64
-    python benchmarks/scale.py --plot docs/images/scale.svg RESULT.json ...
+    python benchmarks/scale.py --json --samples 20000 [--workers W]
+    python benchmarks/scale.py --json --samples 100000 --only hand-over
+    python benchmarks/scale.py --json --samples 200000 --only reading
+    python benchmarks/scale.py --json --samples 1000000 --only submission
+    python benchmarks/scale.py --json --only workflows --sizes 10 1000 5000 --jobs 30
+    python benchmarks/scale.py --json --only workflows --sizes 640 --workers 64
 
 A private mongod in a temporary folder, and crystals that nothing has to be computed for: decorated
 lattices with displaced sites, a fifth of them copies, stored as generation and screening
@@ -13,11 +13,15 @@ leave them; a level that computes nothing (trivial_engine.py). All the rest is t
 deduplicate -> hand-over to the rung -> relax -> hull, by worker processes; then collect, status,
 list, report and export, each a process of its own.
 
+The other parts (`--only`): the jobs of a rung started for crystals that are not stored; a campaign
+of the project's own model submitted; what reads candidates, copies of a few hundred; empty jobs in
+workflows of several sizes.
+
 `seconds` and `cpu_seconds` of a stage are summed over its jobs (wall time and processor time of the
 worker; `mongod_cpu_seconds` is the server's in all). `peak_rss_mb` is that of each process.
 `longest_transaction_s` is the time from the first command of a transaction to its commit, as the
 worker saw it, `largest_document_mb` of any collection, files in GridFS included. `operations` are
-commands sent to MongoDB for one job that relaxes.
+commands sent to MongoDB for one job that relaxes, by whose collections they concern.
 """
 
 import argparse
@@ -26,6 +30,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -34,7 +39,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +60,7 @@ from pccd_workflows.execution import launchpad, mongo, mongod, worker
 from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.jobs.common import named, plain_job
+from pccd_workflows.jobs.rungs import start_rung
 from pccd_workflows.pipeline import DiscoveryMaker, GenerateMaker
 from pccd_workflows.settings import Settings, get_settings
 
@@ -223,7 +229,7 @@ def work(log: Path, campaign_id: str, limit: int | None) -> None:
     settings = get_settings()
     server = psutil.Process(mongod.status(settings).pid)
     launch, lines = worker.launch_rocket, []
-    relaxed = {"state": "COMPLETED", "name": {"$regex": "^relax trivial"}}
+    relaxed = {"state": {"$in": ["COMPLETED", "FIZZLED"]}, "name": {"$regex": "^relax trivial"}}
 
     def launch_watched(opened: Any, fworker: Any, fw_id: int, **options: Any) -> Any:
         began, used, sent = time.time(), _cpu(), watch.commands.copy()
@@ -300,9 +306,15 @@ class Measured:
         return kept | self.other
 
 
+STARTS = re.compile(r"relax \d+-\d+ ")
+"""Names of jobs that start those that relax a share of the crystals."""
+
+
 def stage_of_job(name: str) -> str:
     """Return the stage that a job belongs to, by its name."""
     first = name.split(" ")[0]
+    if first == "relax" and STARTS.match(name):
+        return "hand-over"
     return {"rung": "hand-over", "relaxed": "hand-over", "prefilled": "generate"}.get(first, first)
 
 
@@ -414,7 +426,7 @@ def measure(arguments: argparse.Namespace, folder: Path, settings: Settings) -> 
 def measure_workflows(arguments: argparse.Namespace, _folder: Path, settings: Settings) -> Row:
     """Return what an empty job costs in workflows of some numbers of jobs."""
     found = {}
-    for size in arguments.workflows:
+    for size in arguments.sizes:
         jobs = [named(prefilled(), f"relax trivial {number}") for number in range(size)]
         groups = [jobs[first : first + GROUP] for first in range(0, size, GROUP)]
         sums = [gather([job.output for job in group]) for group in groups]
@@ -435,7 +447,7 @@ def measure_workflows(arguments: argparse.Namespace, _folder: Path, settings: Se
     return {"workers": arguments.workers, "workflows": found, "load": os.getloadavg()}
 
 
-def measure_report(arguments: argparse.Namespace, folder: Path, settings: Settings) -> Row:
+def measure_reading(arguments: argparse.Namespace, folder: Path, settings: Settings) -> Row:
     """Return what the report of many candidates takes; they are copies of a few hundred."""
     few = campaign(SEED_CAMPAIGN, folder)
     database, found = mongo.database(settings), Measured()
@@ -453,6 +465,24 @@ def measure_report(arguments: argparse.Namespace, folder: Path, settings: Settin
         database["candidates"].insert_many(made)
     found, server = Measured(), psutil.Process(mongod.status(settings).pid)
     found.read(few.campaign_id, folder, server)
+    return {"samples": arguments.samples, **found.as_dict(), "load": os.getloadavg()}
+
+
+def measure_hand_over(arguments: argparse.Namespace, folder: Path, settings: Settings) -> Row:
+    """Return what it takes to start the jobs of a rung; the crystals themselves are not stored."""
+    whole, found = campaign(arguments.samples, folder), Measured()
+    storage, (rung,) = MongoStorage(mongo.database(settings)), whole.rungs
+    for first in range(0, arguments.samples, BATCH):
+        made = [(index, crystal(index % BATCH)) for index in range(first, first + BATCH)]
+        rows = [list(_rows(whole, index, one, f"{index:064d}"))[1] for index, one in made]
+        storage.put_rows([replace(row, stage="deduplicate") for row in rows])
+    flow = Flow([named(start_rung(whole, rung, [], None), "rung")])
+    flow.update_metadata({"campaign_id": whole.campaign_id})
+    launchpad.submit(flow, settings)
+    arguments.jobs = 1
+    note_jobs(run_workers(arguments, whole.campaign_id), found)
+    sizes = largest_documents(settings)
+    found.other["largest_documents_mb"] = dict(list(sizes.items())[:5])
     return {"samples": arguments.samples, **found.as_dict(), "load": os.getloadavg()}
 
 
@@ -492,6 +522,9 @@ def collect(campaign_id: str) -> None:
     operations.collector(document, settings).update(operations.lost_candidates(failures))
 
 
+PARTS = ("campaign", "hand-over", "submission", "reading", "workflows")
+
+
 def parse() -> argparse.Namespace:
     """Return the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -500,10 +533,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, help="end after so many jobs that relax, and read nothing"
     )
-    parser.add_argument("--workflows", type=int, nargs="+", help="only this: numbers of jobs")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10, 1000], help="of workflows")
     parser.add_argument("--batch", type=int, default=8, help="crystals to a job that relaxes")
-    parser.add_argument("--submit-only", action="store_true", help="only store the campaign")
-    parser.add_argument("--report-only", action="store_true", help="only what reads candidates")
+    parser.add_argument("--only", choices=PARTS, default="campaign", help="what is measured")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--folder", type=Path, help="where the data lie; a temporary folder")
@@ -528,9 +560,13 @@ def main() -> None:
         mongod.start(settings)
         try:
             mongo.ensure_indexes(mongo.database(settings))
-            measuring = measure_workflows if arguments.workflows else measure
-            measuring = measure_submission if arguments.submit_only else measuring
-            measuring = measure_report if arguments.report_only else measuring
+            measuring = {
+                "campaign": measure,
+                "hand-over": measure_hand_over,
+                "submission": measure_submission,
+                "reading": measure_reading,
+                "workflows": measure_workflows,
+            }[arguments.only]
             found = measuring(arguments, Path(folder), settings)
         finally:
             mongod.stop(settings)
