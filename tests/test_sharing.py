@@ -7,24 +7,35 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from jobflow import Flow
 
 from pccd_workflows import operations
+from pccd_workflows.campaign import Campaign
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.core.storage import Share, StageRow
 from pccd_workflows.execution import launchpad, mongo, worker
 from pccd_workflows.execution.memory import MemoryStorage
 from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.settings import Settings, get_settings
-from pccd_workflows.stages import deduplicate, relax, sharing
+from pccd_workflows.stages import deduplicate, references, relax, sharing
 from pccd_workflows.stages.sharing import BRANCHES, TOGETHER, by_composition, by_place, joined
 
 SAMPLES = 60
+REFERENCES = ReferenceSet(
+    source="file",
+    chemsys="Na-O",
+    level="chgnet",
+    convention="mp2020",
+    entries=[ReferenceEntry(entry_id="Na", formula="Na1", energy=-1.0)],
+)
 
 
 def test_compositions_stay_whole_and_in_order():
     numbers = [(f"A{n:04d}", 100) for n in range(40)]
     shares = by_composition(numbers)
     held = [[formula for formula, _ in numbers if share.holds(formula)] for share in shares]
-    assert sum(held, []) == [formula for formula, _ in numbers]
+    assert [formula for some in held for formula in some] == [formula for formula, _ in numbers]
     assert all(100 * len(some) >= TOGETHER for some in held[:-1])
     assert by_composition([]) == []
 
@@ -119,6 +130,33 @@ def narrow(monkeypatch) -> None:
     """Shares of a few crystals, and few of them to a job."""
     monkeypatch.setattr(sharing, "TOGETHER", 4)
     monkeypatch.setattr(sharing, "BRANCHES", 3)
+
+
+def test_competing_phases_of_very_many_systems_are_built_bit_by_bit(settings, monkeypatch):
+    monkeypatch.setattr(sharing, "BRANCHES", 3)
+    systems = [f"{one}-{other}" for one in ("Li", "Na", "K", "Rb") for other in ("F", "Cl", "O")]
+    monkeypatch.setattr(references, "systems_of", lambda *_: systems)
+    monkeypatch.setattr(references, "find", lambda *_: {"Na-O": REFERENCES})
+    monkeypatch.setattr(references, "recomputes", lambda *_: False)
+    built = []
+
+    def build(_campaign: Any, _rung: Any, chemsys: str, _storage: Any) -> ReferenceSet:
+        built.append(chemsys)
+        return REFERENCES.model_copy(update={"chemsys": chemsys})
+
+    monkeypatch.setattr(references, "build", build)
+    whole = Campaign.model_validate(
+        {"name": "phases", "generate": {"elements": ["Na", "O"]}, "rungs": [{"level": "chgnet"}]}
+    )
+    flow = Flow([prepare_references(whole, whole.rungs[0])])
+    flow.update_metadata({"campaign_id": whole.campaign_id})
+    launchpad.submit(flow, settings)
+    worker.run_worker(settings)
+    assert sorted(built) == sorted({*systems} - {"Na-O"})
+    outputs = mongo.database(settings)["job_outputs"].find({"name": "systems chgnet"})
+    assert sorted(max((row["output"] for row in outputs), key=len)) == sorted(systems)
+    actions = [row["action"]["detours"] for row in launchpad.launchpad(settings).launches.find()]
+    assert max(len(flow["fws"]) for detours in actions for flow in detours) <= 3 + 2
 
 
 def ledger(scale, settings: Settings, campaign_id: str) -> str:
