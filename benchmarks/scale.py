@@ -6,6 +6,7 @@
     python benchmarks/scale.py --json --samples 1000000 --only submission
     python benchmarks/scale.py --json --only workflows --sizes 10 1000 5000 --jobs 30
     python benchmarks/scale.py --json --only workflows --sizes 640 --workers 64
+    python benchmarks/scale.py --plot docs/images/scale.svg RESULT.json ...
 
 A private mongod in a temporary folder, and crystals that nothing has to be computed for: decorated
 lattices with displaced sites, a fifth of them copies, stored as generation and screening
@@ -522,6 +523,39 @@ def collect(campaign_id: str) -> None:
     operations.collector(document, settings).update(operations.lost_candidates(failures))
 
 
+STAGES = ("deduplicate", "hand-over", "relax", "hull", "collect", "report", "export")
+"""What the picture shows, in this order."""
+
+
+def plot(files: Sequence[Path], out: Path) -> None:
+    """Draw processor time per crystal and the memory of a process over the number of samples."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    results = sorted((json.loads(file.read_text()) for file in files), key=lambda r: r["samples"])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    for stage in STAGES:
+        found = [r for r in results if stage in r["cpu_seconds"]]
+        times = [
+            1000 * (r["cpu_seconds"][stage] + r["mongod_cpu_seconds"].get(stage, 0)) / r["samples"]
+            for r in found
+        ]
+        left.loglog([r["samples"] for r in found], times, "o-", label=stage)
+    for process in ("worker", "report", "export"):
+        found = [r for r in results if process in r["peak_rss_mb"]]
+        memory = [r["peak_rss_mb"][process] for r in found]
+        right.semilogx([r["samples"] for r in found], memory, "o-", label=process)
+    left.set(xlabel="samples", ylabel="processor time per sample, ms (process + mongod)")
+    right.set(xlabel="samples", ylabel="peak resident memory, MB", ylim=(0, None))
+    for axes in (left, right):
+        axes.legend(fontsize="small")
+        axes.grid(visible=True, alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(out)
+
+
 PARTS = ("campaign", "hand-over", "submission", "reading", "workflows")
 
 
@@ -536,6 +570,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 1000], help="of workflows")
     parser.add_argument("--batch", type=int, default=8, help="crystals to a job that relaxes")
     parser.add_argument("--only", choices=PARTS, default="campaign", help="what is measured")
+    parser.add_argument("--plot", type=Path, help="draw what files of --json say into this file")
+    parser.add_argument("files", type=Path, nargs="*", help="for --plot")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--folder", type=Path, help="where the data lie; a temporary folder")
@@ -547,6 +583,9 @@ def main() -> None:
     """Measure and print."""
     arguments = parse()
     logging.disable(logging.INFO)
+    if arguments.plot:
+        plot(arguments.files, arguments.plot)
+        return
     if arguments.collect:
         collect(arguments.collect)
         return
