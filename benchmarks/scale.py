@@ -41,7 +41,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,6 @@ from pymongo import monitoring
 from pccd_workflows import operations
 from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.storage import StageRow, structure_key
 from pccd_workflows.execution import launchpad, mongo, mongod, worker
 from pccd_workflows.execution.mongo_storage import MongoStorage
@@ -168,17 +166,7 @@ class Prefilled(GenerateMaker):
 
 def store_campaign(whole: Campaign, settings: Settings) -> None:
     """Store a campaign and its workflow as `operations.submit` does, without asking sources."""
-    document = {
-        "_id": whole.campaign_id,
-        "schema_version": SCHEMA_VERSION,
-        "name": whole.name,
-        "hash": whole.hash,
-        "campaign": whole.resolved(),
-        "versions": ["none"],
-        "submitted_at": datetime.now(UTC),
-        "state": "submitted",
-        "fw_ids": [],
-    }
+    document = operations._new_document(whole, ["none"], settings) | {"state": "submitted"}
     mongo.database(settings)["campaigns"].insert_one(document)
     flow = DiscoveryMaker(generate_maker=Prefilled()).make(whole, ["none"])
     launchpad.submit(flow, settings)
@@ -519,8 +507,7 @@ def collect(campaign_id: str) -> None:
     """Fold everything that is new into candidates."""
     settings = get_settings()
     document = operations.campaign_document(campaign_id, settings)
-    failures = operations.progress(document["_id"], settings).failures
-    operations.collector(document, settings).update(operations.lost_candidates(failures))
+    operations.collect(document, operations.progress(document["_id"], settings), settings)
 
 
 STAGES = ("deduplicate", "hand-over", "relax", "hull", "collect", "report", "export")

@@ -230,10 +230,11 @@ def test_a_lost_share_holds_back_its_own_crystals_alone(prepared, scale, narrow,
         disturbed.setattr(deduplicate, "judge_novelty", lose)
         worker.run_worker(own)
     progress = operations.progress(name, own)
-    lost = operations.lost_candidates(progress.failures)
+    document = operations.campaign_document(name, own)
+    lost = operations.lost_candidates(operations.stored_campaign(document), progress.failures)
     assert set(seen[1]) <= set(lost)
     assert len(lost) < SAMPLES / 2
-    assert "the node went away" in lost[seen[1][0]]
+    assert "the node went away" in lost[seen[1][0]][0].reason
     scale.collect(name)
     candidates = mongo.database(own)["candidates"]
     failed = {row["_id"] for row in candidates.find({"reason_class": "job_failed"})}

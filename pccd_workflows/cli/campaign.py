@@ -81,7 +81,7 @@ def status(name: str = NAME, as_json: bool = AS_JSON) -> None:
     settings = _settings()
     document = operations.campaign_document(operations.check_reference(name), settings)
     progress = operations.progress(document["_id"], settings)
-    operations.collector(document, settings).update(operations.lost_candidates(progress.failures))
+    operations.collect(document, progress, settings)
     campaign = operations.stored_campaign(document)
     steps = operations.funnel(campaign, settings)
     if as_json:
@@ -226,8 +226,25 @@ def report(
     settings = _settings()
     document = operations.campaign_document(operations.check_reference(name), settings)
     progress = operations.progress(document["_id"], settings)
-    operations.collector(document, settings).update(operations.lost_candidates(progress.failures))
+    operations.collect(document, progress, settings)
     typer.echo(f"Wrote {_write_report(document, settings, out)}")
+
+
+@app.command()
+def figures(
+    name: str = NAME,
+    out: Path = typer.Option(..., help="Folder for the files"),
+) -> None:
+    """Write publication figures as PNG and SVG; say of which there is nothing to show."""
+    from pccd_workflows import operations
+    from pccd_workflows.execution import mongo
+    from pccd_workflows.figures import write_figures
+    from pccd_workflows.report.stored import read_stored
+
+    settings = _settings()
+    document = operations.campaign_document(operations.check_reference(name), settings)
+    for figure in write_figures(out, *read_stored(document, mongo.database(settings))):
+        typer.echo(f"{figure.name}: {figure.absent or ', '.join(map(str, figure.files))}")
 
 
 @app.command()

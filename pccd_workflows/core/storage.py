@@ -216,7 +216,14 @@ class Checkpoints(Protocol):
         """Forget the attempts of a run that is done."""
 
 
-class Storage(Results, Costs, Checkpoints, Protocol):
+class Watched(Protocol):
+    """How far long jobs are, for those who watch."""
+
+    def note_progress(self, campaign_id: str, what: str, done: int, total: int) -> None:
+        """Say how far a job of a campaign is; `what` it does, with chemical system and level."""
+
+
+class Storage(Results, Costs, Checkpoints, Watched, Protocol):
     """Everything the stages of a campaign read and write.
 
     database: with imported sets of known crystals and snapshots of the Materials Project; None
@@ -287,7 +294,10 @@ class Storage(Results, Costs, Checkpoints, Protocol):
         """Yield what every stage said about these candidates."""
 
     def history(self, campaign_id: str, formulas: Sequence[str]) -> Iterator[tuple[str, Structure]]:
-        """Yield the relaxed crystals of other campaigns with one of these reduced formulas."""
+        """Yield the relaxed crystals of campaigns that had finished when this one was submitted.
+
+        formulas: reduced; only crystals with one of them.
+        """
 
 
 def structure_key(structure: Structure) -> str:

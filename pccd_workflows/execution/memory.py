@@ -10,6 +10,7 @@ from pathlib import Path
 from pymatgen.core import Structure
 
 from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.progress import tell
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.storage import ALL, Document, Share, StageRow
 
@@ -151,6 +152,16 @@ class MemoryStorage:
 
     def note_skipped(self, campaign_id: str | None, level: str, job: str) -> None:
         """Do nothing: there is no job to run again."""
+
+    def note_progress(
+        self,
+        campaign_id: str,  # noqa: ARG002
+        what: str,
+        done: int,
+        total: int,
+    ) -> None:
+        """Tell whoever watches this process (see `core.progress.watched`)."""
+        tell(what, done, total)
 
     def get_checkpoint(self, key: str) -> Document | None:
         """Return what the latest unfinished attempt left."""

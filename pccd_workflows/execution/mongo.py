@@ -282,6 +282,7 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
         ("campaign_id", "at"): False,
         ("campaign_id", "candidate_id"): False,
     },
+    "progress": {("campaign_id",): False},
     "results": {("kind",): False},
     "references": {("source", "chemsys", "level"): False},
     "costs": {("campaign_id", "level"): False, ("level", "at"): False},

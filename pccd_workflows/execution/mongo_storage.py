@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from pymatgen.core import Structure
-from pymongo import UpdateOne
+from pymongo import DeleteOne, UpdateOne
 from pymongo.database import Database
 
 from pccd_workflows.core.plain_structures import plain_structure
@@ -20,6 +20,8 @@ from pccd_workflows.settings import Settings
 
 ROW_FIELDS = tuple(StageRow.__dataclass_fields__)
 BY_RANK = (("rank", 1), ("index", 1))
+TELL_SECONDS = 1.0
+"""Between two notes of how far a job is: people watch, and a database has other things to do."""
 PAGE = 500
 """Rows or structures written at once: a few MB."""
 
@@ -35,6 +37,7 @@ class MongoStorage:
 
     def __init__(self, database: Database[Document]) -> None:
         self.database = database
+        self._told: dict[str, tuple[datetime, datetime]] = {}
 
     def get_result(self, key: str) -> Document | None:
         """Return the result stored under `key`."""
@@ -177,16 +180,25 @@ class MongoStorage:
         return mongo.put_reference_set(self.database, references)
 
     def history(self, campaign_id: str, formulas: Sequence[str]) -> Iterator[tuple[str, Structure]]:
-        """Yield the relaxed crystals of other campaigns with one of these reduced formulas."""
+        """Yield the relaxed crystals of campaigns that had finished when this one was submitted."""
         query = {
             "formula_pretty": {"$in": list(formulas)},
-            "campaign_id": {"$ne": campaign_id},
+            "campaign_id": {"$in": self._finished_before(campaign_id)},
             "novelty.duplicate_of": None,
             "structure": {"$ne": None},
             "stage": {"$nin": ["generate", "screen"]},
         }
-        for document in self.database["candidates"].find(query, {"structure": 1}):
+        for document in self.database["candidates"].find(query, {"structure": 1}).sort("_id", 1):
             yield document["_id"], plain_structure(document["structure"])
+
+    def _finished_before(self, campaign_id: str) -> list[str]:
+        """Return what the campaign names; of an older version, campaigns submitted before it."""
+        campaigns = self.database["campaigns"]
+        own = campaigns.find_one({"_id": campaign_id}, {"history": 1, "submitted_at": 1}) or {}
+        if "history" in own:
+            return list(own["history"])
+        before = {"submitted_at": {"$lt": own.get("submitted_at")}}
+        return [row["_id"] for row in campaigns.find(before, {"_id": 1})]
 
     def note_cost(self, row: Document) -> None:
         """Add one run to the costs."""
@@ -203,6 +215,21 @@ class MongoStorage:
     def note_skipped(self, campaign_id: str | None, level: str, job: str) -> None:
         """Remember a job that did nothing for want of budget."""
         costs.note_skipped(self.database, {"campaign_id": campaign_id}, job, level)
+
+    def note_progress(self, campaign_id: str, what: str, done: int, total: int) -> None:
+        """Store how far a job is, once a second; a piece of work that is done leaves nothing."""
+        now, key = datetime.now(UTC), f"{campaign_id}/{what}"
+        if done >= total:
+            self._told.pop(key, None)
+            self._write("progress", [DeleteOne({"_id": key})])
+            return
+        last, began = self._told.get(key, (None, now))
+        if last is not None and (now - last).total_seconds() < TELL_SECONDS:
+            return
+        self._told[key] = now, began
+        fields = {"campaign_id": campaign_id, "what": what, "done": done, "total": total}
+        fields |= {"began": began, "at": now, "schema_version": SCHEMA_VERSION}
+        self._write("progress", [UpdateOne({"_id": key}, {"$set": fields}, upsert=True)])
 
     def get_checkpoint(self, key: str) -> Document | None:
         """Return what the latest unfinished attempt left."""

@@ -25,6 +25,13 @@ OPTIONAL = "optional"
 """Name in the metadata of jobs whose loss holds no candidate back."""
 SHARE = "share"
 """Name in the metadata of jobs that take a share of a stage's crystals."""
+CANDIDATES = "candidates"
+"""Name in the metadata of jobs: ids of the candidates that they work for."""
+SAMPLES = "samples"
+"""The same of jobs that generate: first and last-but-one sample."""
+WRITES = "writes"
+"""Name in the metadata of jobs: the stage whose rows they write last. Their loss holds back only
+candidates without such a row."""
 
 
 def assign(assigned: Job, category: str) -> Job:
@@ -48,10 +55,13 @@ def named(unnamed: Job, name: str) -> Job:
     return unnamed
 
 
-def taking(sharing: Job, stage: str, share: Share) -> Job:
-    """Return a job that tells whose crystals wait for it: a share of those after a stage."""
+def taking(sharing: Job, stage: str, share: Share, writes: str) -> Job:
+    """Return a job that tells whose crystals wait for it: a share of those after a stage.
+
+    writes: the stage whose rows it, or what it starts, writes.
+    """
     asked = {"stage": stage, "formulas": share.formulas, "places": share.places}
-    sharing.update_metadata({SHARE: asked}, dynamic=False)
+    sharing.update_metadata({SHARE: asked, WRITES: writes}, dynamic=False)
     return sharing
 
 

@@ -12,7 +12,9 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.storage import CrystalRef, Share, Storage, load_crystals
 from pccd_workflows.engines.engine import Task, engine_of
 from pccd_workflows.jobs.common import (
+    CANDIDATES,
     OPTIONAL,
+    WRITES,
     gathered,
     job_storage,
     named,
@@ -66,7 +68,7 @@ def _relax_jobs(
         shares = sharing.by_place(first, end, each)
         starts = [relax_share(campaign, rung, part, relax_maker) for part in shares]
         for start, part in zip(starts, shares, strict=True):
-            taking(start, relax.stage_before(campaign, rung), part)
+            taking(start, relax.stage_before(campaign, rung), part, f"relax:{rung.level}")
             named(start, f"relax {_label(part)} {rung.level}")
         return starts
     refs = relax.choose(campaign, rung, storage, share)
@@ -105,8 +107,8 @@ def _maker_jobs(campaign: Campaign, rung: Rung, ref: CrystalRef, made: Job | Flo
         record_relaxation(campaign.campaign_id, ref, rung.level, made.output),
         f"record {rung.level} {ref.id}",
     )
-    record.update_metadata({"candidates": [ref.id]})
-    made.update_metadata({"candidates": [ref.id]})
+    for step in (record, made):
+        step.update_metadata({CANDIDATES: [ref.id], WRITES: f"relax:{rung.level}"})
     return [made, record]
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from pccd_workflows import stages
+from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import FIELDS, CandidateDoc
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.query import to_candidate
-from pccd_workflows.report.render import write_report
+from pccd_workflows.report.render import write_summary
+from pccd_workflows.report.statistics import Summary, summarize
 from pccd_workflows.rescore import find_rescores
 
 Document = dict[str, Any]
@@ -24,19 +26,24 @@ def write_stored_report(path: Path, campaign: Document, database: Any) -> Path:
     database
         The campaign database (of pymongo).
     """
+    summary, sets = read_stored(campaign, database)
+    rescores = find_rescores(database, campaign_id=campaign["_id"])
+    return write_summary(path, campaign, summary, sets, rescores)
+
+
+def read_stored(campaign: Document, database: Any) -> tuple[Summary, list[ReferenceSet]]:
+    """Return what a campaign found, its best crystals whole, and the competing phases it used."""
     from pccd_workflows.execution.mongo import get_reference_set
 
     which = {"campaign_id": campaign["_id"]}
-    used = database["candidates"].distinct("stabilities.references", which)
-    sets = (get_reference_set(database, name) for name in sorted(filter(None, used)))
-    return write_report(
-        path,
-        campaign=campaign,
-        candidates=light_candidates(database["candidates"], which),
-        reference_sets=[found for found in sets if isinstance(found, ReferenceSet)],
-        rescores=find_rescores(database, **which),
-        whole=lambda ids: whole_candidates(database["candidates"], ids),
+    candidates = database["candidates"]
+    summary = summarize(
+        light_candidates(candidates, which), Campaign.model_validate(campaign["campaign"])
     )
+    summary.best = whole_candidates(candidates, [doc.candidate_id for doc in summary.best])
+    used = candidates.distinct("stabilities.references", which)
+    sets = (get_reference_set(database, name) for name in sorted(filter(None, used)))
+    return summary, [found for found in sets if isinstance(found, ReferenceSet)]
 
 
 def light_candidates(collection: Any, which: Document) -> Iterator[CandidateDoc]:

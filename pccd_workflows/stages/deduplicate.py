@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from pccd_workflows.core.storage import ALL, Share, Storage, load_crystals
 from pccd_workflows.known.novelty import Novelty, NoveltySection, SetNovelty
-from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in
+from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in, novelty_of
 from pccd_workflows.stages.sharing import by_composition
 from pccd_workflows.stages.stage import Description, FunnelStep, Outcome, Records, Stage, facts
 
@@ -68,7 +68,7 @@ def _outcome(record: Novelty, campaign: "Campaign") -> Outcome | None:
     return Outcome("rejected", "known", f"Known in {known_in(record)}.")
 
 
-def _describe(record: Novelty, _records: Records) -> Description:
+def _describe(record: Novelty, records: Records) -> Description:
     if record.duplicate_of is not None:
         return Description("duplicate", "bad", (f"same crystal as {record.duplicate_of}",))
     found = []
@@ -78,10 +78,11 @@ def _describe(record: Novelty, _records: Records) -> Description:
         note = f" ({verdict.note})" if verdict.note else ""
         found.append(f"{name}: {said}{match}{note}; {verdict.method}")
     consulted = any(verdict.known is not None for verdict in record.sets.values())
-    word = "new" if record.novel else "known"
+    whole = novelty_of(records) or record
+    word = "known" if not record.novel else "new" if whole.novel else "known once relaxed"
     if not consulted:
         word = "unique, nothing to compare with"
-    return Description(word, "good" if record.novel and consulted else "open", facts(*found))
+    return Description(word, "good" if whole.novel and consulted else "open", facts(*found))
 
 
 def _steps(_campaign: "Campaign", _level: str) -> tuple[FunnelStep, ...]:
