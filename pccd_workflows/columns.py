@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from pydantic import ValidationError
@@ -82,7 +83,7 @@ COMMON = (
         "energy_above_hull",
         numeric=True,
     ),
-    Heading("novel", "Novelty", "", _novelty),
+    Heading("novel", "Novelty", "", _novelty, "novel"),
 )
 """What every candidate has, before the columns of the stages."""
 STATUS = Heading("status", "Status", "", _status, "status")
@@ -123,6 +124,62 @@ def values(records: Records, *, shown: bool = False) -> dict[str, Any]:
     }
 
 
+def sortable(records: Records) -> dict[str, Any]:
+    """Return what lists can sort and filter by: values of shown columns, and all numbers."""
+    shown = {column.key for _, column in stage_columns(shown=True)}
+    return {
+        key: value
+        for key, value in values(records).items()
+        if _is_number(value) or (key in shown and isinstance(value, bool | str))
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that candidates have: what ranges and axes are made of.
+
+    key: in addresses. field: of stored documents.
+    """
+
+    key: str
+    field: str
+    label: str
+    unit: str
+
+    @property
+    def title(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def quantities() -> dict[str, Quantity]:
+    """Return the quantities that have a unit, and the number of atoms, by key."""
+    found = [
+        Quantity("energy_above_hull", "energy_above_hull", "E above hull", "eV/atom"),
+        Quantity("nsites", "nsites", "Atoms", ""),
+    ]
+    for _, column in stage_columns():
+        if column.unit and column.name not in {quantity.key for quantity in found}:
+            found.append(Quantity(column.key, f"values.{column.key}", column.label, column.unit))
+    return {quantity.key: quantity for quantity in found}
+
+
+def categories() -> dict[str, Quantity]:
+    """Return what has few values (verdicts, kinds, levels), by key."""
+    found = [
+        Quantity("novel", "novel", "Novelty", ""),
+        Quantity("status", "status", "Status", ""),
+    ]
+    for _, column in stage_columns(shown=True):
+        if not column.unit:
+            found.append(Quantity(column.key, f"values.{column.key}", column.label, ""))
+    return {quantity.key: quantity for quantity in found}
+
+
 @dataclass(frozen=True)
 class Table:
     """Candidates as a table: a row of cells for each, as many as there are headings."""
@@ -158,7 +215,8 @@ def _heading(stage: Stage, column: Column) -> Heading:
         return TableCell(text, value, tone)
 
     unit = "" if column.text is not None else column.unit  # texts hold theirs
-    return Heading(column.key, column.label, unit, cell, numeric=bool(unit))
+    sort_key = f"values.{column.key}"
+    return Heading(column.key, column.label, unit, cell, sort_key, numeric=bool(unit))
 
 
 def show_value(value: Any) -> str:

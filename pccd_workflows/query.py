@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pymatgen.core import Composition, Element
 
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.columns import quantities, stage_columns
 from pccd_workflows.core.errors import DatabaseError, InputError
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.records import Phonons
@@ -26,12 +27,14 @@ SORT_KEYS = (
     "energy_above_hull",
     "index",
     "formula_pretty",
+    "novel",
     "nsites",
     "spacegroup",
     "status",
     "updated_at",
 )
-"""Fields a list can be sorted by, all indexed; a leading '-' turns the order round."""
+"""Fields a list can be sorted by, all indexed, beside the columns of stages (``values.<key>``); a
+leading '-' turns the order round."""
 
 SUMMARY_FIELDS = (
     "candidate_id",
@@ -69,6 +72,40 @@ Order = list[tuple[str, int]]
 
 
 @dataclass(frozen=True)
+class Range:
+    """Bounds of a quantity (see `columns.quantities`), both included; None: no bound.
+
+    Raises
+    ------
+    InputError
+        The quantity is unknown, or the bounds exclude each other.
+    """
+
+    key: str
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the quantity and the order of the bounds."""
+        _one_of("quantity", self.key, tuple(quantities()))
+        if self.low is not None and self.high is not None and self.low > self.high:
+            label = quantities()[self.key].label
+            raise InputError(f"{label}: {self.low:g} is larger than {self.high:g}.")
+
+    def to_mongo(self) -> Query:
+        """Return the condition on stored documents."""
+        bounds = {"$gte": self.low, "$lte": self.high}
+        asked = {operator: bound for operator, bound in bounds.items() if bound is not None}
+        return {quantities()[self.key].field: asked}
+
+    @property
+    def doubt(self) -> str:
+        """A question about an energy above hull that was meant in meV/atom."""
+        doubtful = self.key == "energy_above_hull" and (self.high or 0.0) >= DOUBTFUL_EHULL
+        return _doubt("Energies above hull are", self.high or 0.0) if doubtful else ""
+
+
+@dataclass(frozen=True)
 class CandidateFilter:
     """Which candidates to take, and in which order; every value is checked when it is made.
 
@@ -79,7 +116,9 @@ class CandidateFilter:
     max_ehull: largest energy above hull, eV/atom; crystals without one are left out.
     novel: the verdict asked for; crystals without one are left out.
     phonons: the last verdict; one of `PHONON_VERDICTS`.
-    sort: one of `SORT_KEYS`, with '-' for descending; crystals without a value come last.
+    ranges: crystals whose quantities lie inside; those without a value are left out.
+    sort: one of `SORT_KEYS` or ``values.<key>``, with '-' for descending; crystals without a value
+    come last.
 
     Raises
     ------
@@ -99,6 +138,7 @@ class CandidateFilter:
     reason_class: str | None = None
     limit: int | None = None
     sort: str = "energy_above_hull"
+    ranges: tuple[Range, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every value and bring chemical systems and formulas into the stored form."""
@@ -107,7 +147,9 @@ class CandidateFilter:
         _match(_WORD, "reason class", self.reason_class)
         _one_of("status", self.status, STATUSES)
         _one_of("phonon verdict", self.phonons, PHONON_VERDICTS)
-        _one_of("sort key", self.sort.removeprefix("-"), SORT_KEYS)
+        key = self.sort.removeprefix("-")
+        if key.removeprefix("values.") not in {c.key for _, c in stage_columns()}:
+            _one_of("sort key", key, SORT_KEYS)
         for symbol in self.elements:
             _check_element(symbol)
         if self.max_ehull is not None and not abs(self.max_ehull) <= MAX_EHULL:
@@ -144,6 +186,8 @@ class CandidateFilter:
             query["elements"] = {"$all": list(self.elements)}
         if self.max_ehull is not None:
             query["energy_above_hull"] = {"$lte": self.max_ehull}
+        if self.ranges:
+            query["$and"] = [one.to_mongo() for one in self.ranges]
         return query
 
     def segments(self) -> list[tuple[Query, Order]]:
@@ -154,6 +198,10 @@ class CandidateFilter:
         """
         field, direction = self.sort.removeprefix("-"), -1 if self.sort.startswith("-") else 1
         query = self.to_mongo()
+        if field.startswith("values."):  # absent where there is none; equal ones as they lie
+            with_value = {"$and": [query, {field: {"$exists": True}}]}
+            without_value = {"$and": [query, {field: {"$exists": False}}]}
+            return [(with_value, [(field, direction)]), (without_value, [("_id", 1)])]
         with_value = {"$and": [query, {field: {"$ne": None}}]}
         without_value = {"$and": [query, {field: None}]}
         # ties in the same direction as the field, so that one index serves both orders
@@ -185,13 +233,16 @@ class CandidateFilter:
     @property
     def doubt(self) -> str:
         """A question about a value that is possible, but hardly meant; empty if there is none."""
-        if self.max_ehull is None or self.max_ehull < DOUBTFUL_EHULL:
-            return ""
-        value = self.max_ehull
-        return (
-            f"Energies above hull are in eV/atom here: {value:g} lets nearly every crystal pass. "
-            f"Did you mean {value:g} meV/atom, that is {value / EV_TO_MEV:g}?"
-        )
+        if self.max_ehull is not None and self.max_ehull >= DOUBTFUL_EHULL:
+            return _doubt("Energies above hull are", self.max_ehull)
+        return next((found for one in self.ranges if (found := one.doubt)), "")
+
+
+def _doubt(subject: str, value: float) -> str:
+    return (
+        f"{subject} in eV/atom here: {value:g} lets nearly every crystal pass. "
+        f"Did you mean {value:g} meV/atom, that is {value / EV_TO_MEV:g}?"
+    )
 
 
 def normalise_chemsys(text: str) -> str:

@@ -181,7 +181,7 @@ def phonon_record(
     plain = Structure(tight.lattice, [s.specie.symbol for s in tight], tight.frac_coords)
     return _judged(
         phonon,
-        _standard_path(plain),
+        standard_path(plain),
         settings,
         supercell_matrix=supercell_matrix(plain, settings.min_length).tolist(),
         n_displacements=len(cells),
@@ -203,7 +203,7 @@ class BandPath:
     labels: list[list[str]]
 
 
-def _standard_path(primitive: Structure) -> BandPath:
+def standard_path(primitive: Structure) -> BandPath:
     """Return pymatgen's path of a standard primitive cell."""
     from pymatgen.symmetry.bandstructure import HighSymmKpath
 

@@ -265,11 +265,14 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     "candidates": {
         ("campaign_id", "index"): True,
         ("chemsys",): False,
-        ("novel",): False,
+        ("campaign_id", "reached"): False,
+        # one index on each field in it (a wildcard index): stages bring columns of their own
+        ("values.$**",): False,
         # lists are sorted by one of these, ties by _id
         ("energy_above_hull", "_id"): False,
         ("formula_pretty", "_id"): False,
         ("index", "_id"): False,
+        ("novel", "_id"): False,
         ("nsites", "_id"): False,
         ("spacegroup", "_id"): False,
         ("status", "_id"): False,

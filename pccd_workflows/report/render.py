@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -106,11 +107,16 @@ def script(*others: str) -> Markup:
     return Markup("").join(asset(name) for name in ("page.js", "viewer.js", *others))
 
 
-@lru_cache(maxsize=8)
 def asset(name: str) -> Markup:
-    """Return one of our own style sheets or scripts, as it is."""
-    folder = Path(__file__).parent / "templates"
-    return Markup((folder / name).read_text(encoding="utf-8"))  # noqa: S704  our own file
+    """Return one of this package's style sheets or scripts, as it is."""
+    return own_file("pccd_workflows.report", name)
+
+
+@lru_cache(maxsize=16)
+def own_file(package: str, name: str) -> Markup:
+    """Return a style sheet or script from the templates of one of our packages, as it is."""
+    text = files(package).joinpath("templates", name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704  our own file
 
 
 def report_view(
