@@ -5,7 +5,7 @@ Unlike a LaunchPad it creates no index and no counter: the explorer only reads.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from pccd_workflows.core.storage import Document
 if TYPE_CHECKING:
     from pymongo.database import Database
 
-NUMBERED = re.compile(r"\s+(\d+/\d+|\d+|[a-z0-9._-]+-[0-9a-f]{10}-\d{6})(?=\s|$)")
-"""What tells jobs of one kind apart in their names: numbers, and ids of candidates."""
+WORD = re.compile(r"[a-z][a-z_-]*")
+"""What names of one kind of job share; ids, numbers and chemical systems tell them apart."""
 SHOWN_FAILURES = 50
 
 
@@ -74,13 +74,24 @@ def _error(launch: Mapping[str, Any] | None) -> str:
     return lines[-1] if lines else "no message"
 
 
-def job_kinds(database: "Database[Document]", campaign_id: str) -> list[JobKind]:
-    """Return the kinds of a campaign's jobs, each with those that it comes after."""
+def kind_of_job(name: str, levels: Collection[str]) -> str:
+    """Return what a job does, without for which crystals."""
+    words = [word for word in name.split() if WORD.fullmatch(word) or word in levels]
+    return " ".join(words).removesuffix(" and more") or name
+
+
+def job_kinds(
+    database: "Database[Document]", campaign_id: str, levels: Collection[str] = ()
+) -> list[JobKind]:
+    """Return the kinds of a campaign's jobs, each with those that it comes after.
+
+    levels: of theory; their names are parts of kinds.
+    """
     fields = {"_id": 0, "fw_id": 1, "name": 1, "state": 1}
     kinds: dict[str, JobKind] = {}
     kind_of: dict[int, str] = {}
     for row in database["fireworks"].find(_of(campaign_id), fields):
-        name = NUMBERED.sub("", row["name"]) or row["name"]
+        name = kind_of_job(row["name"], levels)
         kinds.setdefault(name, JobKind(name)).states[row["state"]] += 1
         kind_of[row["fw_id"]] = name
     nodes = {"nodes": {"$in": list(kind_of)}}

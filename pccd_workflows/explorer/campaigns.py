@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pccd_workflows.core.errors import DatabaseError, InputError
+from pccd_workflows.engines.levels import LEVELS
 from pccd_workflows.execution.job_graph import failed_jobs, job_kinds, job_states
 from pccd_workflows.execution.mongo import get_reference_set
 from pccd_workflows.explorer.answers import Answer, NotFoundError, data, page
@@ -38,7 +39,7 @@ def campaigns_page(database: "Database[Document]", _query: str) -> Answer:
 def campaign_page(database: "Database[Document]", reference: str, _query: str) -> Answer:
     """Return one campaign: funnel, jobs, failures, flow graph."""
     view = _overview(database, _known(database, reference))
-    kinds = job_kinds(database, view["id"])
+    kinds = job_kinds(database, view["id"], LEVELS)
     return page(
         "campaign.html",
         c=view,

@@ -1,20 +1,19 @@
 """Pages of crystals: one, or some side by side; scenes to turn, modes that move."""
 
-from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import numpy as np
 from pymatgen.core import Structure
 
-from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.phonon_modes import Lattice, Mode, stored_lattice
-from pccd_workflows.engines.records import Phonons
 from pccd_workflows.explorer.answers import Answer, NotFoundError, data, page
 from pccd_workflows.explorer.state import parse_fields
 from pccd_workflows.export import best_relaxation, cif_text, file_stem, properties
+from pccd_workflows.operations import stored_campaign
 from pccd_workflows.query import find_candidate
 from pccd_workflows.report.card import make_card
 from pccd_workflows.report.panels import cell_caption
@@ -31,6 +30,12 @@ LARGEST_MOVE = 0.45
 """Å; how far the atom that moves most is drawn to move."""
 MOST_CELLS = 4
 """Cells along an axis in which a mode is shown, at most."""
+KEPT = 8
+"""Crystals whose force constants are kept: making them takes a second."""
+
+_lattices: dict[tuple[str, ...], Lattice] = {}
+_one_at_a_time = Lock()
+"""Phonopy's objects hold what they were asked last."""
 
 
 def crystal_page(database: "Database[dict[str, Any]]", reference: str, _query: str) -> Answer:
@@ -111,8 +116,9 @@ def mode_json(database: "Database[dict[str, Any]]", reference: str, query: str) 
     except (KeyError, ValueError):
         raise InputError("A mode is asked for by distance and frequency, two numbers.") from None
     doc = find(database, reference)
-    lattice = _lattice(database, doc)
-    mode = lattice.mode(lattice.nearest_qpoint(distance), frequency)
+    with _one_at_a_time:
+        lattice = _lattice(database, doc)
+        mode = lattice.mode(lattice.nearest_qpoint(distance), frequency)
     scene = mode_scene(lattice.cell, mode)
     q = ", ".join(f"{value:.3g}" for value in mode.qpoint)
     caption = f"Mode {mode.band + 1} at q = ({q}): {mode.frequency:.2f} THz"
@@ -153,43 +159,26 @@ def _lattice(database: "Database[dict[str, Any]]", doc: CandidateDoc) -> Lattice
     record = next((one for one in reversed(doc.phonons) if one.bands), None)
     if record is None or doc.structure is None:
         raise NotFoundError(f"{doc.candidate_id} has no phonon bands.")
-    return _Cached.of(database, doc, record)
+    key = (database.name, doc.candidate_id, record.level, str(doc.updated_at))
+    if key not in _lattices:
+        while len(_lattices) >= KEPT:
+            del _lattices[next(iter(_lattices))]
+        _lattices[key] = _make_lattice(database, doc, doc.structure, record.level)
+    return _lattices[key]
 
 
-class _Cached:
-    """Force constants of the crystals looked at last: making them takes a second."""
-
-    def __init__(self, database: "Database[dict[str, Any]]", doc: CandidateDoc, level: str) -> None:
-        self.database, self.doc, self.level = database, doc, level
-        self.name = (doc.candidate_id, level, str(doc.updated_at))
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Cached) and self.name == other.name
-
-    @classmethod
-    def of(cls, database: Any, doc: CandidateDoc, record: Phonons) -> Lattice:
-        """Return a crystal's force constants at a level."""
-        return _make_lattice(cls(database, doc, record.level))
-
-
-@lru_cache(maxsize=8)
-def _make_lattice(asked: _Cached) -> Lattice:
+def _make_lattice(
+    database: "Database[dict[str, Any]]", doc: CandidateDoc, structure: Structure, level: str
+) -> Lattice:
     from pccd_workflows.execution.mongo_storage import MongoStorage
 
-    document = asked.database["campaigns"].find_one({"_id": asked.doc.campaign_id})
-    campaign = (
-        None
-        if document is None
-        else Campaign.model_validate({**document["campaign"], "stored_id": document["_id"]})
-    )
-    if campaign is None or campaign.phonons is None or asked.doc.structure is None:
+    document = database["campaigns"].find_one({"_id": doc.campaign_id})
+    campaign = None if document is None else stored_campaign(document)
+    if campaign is None or campaign.phonons is None:
         raise NotFoundError("Its campaign is not stored, so its forces cannot be found.")
-    settings = campaign.phonons.model_copy(update={"level": asked.level})
-    ordering = campaign.conditions(asked.doc.candidate_id).magnetic_ordering
-    return stored_lattice(asked.doc.structure, settings, MongoStorage(asked.database), ordering)
+    settings = campaign.phonons.model_copy(update={"level": level})
+    ordering = campaign.conditions(doc.candidate_id).magnetic_ordering
+    return stored_lattice(structure, settings, MongoStorage(database), ordering)
 
 
 def find(database: "Database[dict[str, Any]]", reference: str) -> CandidateDoc:

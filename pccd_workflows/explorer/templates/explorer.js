@@ -11,7 +11,7 @@
 
   // The periodic table writes into the field "Contains".
   all(".elements").forEach((table) => {
-    const field = table.closest("form").elements.elements;
+    const field = table.closest("form").querySelector("[name=elements]");
     const chosen = () => field.value.split(/[\s,-]+/).filter(Boolean);
     const show = () => all("button", table).forEach((button) => button.setAttribute("aria-pressed", chosen().includes(button.dataset.element)));
     table.addEventListener("click", (event) => {
@@ -27,7 +27,7 @@
 
   // Empty fields stay out of addresses.
   all("form.filters").forEach((form) => form.addEventListener("submit", () => {
-    for (const field of form.elements) if (field.name && field.value === "") field.disabled = true;
+    for (const field of all("[name]", form)) if (field.value === "") field.disabled = true;
   }));
   addEventListener("pageshow", () => all("form.filters :disabled").forEach((field) => (field.disabled = false)));
 
