@@ -111,7 +111,7 @@ def _draw(
         href = f"/candidate/{quote(row['candidate_id'])}"
         kind = f"dot k{classes[name]}"
         parts.append(element("a", dot, href=href, class_=kind, aria_label=tip.replace("\n", ", ")))
-    return plot.draw(f"{y.title} against {x.title}", parts, class_="scatter")
+    return plot.draw(f"{y.title} against {x.title}", parts, class_="scatter", role="group")
 
 
 def _told(value: float) -> str:

@@ -120,4 +120,4 @@ def test_a_browser_drives_it(explored, tmp_path):
         for page, found in audit.items()
         if (bad := [one for one in found if one.startswith(("serious", "critical"))])
     }
-    assert serious == {}
+    assert serious == {}, json.dumps(audit, indent=1)
