@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -11,6 +11,9 @@ from pccd_workflows import stages
 from pccd_workflows.candidate import FIELDS
 from pccd_workflows.stages.hull import millis
 from pccd_workflows.stages.stage import Column, Records, Stage, Tone, words
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
 
 Row = Mapping[str, Any]
 """A candidate's document, or the fields of it that `row_fields` names."""
@@ -132,6 +135,16 @@ def sortable(records: Records) -> dict[str, Any]:
         for key, value in values(records).items()
         if _is_number(value) or (key in shown and isinstance(value, bool | str))
     }
+
+
+def ensure_indexes(database: "Database[dict[str, Any]]") -> None:
+    """Create the indexes of the database, with those that lists sorted by a column read along."""
+    from pccd_workflows.execution import mongo
+
+    mongo.ensure_indexes(database)
+    keys = {column.key for _, column in stage_columns() if column.show or column.unit}
+    for key in sorted(keys):
+        database["candidates"].create_index([(f"values.{key}", 1), ("_id", 1)])
 
 
 def _is_number(value: Any) -> bool:

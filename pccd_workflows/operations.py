@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from pccd_workflows import stages
+from pccd_workflows import columns, stages
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.collect import Collector, reached
 from pccd_workflows.core.errors import InputError
@@ -138,7 +138,7 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
     database = mongo.database(settings)
     campaign = as_stored(campaign, settings)
     versions = preflight(campaign, settings)
-    mongo.ensure_indexes(database)
+    columns.ensure_indexes(database)
     campaigns = database["campaigns"]
     document = {
         "schema_version": SCHEMA_VERSION,

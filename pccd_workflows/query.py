@@ -198,10 +198,6 @@ class CandidateFilter:
         """
         field, direction = self.sort.removeprefix("-"), -1 if self.sort.startswith("-") else 1
         query = self.to_mongo()
-        if field.startswith("values."):  # absent where there is none; equal ones as they lie
-            with_value = {"$and": [query, {field: {"$exists": True}}]}
-            without_value = {"$and": [query, {field: {"$exists": False}}]}
-            return [(with_value, [(field, direction)]), (without_value, [("_id", 1)])]
         with_value = {"$and": [query, {field: {"$ne": None}}]}
         without_value = {"$and": [query, {field: None}]}
         # ties in the same direction as the field, so that one index serves both orders

@@ -1,5 +1,6 @@
 """A database for the explorer: a made-up campaign with jobs, and a crystal with real phonons."""
 
+from functools import lru_cache
 from typing import Any
 
 import ledger_factory as factory
@@ -31,15 +32,21 @@ JOBS = (  # name, state, the jobs that it waits for
 
 def fill(database: Any, *docs: CandidateDoc) -> None:
     """Store a campaign of some 160 crystals with its jobs, and further crystals."""
-    mongo.ensure_indexes(database)
-    rows = [
-        doc.model_dump(mode="json") | {"reached": collect.reached(CAMPAIGN, doc.records)}
-        for doc in [*factory.demo(), *docs]
-    ]
+    columns.ensure_indexes(database)
+    rows = [*_made_up(), *map(_row, docs)]
     database["candidates"].insert_many([row | {"_id": row["candidate_id"]} for row in rows])
     database["campaigns"].insert_one(factory.campaign_document())
     mongo.put_reference_set(database, factory.reference_set())
     store_jobs(database)
+
+
+@lru_cache(maxsize=1)
+def _made_up() -> list[dict[str, Any]]:
+    return [_row(doc) for doc in factory.demo(n_judged=30)]
+
+
+def _row(doc: CandidateDoc) -> dict[str, Any]:
+    return doc.model_dump(mode="json") | {"reached": collect.reached(CAMPAIGN, doc.records)}
 
 
 def store_jobs(database: Any) -> None:

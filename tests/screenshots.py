@@ -74,7 +74,7 @@ def shoot(address: str, path: Path, size: tuple[int, int], profile: Path, *, dar
     command += ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     command += ["--blink-settings=preferredColorScheme=0"] if dark else []
     command += [f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"]
-    command += ["--virtual-time-budget=4000", f"--screenshot={path}", address]
+    command += ["--virtual-time-budget=20000", f"--screenshot={path}", address]
     subprocess.run(command, check=True, capture_output=True, timeout=180)
 
 

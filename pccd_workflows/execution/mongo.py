@@ -266,8 +266,6 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
         ("campaign_id", "index"): True,
         ("chemsys",): False,
         ("campaign_id", "reached"): False,
-        # one index on each field in it (a wildcard index): stages bring columns of their own
-        ("values.$**",): False,
         # lists are sorted by one of these, ties by _id
         ("energy_above_hull", "_id"): False,
         ("formula_pretty", "_id"): False,
@@ -294,7 +292,7 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
         ("metadata.blob_uuid",): False,
     },
 }
-"""Indexed fields by collection, and whether they are unique together."""
+"""Indexed fields by collection, and whether they are unique together; columns.py adds more."""
 
 
 def ensure_indexes(db: Database[Document]) -> None:
