@@ -1,4 +1,4 @@
-"""How long the explorer takes for each page over many crystals, in its server's CPU and wall time.
+"""How long the explorer takes for each page over many crystals, in CPU and wall time.
 
     python benchmarks/explorer.py [NUMBER]
 
@@ -19,9 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import explorer_demo as demo
 import ledger_factory as factory
 import numpy as np
+import psutil
 from command import run
 
 from pccd_workflows import collect
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.execution import mongo, mongod
 from pccd_workflows.explorer.pages import answer
 from pccd_workflows.settings import Settings
@@ -74,20 +76,30 @@ def pages(number: int) -> list[tuple[str, str]]:
     ]
 
 
-def measure(database: Any, number: int) -> int:
-    """Print the times of each page, the second time it is asked for; return an exit code."""
+def measure(database: Any, number: int, server: psutil.Process) -> int:
+    """Print the times of each page, the second time it is asked for; return an exit code.
+
+    CPU time, of this process and the database's together, is what an idle machine needs; wall time
+    is told beside it.
+    """
+
+    def cpu_time() -> float:
+        used = server.cpu_times()
+        return float(time.process_time() + used.user + used.system)
+
     slow = 0
     print(f"{'wall s':>8} {'CPU s':>8}  page")
     for path, query in pages(number):
         for _ in range(2):
-            began, cpu = time.perf_counter(), time.process_time()
+            began, cpu = time.perf_counter(), cpu_time()
             reply = answer(database, path, query)
-            wall, spent = time.perf_counter() - began, time.process_time() - cpu
-        assert reply.status == 200, reply.body
-        slow += wall > 1
+            wall, spent = time.perf_counter() - began, cpu_time() - cpu
+        if reply.status != 200:
+            raise InputError(f"{path}?{query} is answered by {reply.status}.")
+        slow += spent > 1
         print(f"{wall:8.2f} {spent:8.2f}  {path}{'?' + query if query else ''}")
-    print(f"{slow} of {len(pages(number))} pages took more than a second.")
-    return 0
+    print(f"{slow} of {len(pages(number))} pages took more than a second of CPU time.")
+    return int(slow > 0)
 
 
 def main() -> int:
@@ -112,7 +124,7 @@ def main() -> int:
                     batch = []
             if batch:
                 database["candidates"].insert_many(batch)
-            return measure(database, number)
+            return measure(database, number, psutil.Process(mongod.status(settings).pid))
         finally:
             mongod.stop(settings)
 

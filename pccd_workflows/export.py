@@ -134,12 +134,12 @@ def _write_all(
         return [_write_csv(candidates, scratch / str(name), result)]
     if form == "json":
         return [_write_json(candidates, scratch / str(name), result)]
-    write: Callable[[CandidateDoc, Structure], str] = {
+    writers: dict[str, Callable[[CandidateDoc, Structure], str]] = {
         "cif": cif_text,
         "cif-p1": partial(cif_text, p1=True),
         "poscar": poscar_text,
         "extxyz": extxyz_text,
-    }[form]
+    }
     files: list[Path] = []
     for doc in candidates:
         relaxation = best_relaxation(doc)
@@ -151,7 +151,7 @@ def _write_all(
         stem = file_stem(doc, relaxation.structure)
         path = scratch / (name or f"{stem}{SUFFIXES[form]}")
         with path.open("a", encoding="utf-8") as file:
-            file.write(write(doc, relaxation.structure))
+            file.write(writers[form](doc, relaxation.structure))
         result.n_written += 1
         if path not in files:
             files.append(path)

@@ -307,7 +307,11 @@ def find_documents(
 
 def count_documents(collection: Any, which: CandidateFilter) -> int:
     """Return how many candidates the filter lets pass, whatever its limit."""
-    return int(collection.count_documents(which.to_mongo()))
+    query = which.to_mongo()
+    # without a filter the server knows the number: counting would read every document
+    return int(
+        collection.count_documents(query) if query else collection.estimated_document_count()
+    )
 
 
 def find_candidate(collection: Any, reference: str) -> CandidateDoc:

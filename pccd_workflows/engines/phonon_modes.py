@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pymatgen.core import Structure
 
 from pccd_workflows.analysis.kpaths import symmetric_cell
@@ -72,7 +72,7 @@ class Lattice:
     cell: Structure
     phonon: "Phonopy"
 
-    def mode(self, qpoint: Sequence[float], frequency: float) -> Mode:
+    def mode(self, qpoint: ArrayLike, frequency: float) -> Mode:
         """Return the mode at a wave vector whose frequency (THz) is nearest."""
         q = np.asarray(qpoint, dtype=float)
         self.phonon.run_qpoints([q], with_eigenvectors=True)
@@ -87,7 +87,7 @@ class Lattice:
     def nearest_qpoint(self, distance: float) -> NDArray[np.float64]:
         """Return the point of the band path at a distance along it (as bands are drawn)."""
         path = standard_path(self.cell)
-        return path.qpoints[int(np.abs(path.distances - distance).argmin())]
+        return np.asarray(path.qpoints[int(np.abs(path.distances - distance).argmin())])
 
 
 def stored_lattice(

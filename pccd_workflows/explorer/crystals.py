@@ -133,8 +133,7 @@ def mode_scene(cell: Structure, mode: Mode) -> Scene:
     while len(cell) * int(np.prod(times)) > MAX_ATOMS and max(times) > 1:
         times[int(np.argmax(times))] -= 1
     plain = Structure(cell.lattice, [s.specie.symbol for s in cell], cell.frac_coords)
-    for number, site in enumerate(plain):
-        site.properties["number"] = number
+    plain.add_site_property("number", list(range(len(plain))))
     whole = plain * times
     scene, copies = place_scene(whole)
     moves = []

@@ -150,7 +150,7 @@ def _draw_quaternary(diagram: Diagram, link: str) -> Markup:
     turn = rotation(*VIEW)
 
     def solid(phase: Phase) -> NDArray[np.float64]:
-        return np.array(phase.fractions) @ CORNERS[4]
+        return np.asarray(np.array(phase.fractions) @ CORNERS[4])
 
     def place(phase: Phase) -> tuple[float, float]:
         x, y, _ = turn @ solid(phase)
