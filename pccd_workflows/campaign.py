@@ -15,6 +15,7 @@ from pydantic import (
     PlainValidator,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -24,6 +25,7 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.resources import campaign_file, shipped_campaigns
 from pccd_workflows.core.sections import FOLDER, NAME_PATTERN, Section
 from pccd_workflows.core.validation import explain, with_options
+from pccd_workflows.engines.levels import BEST_POTENTIAL, is_potential
 from pccd_workflows.generators.registry import read_sources, write_sources
 from pccd_workflows.generators.request import (
     MAX_SAMPLES,
@@ -42,6 +44,9 @@ MAX_GENERATE_JOBS = 500
 128. Every job that ends rewrites its workflow's list of jobs, in one transaction; a longer job
 costs nothing when it is killed, because samples are stored batch by batch."""
 
+
+DEFAULTS = 2
+"""Version of the defaults of a campaign file; 1 took the competing phases from prototypes."""
 
 MAX_FILE = 1 << 20
 """Most bytes of a campaign file; ours have a few thousand, a list of 10,000 sets has 200,000."""
@@ -113,6 +118,17 @@ class Campaign(Section):
         if not isinstance(value, dict):
             return value
         return {kind: _stage_options(str(kind), given) for kind, given in value.items()}
+
+    @field_validator("phonons")
+    @classmethod
+    def _phonons_have_a_level(
+        cls, value: PhononsSection | None, info: ValidationInfo
+    ) -> PhononsSection | None:
+        if value is None or value.level:
+            return value
+        rungs = info.data.get("rungs") or []
+        potentials = [rung.level for rung in rungs if is_potential(rung.level)]
+        return value.model_copy(update={"level": [BEST_POTENTIAL, *potentials][-1]})
 
     @model_validator(mode="after")
     def _levels_are_distinct(self) -> Self:
@@ -206,6 +222,12 @@ class Campaign(Section):
     def resolved(self) -> dict[str, Any]:
         """Return the campaign with every default filled in, as plain JSON values."""
         return self.model_dump(mode="json", by_alias=True, exclude={"stored_id"})
+
+    def with_defaults(self, version: int) -> Self:
+        """Return what the same file meant when the defaults had this version (see `DEFAULTS`)."""
+        if version >= DEFAULTS or "source" in self.references.model_fields_set:
+            return self
+        return self.model_copy(update={"references": References(source="prototypes")})
 
     @property
     def hash(self) -> str:

@@ -13,11 +13,13 @@ from pccd_workflows.columns import quantities, stage_columns
 from pccd_workflows.core.errors import DatabaseError, InputError
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.records import Phonons
+from pccd_workflows.known.novelty import Kind
 from pccd_workflows.stages import stage_of
 from pccd_workflows.stages.stage import Status
 
 STATUSES: tuple[str, ...] = get_args(Status)
 PHONON_VERDICTS: tuple[str, ...] = get_args(Phonons.model_fields["verdict"].annotation)
+KINDS: tuple[str, ...] = get_args(Kind)
 MAX_LIMIT = 1_000_000
 MAX_EHULL = 10.0
 """eV/atom; a larger number was meant in meV/atom."""
@@ -27,6 +29,8 @@ SORT_KEYS = (
     "energy_above_hull",
     "index",
     "formula_pretty",
+    "kind_of_new",
+    "known_id",
     "novel",
     "nsites",
     "spacegroup",
@@ -51,6 +55,8 @@ SUMMARY_FIELDS = (
     "spacegroup",
     "energy_above_hull",
     "novel",
+    "kind_of_new",
+    "known_id",
     "phonon_stable",
     "band_gap",
     "updated_at",
@@ -115,6 +121,7 @@ class CandidateFilter:
     elements: crystals that contain at least all of these.
     max_ehull: largest energy above hull, eV/atom; crystals without one are left out.
     novel: the verdict asked for; crystals without one are left out.
+    kind: one of `KINDS`; crystals of which it was not asked are left out.
     phonons: the last verdict; one of `PHONON_VERDICTS`.
     ranges: crystals whose quantities lie inside; those without a value are left out.
     sort: one of `SORT_KEYS` or ``values.<key>``, with '-' for descending; crystals without a value
@@ -132,6 +139,7 @@ class CandidateFilter:
     elements: tuple[str, ...] = ()
     max_ehull: float | None = None
     novel: bool | None = None
+    kind: str | None = None
     phonons: str | None = None
     status: str | None = None
     stage: str | None = None
@@ -146,6 +154,7 @@ class CandidateFilter:
         _check_stage(self.stage)
         _match(_WORD, "reason class", self.reason_class)
         _one_of("status", self.status, STATUSES)
+        _one_of("kind", self.kind, KINDS)
         _one_of("phonon verdict", self.phonons, PHONON_VERDICTS)
         key = self.sort.removeprefix("-")
         if key.removeprefix("values.") not in {c.key for _, c in stage_columns()}:
@@ -173,6 +182,7 @@ class CandidateFilter:
             "stage": self.stage,
             "reason_class": self.reason_class,
             "novel": self.novel,
+            "kind_of_new": self.kind,
             "phonon_stable": {"stable": True, "unstable": False}.get(self.phonons or ""),
         }
         query: Query = {
@@ -213,6 +223,7 @@ class CandidateFilter:
                 "chemsys",
                 "formula",
                 "max_ehull",
+                "kind",
                 "phonons",
                 "status",
                 "stage",

@@ -174,6 +174,7 @@ def judged(
     *,
     above: float = 0.05,
     novel: bool = True,
+    kind: str | None = None,
     phonons: str | None = None,
     which: Campaign | None = None,
 ) -> CandidateDoc:
@@ -244,6 +245,8 @@ def judged(
         "spacegroup": spacegroup,
         "energy_above_hull": above,
         "novel": novel,
+        "kind_of_new": kind,
+        "known_id": None if kind in (None, "new_structure_type") else "mp-1",
         "phonon_stable": {"stable": True, "unstable": False}.get(phonons or ""),
         "screening": Screening(
             passed=True, min_distance=1.98, density=4.4, volume_per_atom=10.9, charge_balanced=True

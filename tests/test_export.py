@@ -24,7 +24,7 @@ from pccd_workflows.export import (
     properties,
 )
 
-GOOD = factory.judged(0, "MgMn2O4", above=0.05, phonons="stable")
+GOOD = factory.judged(0, "MgMn2O4", above=0.05, kind="substitution", phonons="stable")
 OTHER = factory.judged(1, "MgO", above=0.0, novel=False)
 UNRELAXED = factory.rejected(2, "too_close")
 ALL = [GOOD, OTHER, UNRELAXED]
@@ -56,6 +56,7 @@ def test_cif_holds_the_relaxed_crystal_and_its_properties(tmp_path):
     read = Structure.from_file(result.files[0])
     assert "# energy_above_hull_ev_per_atom: 0.05\n" in text
     assert f"# weights_sha256: {'3f7a' * 16}\n" in text
+    assert "# novel: True\n# kind_of_new: substitution\n# known_id: mp-1\n" in text
     assert "# symmetry: Fd-3m (No. 227), spglib with a tolerance of 0.1 Å" in text
     assert re.search(
         r"_space_group_name_H-M_alt\W+Fd-3m|_symmetry_space_group_name_H-M\W+Fd-3m", text
@@ -121,6 +122,7 @@ def test_csv_has_a_row_for_every_candidate(tmp_path):
     assert path.name == "candidates.csv"
     assert [row["candidate_id"] for row in rows] == [doc.candidate_id for doc in ALL]
     assert rows[0]["novel"] == "true"
+    assert (rows[0]["kind_of_new"], rows[0]["known_id"]) == ("substitution", "mp-1")
     assert float(rows[0]["energy_above_hull_ev_per_atom"]) == 0.05
     assert rows[2]["energy_above_hull_ev_per_atom"] == ""
     assert rows[2]["reason_class"] == "too_close"

@@ -19,7 +19,7 @@ LAYERS = [
     {"jobs"},
     {"pipeline"},
     {"collect", "query", "evaluation", "cost"},
-    {"operations", "rescore", "export", "ranking"},
+    {"operations", "following", "rescore", "export", "ranking", "kinds"},
     {"migrate", "api"},
     {"report", "explorer", "figures"},
     {"cli", "__main__"},

@@ -8,8 +8,6 @@ import typer
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
-    from pccd_workflows.candidate import CandidateDoc
-    from pccd_workflows.core.reference_set import ReferenceSet
     from pccd_workflows.cost import CostEstimate
     from pccd_workflows.execution.queue import QueueTemplate
     from pccd_workflows.settings import Settings
@@ -83,7 +81,7 @@ def status(name: str = NAME, as_json: bool = AS_JSON) -> None:
     settings = _settings()
     document = operations.campaign_document(operations.check_reference(name), settings)
     progress = operations.progress(document["_id"], settings)
-    operations.collector(document, settings).update(operations.lost_candidates(progress.failures))
+    operations.collect(document, progress, settings)
     campaign = operations.stored_campaign(document)
     steps = operations.funnel(campaign, settings)
     if as_json:
@@ -228,7 +226,7 @@ def report(
     settings = _settings()
     document = operations.campaign_document(operations.check_reference(name), settings)
     progress = operations.progress(document["_id"], settings)
-    operations.collector(document, settings).update(operations.lost_candidates(progress.failures))
+    operations.collect(document, progress, settings)
     typer.echo(f"Wrote {_write_report(document, settings, out)}")
 
 
@@ -239,14 +237,13 @@ def figures(
 ) -> None:
     """Write publication figures as PNG and SVG; say of which there is nothing to show."""
     from pccd_workflows import operations
+    from pccd_workflows.execution import mongo
     from pccd_workflows.figures import write_figures
-    from pccd_workflows.report.statistics import summarize
+    from pccd_workflows.report.stored import read_stored
 
     settings = _settings()
     document = operations.campaign_document(operations.check_reference(name), settings)
-    candidates, sets = _crystals(document, settings)
-    summary = summarize(candidates, operations.stored_campaign(document))
-    for figure in write_figures(out, summary, sets):
+    for figure in write_figures(out, *read_stored(document, mongo.database(settings))):
         typer.echo(f"{figure.name}: {figure.absent or ', '.join(map(str, figure.files))}")
 
 
@@ -385,29 +382,7 @@ def _finish(
 
 def _write_report(document: dict[str, Any], settings: "Settings", out: Path | None) -> Path:
     from pccd_workflows.execution import mongo
-    from pccd_workflows.report import write_report
-    from pccd_workflows.rescore import find_rescores
-
-    candidates, sets = _crystals(document, settings)
-    return write_report(
-        out or Path(f"{document['_id']}.html"),
-        campaign=document,
-        candidates=candidates,
-        reference_sets=sets,
-        rescores=find_rescores(mongo.database(settings), campaign_id=document["_id"]),
-    )
-
-
-def _crystals(
-    document: dict[str, Any], settings: "Settings"
-) -> "tuple[list[CandidateDoc], list[ReferenceSet]]":
-    """Return a campaign's candidates, and the competing phases that they were judged against."""
-    from pccd_workflows.candidate import CandidateDoc
-    from pccd_workflows.execution import mongo
+    from pccd_workflows.report.stored import write_stored_report
 
     database = mongo.database(settings)
-    rows = database["candidates"].find({"campaign_id": document["_id"]}, {"_id": 0})
-    candidates = [CandidateDoc.model_validate(row) for row in rows.sort("index", 1)]
-    ids = {s.references for doc in candidates for s in doc.stabilities if s.references}
-    sets = (mongo.get_reference_set(database, reference_id) for reference_id in sorted(ids))
-    return candidates, [found for found in sets if found is not None]
+    return write_stored_report(out or Path(f"{document['_id']}.html"), document, database)

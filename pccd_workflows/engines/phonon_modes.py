@@ -17,7 +17,7 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.storage import Document, Results
 from pccd_workflows.engines.engine import Task, engine_of
 from pccd_workflows.engines.levels import get_level
-from pccd_workflows.engines.phonons import standard_path
+from pccd_workflows.engines.qpoints import standard_path
 from pccd_workflows.engines.records import Forces, Relaxation
 from pccd_workflows.engines.supercells import (
     PhononSettings,

@@ -32,7 +32,7 @@ def scatter_page(database: "Database[dict[str, Any]]", query: str) -> Answer:
     axes, colours = quantities(), categories()
     x = _chosen(axes, state.values.get("x", "nsites"))
     y = _chosen(axes, state.values.get("y", "energy_above_hull"))
-    colour = _chosen(colours, state.values.get("colour", "novel"))
+    colour = _chosen(colours, state.values.get("colour", "kind_of_new"))
     fields = ["candidate_id", "formula_pretty", x.field, y.field, colour.field]
     candidates = database["candidates"]
     rows = list(find_documents(candidates, state.which, fields=fields, limit=MOST))

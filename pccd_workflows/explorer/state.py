@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from pccd_workflows.columns import quantities
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.query import PHONON_VERDICTS, CandidateFilter, Range
+from pccd_workflows.query import KINDS, PHONON_VERDICTS, CandidateFilter, Range
 
 PER_PAGE = 50
 MAX_PAGE = 100_000
@@ -15,13 +15,14 @@ TEXT_FIELDS = (
     "campaign",
     "chemsys",
     "formula",
+    "kind",
     "phonons",
     "status",
     "stage",
     "reason_class",
     "sort",
 )
-VERDICTS = {"novel": ("new", "known"), "phonons": PHONON_VERDICTS}
+VERDICTS = {"novel": ("new", "known"), "kind": KINDS, "phonons": PHONON_VERDICTS}
 """Filters with few answers: how an address says them."""
 FIELDS = {*TEXT_FIELDS, *VERDICTS, "elements", "max_ehull", "page"}
 BOUNDS = ("from", "to")

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from pymatgen.core import Composition, Element
 
+from pccd_workflows.core.intervals import percent
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.figures.style import BAD, INK, KNOWN, NEW, NothingToShow, new_axes
 from pccd_workflows.report.figures import MAX_SHOWN, bin_width
-from pccd_workflows.report.shares import percent
 from pccd_workflows.report.statistics import METASTABLE, REACHABLE, Point, Summary
 
 NO_ENERGY = "No crystal of this campaign has an energy above the hull."

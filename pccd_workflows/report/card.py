@@ -14,6 +14,7 @@ from pccd_workflows.report.phase_diagram import energy_class, pretty
 from pccd_workflows.report.stages import StageLine, stage_lines
 from pccd_workflows.rescore import Rescore
 from pccd_workflows.stages.hull import millis
+from pccd_workflows.stages.level_difference import note
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def make_badges(doc: CandidateDoc) -> list[Badge]:
         text = f"{millis(doc.energy_above_hull)} meV/atom"
         badges.append(Badge(text, energy_class(doc.energy_above_hull)))
     records = doc.records
+    if differ := note(records):
+        badges.append(Badge(differ, "open"))
     for stage in stages.all_stages():
         record = stage.latest(records)
         if record is not None and any(column.badge for column in stage.columns):

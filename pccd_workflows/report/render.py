@@ -13,18 +13,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pccd_workflows import __version__
+from pccd_workflows.analysis.hull_words import hull_name, missing_notes
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import make_table
 from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.intervals import percent, show_share
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.report.card import make_card, table_views, with_downloads
 from pccd_workflows.report.diagram_view import diagram_facts
 from pccd_workflows.report.phase_diagram import pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
-from pccd_workflows.report.shares import level_views, percent
+from pccd_workflows.report.shares import level_views
 from pccd_workflows.report.stages import rescore_notes
-from pccd_workflows.report.statistics import Summary, summarize
+from pccd_workflows.report.statistics import Step, Summary, summarize
 from pccd_workflows.rescore import Rescore
 
 MAX_CARDS = 6
@@ -60,8 +62,22 @@ def write_report(
     InputError
         The file cannot be written; a file that was there before stays.
     """
+    summary = summarize(candidates, Campaign.model_validate(campaign["campaign"]))
+    return write_summary(path, campaign, summary, reference_sets, rescores)
+
+
+def write_summary(
+    path: str | Path,
+    campaign: dict[str, Any],
+    summary: Summary,
+    reference_sets: Sequence[ReferenceSet],
+    rescores: Mapping[str, Sequence[Rescore]],
+) -> Path:
+    """Write the report of a campaign whose candidates were counted; see `write_report`.
+
+    summary: its best crystals with structures and spectra.
+    """
     resolved = Campaign.model_validate(campaign["campaign"])
-    summary = summarize(candidates, resolved)
     view = report_view(campaign, resolved, summary, reference_sets, rescores)
     return write_whole(Path(path), render("report.html", r=view))
 
@@ -139,13 +155,18 @@ def report_view(
         "campaign_id": document["_id"],
         "sections": [s for s in SECTIONS if cards or s[0] != "cards"],
         "tiles": _tiles(summary, campaign),
-        "notes": _notes(summary, campaign) + rescore_notes(rescores),
+        "notes": [
+            *_notes(summary, campaign),
+            *rescore_notes(rescores),
+            *missing_notes({each.chemsys: each.missing or () for each in reference_sets}),
+        ],
         "protocol": protocol_facts(document, campaign, summary, reference_sets),
         "funnel": _funnel(summary, document["_id"]),
         "levels": level_views(summary) if any(summary.points.values()) else [],
         "no_energies": _no_energies(summary),
         **_diagrams(summary, reference_sets),
         "table": _best_table(summary.best),
+        "kinds": _kinds(summary),
         "no_best": "No crystal reached a hull, so there is none to rank.",
         "best_caption": _best_caption(summary),
         "cards": cards,
@@ -172,11 +193,19 @@ def _tiles(summary: Summary, campaign: Campaign) -> list[View]:
     if level is not None:
         on_hull, near, _ = summary.thresholds(level)
         tiles.append(_tile(near.count, "within 80 meV/atom", f"{near.new} new, {level}"))
-        tiles.append(_tile(on_hull.count, "on or below the hull", f"{on_hull.new} new"))
+        label = f"on or below {hull_name(summary.n_missing(level))}"
+        tiles.append(_tile(on_hull.count, label, f"{on_hull.new} new"))
+    tiles.append(_tile(summary.kinds.new, "new and kept", f"of {summary.kinds.kept:,} kept"))
     return tiles + [
-        _tile(step.count, step.label, f"of {before.count:,} {before.label}")
+        _tile(step.count, step.label, _of_before(before, step))
         for before, step in summary.after_rungs()
     ]
+
+
+def _of_before(before: Step, step: Step) -> str:
+    """Return what a step after the rungs is to be compared with: few crystals are tried there."""
+    tried = "tried" if before.stage is step.stage else before.label
+    return f"of {before.count:,} {tried}"
 
 
 def _tile(value: int, label: str, note: str) -> View:
@@ -211,6 +240,7 @@ def _crystals(number: int) -> str:
 
 def _funnel(summary: Summary, campaign_id: str) -> list[View]:
     raw = summary.count("generated")
+    later = {step.key: _of_before(before, step) for before, step in summary.after_rungs()}
     words = {"rejected": "rejected", "failed": "failed", "pending": "waiting", "passed": "left out"}
     rows = []
     for step in summary.steps:
@@ -231,7 +261,7 @@ def _funnel(summary: Summary, campaign_id: str) -> list[View]:
                 "label": step.label,
                 "count": f"{step.count:,}",
                 "width": f"{max(share, 0.4 if step.count else 0.0):.2f}",
-                "percent": percent(step.count, raw),
+                "percent": later.get(step.key, percent(step.count, raw)),
                 "n_lost": step.n_lost,
                 "lost_text": f"{step.n_lost:,} did not get here",
                 "lost": lost,
@@ -291,6 +321,14 @@ def _best_caption(summary: Summary) -> str:
         f"the hull: {count} crystals with an energy. Click a heading to sort, an id for its "
         f"document. Levels are filters: an ML potential's verdict waits for DFT."
     )
+
+
+def _kinds(summary: Summary) -> View:
+    """Return what the kept crystals are to the known ones, in a line and as shares."""
+    counts = summary.kinds
+    rows = [(name, show_share(share)) for name, share in counts.shares()] if counts.kept else []
+    sentence = counts.sentence()
+    return {"sentence": f"{sentence[0].upper()}{sentence[1:]}", "rows": rows}
 
 
 def _embedded_caption(summary: Summary) -> str:

@@ -11,7 +11,7 @@ from pymatgen.core import Lattice, Structure
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.levels import LEVELS, Level
 from pccd_workflows.engines.phonon_modes import stored_lattice
-from pccd_workflows.engines.phonons import standard_path
+from pccd_workflows.engines.qpoints import standard_path
 from pccd_workflows.execution import mongo
 from pccd_workflows.execution.memory import MemoryStorage
 from pccd_workflows.execution.mongo_storage import MongoStorage
