@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TextIO, get_args
 
 from pymatgen.core import Structure
 
@@ -212,15 +212,22 @@ def extxyz_text(doc: CandidateDoc, structure: Structure) -> str:
 
 def _write_csv(candidates: Iterable[CandidateDoc], path: Path, result: Export) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer: csv.DictWriter[str] | None = None
-        for doc in candidates:
-            row = properties(doc)
-            if writer is None:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                writer.writeheader()
-            writer.writerow({key: _cell(value) for key, value in row.items()})
-            result.n_written += 1
+        result.n_written += write_csv(candidates, file)
     return path
+
+
+def write_csv(candidates: Iterable[CandidateDoc], file: TextIO) -> int:
+    """Write a table of candidates, a row of `properties` each; return their number."""
+    writer: csv.DictWriter[str] | None = None
+    number = 0
+    for doc in candidates:
+        row = properties(doc)
+        if writer is None:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            writer.writeheader()
+        writer.writerow({key: _cell(value) for key, value in row.items()})
+        number += 1
+    return number
 
 
 def _write_json(candidates: Iterable[CandidateDoc], path: Path, result: Export) -> Path:

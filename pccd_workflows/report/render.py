@@ -20,7 +20,7 @@ from pccd_workflows.columns import make_table
 from pccd_workflows.core.files import write_whole
 from pccd_workflows.core.intervals import percent, show_share
 from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.report.card import make_card, table_views, with_downloads
+from pccd_workflows.report.card import make_card, table_download, table_views, with_downloads
 from pccd_workflows.report.diagram_view import diagram_facts
 from pccd_workflows.report.phase_diagram import pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
@@ -166,6 +166,7 @@ def report_view(
         "no_energies": _no_energies(summary),
         **_diagrams(summary, reference_sets),
         "table": _best_table(summary.best),
+        "table_file": table_download(summary.best, document["_id"]),
         "kinds": _kinds(summary),
         "no_best": "No crystal reached a hull, so there is none to rank.",
         "best_caption": _best_caption(summary),
