@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
-from pccd_workflows import stages
+from pccd_workflows import columns, stages
 from pccd_workflows.campaign import Campaign, index_of
 from pccd_workflows.candidate import CandidateDoc, stage_fields
 from pccd_workflows.core.records import Record
@@ -127,6 +127,7 @@ def candidate_document(
         known_id=None if judged is None else judged.known_id,
         phonon_stable=phonons.stable(records),
         band_gap=gaps[-1] if gaps else None,
+        values=columns.sortable(records),
         **stage_fields(records),
         reached=reached(campaign, records),
         jobs={name: history.jobs[name] for name in records if name in history.jobs},

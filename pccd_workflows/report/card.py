@@ -1,5 +1,6 @@
 """One crystal as a page shows it: pictures, verdicts, lineage."""
 
+import io
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,7 @@ from typing import Any
 from pccd_workflows import stages
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import Heading, Table, TableCell
-from pccd_workflows.export import best_relaxation, cif_text, file_stem
+from pccd_workflows.export import best_relaxation, cif_text, file_stem, write_csv
 from pccd_workflows.report.panels import Panel, stage_panels, structure_panel, xrd_panel
 from pccd_workflows.report.phase_diagram import energy_class, pretty
 from pccd_workflows.report.stages import StageLine, stage_lines
@@ -69,6 +70,13 @@ def with_downloads(card: Card) -> Card:
     text = doc.model_dump_json(exclude={"relaxations": {"__all__": {"energies"}}})
     files.append(_inline("JSON", f"{doc.candidate_id}.json", text))
     return replace(card, downloads=files)
+
+
+def table_download(docs: Sequence[CandidateDoc], stem: str) -> Download:
+    """Return a table of crystals as a CSV that a page holds in itself."""
+    text = io.StringIO(newline="")
+    write_csv(docs, text)
+    return _inline("CSV", f"{stem}.csv", text.getvalue())
 
 
 def _inline(label: str, filename: str, text: str) -> Download:
