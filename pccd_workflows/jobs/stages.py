@@ -33,22 +33,32 @@ def generate_and_screen(campaign: Campaign, start: int, stop: int, versions: lis
 
 
 @plain_job
-def deduplicate(campaign: Campaign, systems: list[str], after: Any = None) -> int:  # noqa: ARG001
-    """Keep one crystal of each group of equal ones and say which are known."""
+def deduplicate(
+    campaign: Campaign,
+    systems: list[str] | None,
+    after: Any = None,  # noqa: ARG001
+) -> int:
+    """Keep one crystal of each group of equal ones and say which are known.
+
+    systems: whose competing phases are there; None if the job that sees to it was lost.
+    """
     with job_storage() as storage:
-        return deduplicate_stage.run(campaign, systems, storage)
+        return deduplicate_stage.run(campaign, systems or [], storage)
 
 
 @plain_job
 def hull(
     campaign: Campaign,
     rung: Rung,
-    systems: list[str],
+    systems: list[str] | None,
     after: Any = None,  # noqa: ARG001
 ) -> int:
-    """Place relaxed crystals on the hull of their chemical system; keep those near it."""
+    """Place relaxed crystals on the hull of their chemical system; keep those near it.
+
+    systems: as in `deduplicate`.
+    """
     with job_storage() as storage:
-        return hull_stage.run(campaign, rung, systems, storage)
+        return hull_stage.run(campaign, rung, systems or [], storage)
 
 
 @plain_job
