@@ -6,10 +6,12 @@ all of them are; then what lies within reach of it.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.levels import get_level, hull_convention
 from pccd_workflows.engines.records import Relaxation
@@ -118,6 +120,17 @@ def corrected_energy(phase: Phase, level: str) -> float:
     convention = get_level(level).convention
     total = correct_mp2020(phase.structure, phase.energy * n_sites, convention=convention)
     return total / n_sites
+
+
+def with_correction(phases: Sequence[Phase], level: str) -> list[Phase]:
+    """Return the phases that the corrections of the level's hull apply to; mostly all."""
+    get_level(level)  # an unknown level is no property of a phase
+    found = []
+    for phase in phases:
+        with suppress(InputError):  # no hull of a system is lost for one odd phase of it
+            corrected_energy(phase, level)
+            found.append(phase)
+    return found
 
 
 def heights(phases: Sequence[Phase], corrected: Sequence[float], level: str) -> list[float]:

@@ -36,6 +36,7 @@ from pccd_workflows.known.sets import (
     pack,
     remove_known_set,
     stored_crystals,
+    structures_in_system,
     unpack,
 )
 from pccd_workflows.matching.settings import MatcherSettings
@@ -336,6 +337,31 @@ def test_a_set_is_imported_once_and_found_by_formula(database):
     assert sorted(found) == ["a-1", "a-2"]
     assert all(same(found[i], CRYSTALS[i]) for i in found)
     assert list_known_sets(database) == [known]
+
+
+def test_the_crystals_of_a_chemical_system_are_found(database):
+    """By whole symbols: none of C and O is in Co, none of Sn in S and N."""
+    cells = {
+        "a": ["C", "O"],
+        "b": ["Co"],
+        "c": ["C"],
+        "d": ["C", "O", "O", "S"],
+        "e": ["Sn"],
+        "f": ["C", "N", "O", "N", "C"],
+    }
+    rows = [
+        (name, Structure(Lattice.cubic(4), symbols, [[i / 7, 0, 0] for i in range(len(symbols))]))
+        for name, symbols in cells.items()
+    ]
+    import_known_set(database, "mine", rows, source="tests")
+
+    def found(chemsys: str) -> list[str]:
+        return sorted(name for name, _ in structures_in_system(database, "mine", chemsys))
+
+    assert found("C-O") == ["a", "c"]
+    assert found("C-N-O") == ["a", "c", "f"]
+    assert found("N-S") == []
+    assert found("Co-O") == ["b"]
 
 
 def test_a_complete_set_is_not_read_again_and_not_overwritten(database):
