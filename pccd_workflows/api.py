@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from pccd_workflows.core.reference_set import ReferenceSet
     from pccd_workflows.engines.records import Relaxation
-    from pccd_workflows.known.novelty import Novelty
+    from pccd_workflows.kinds import KindCounts
+    from pccd_workflows.known.novelty import Novelty, SetNovelty
+    from pccd_workflows.matching.known_crystals import KnownCrystals
     from pccd_workflows.stages.hull import Stability
 
 Folder = str | os.PathLike[str]
@@ -74,6 +76,12 @@ class Candidates(Sequence[CandidateDoc]):
             step.label: sum(step.key in document.reached for document in self)
             for step in stages.funnel(self.campaign)
         }
+
+    def kinds(self) -> "KindCounts":
+        """Return how many crystals the last rung kept: new ones by kind, and known ones."""
+        from pccd_workflows.kinds import kinds_of
+
+        return kinds_of(self.campaign, self)
 
     @property
     def passed(self) -> list[CandidateDoc]:
@@ -364,39 +372,57 @@ def _known_phases(
     """Return the known phases of the chemical systems of relaxed crystals, at their level."""
     from pccd_workflows.core.systems import maximal_systems
 
-    usable = [r for r in relaxations if r.usable and r.structure is not None]
+    usable = [r for r in relaxations if r.usable]
     levels = sorted({r.level for r in usable})
     if len(levels) > 1:
         raise InputError(
             f"The crystals have several levels ({', '.join(levels)}): place each alone."
         )
-    systems = maximal_systems(r.structure.chemical_system for r in usable)
+    systems = maximal_systems(
+        r.structure.chemical_system for r in usable if r.structure is not None
+    )
     return [references(system, level=levels[0], folder=folder) for system in systems]
 
 
 def is_known(
-    structures: "Sequence[Structure]", known: "Sequence[Structure] | ReferenceSet"
+    structures: "Sequence[Structure]",
+    known: "Sequence[Structure] | ReferenceSet | None" = None,
 ) -> "list[Novelty]":
     """Return for each crystal whether it repeats an earlier one of them, and whether it is known.
 
-    known: crystals to compare with, by structure, whatever their cell.
+    The verdicts name the known crystal, and of what is new the kind: a substitution (of which
+    known crystal) or a new structure type.
+
+    known: crystals to compare with, by structure, whatever their cell; the library of known
+    crystals that comes with the project by default.
     """
+    from pccd_workflows.known.novelty import LIBRARY
+    from pccd_workflows.matching.groups import DEFAULT_SETTINGS
+    from pccd_workflows.stages import novelty
+
+    def look_up(crystals: novelty.Crystals) -> Mapping[str, "SetNovelty"]:
+        if known is None:
+            return novelty.in_library(crystals, settings=DEFAULT_SETTINGS, kinds=True)
+        return novelty.match_known(crystals, _index(known), frameworks=True)
+
+    name = LIBRARY if known is None else "known"
+    crystals = {str(number): structure for number, structure in enumerate(structures)}
+    duplicates = novelty.find_duplicates(crystals, DEFAULT_SETTINGS)
+    found = novelty.look_up(crystals, {name: look_up}, kinds=True)
+    return [
+        verdict.model_copy(update={"duplicate_of": duplicates.get(number)})
+        for number, verdict in found.items()
+    ]
+
+
+def _index(known: "Sequence[Structure] | ReferenceSet") -> "KnownCrystals":
     from pccd_workflows.core.reference_set import ReferenceSet
-    from pccd_workflows.known.novelty import Novelty
     from pccd_workflows.matching.known_crystals import KnownCrystals
-    from pccd_workflows.stages.novelty import find_duplicates, match_known
 
     if isinstance(known, ReferenceSet):
-        pairs = [(e.entry_id, e.structure) for e in known.entries if e.structure is not None]
-    else:
-        pairs = [(str(number), structure) for number, structure in enumerate(known)]
-    named = {str(number): structure for number, structure in enumerate(structures)}
-    index = KnownCrystals(pairs)
-    duplicates = find_duplicates(named, index.settings)
-    verdicts = match_known(named, index)
-    return [
-        Novelty(duplicate_of=duplicates.get(name), sets={"known": verdicts[name]}) for name in named
-    ]
+        entries = ((entry.entry_id, entry.structure) for entry in known.entries)
+        return KnownCrystals((i, structure) for i, structure in entries if structure is not None)
+    return KnownCrystals((str(number), structure) for number, structure in enumerate(known))
 
 
 def read_campaign(name: str) -> Candidates:

@@ -15,6 +15,7 @@ from pydantic import (
     PlainValidator,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -24,6 +25,7 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.resources import campaign_file, shipped_campaigns
 from pccd_workflows.core.sections import FOLDER, NAME_PATTERN, Section
 from pccd_workflows.core.validation import explain, with_options
+from pccd_workflows.engines.levels import BEST_POTENTIAL, is_potential
 from pccd_workflows.generators.registry import read_sources, write_sources
 from pccd_workflows.generators.request import (
     MAX_SAMPLES,
@@ -116,6 +118,17 @@ class Campaign(Section):
         if not isinstance(value, dict):
             return value
         return {kind: _stage_options(str(kind), given) for kind, given in value.items()}
+
+    @field_validator("phonons")
+    @classmethod
+    def _phonons_have_a_level(
+        cls, value: PhononsSection | None, info: ValidationInfo
+    ) -> PhononsSection | None:
+        if value is None or value.level:
+            return value
+        rungs = info.data.get("rungs") or []
+        potentials = [rung.level for rung in rungs if is_potential(rung.level)]
+        return value.model_copy(update={"level": [BEST_POTENTIAL, *potentials][-1]})
 
     @model_validator(mode="after")
     def _levels_are_distinct(self) -> Self:

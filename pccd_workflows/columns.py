@@ -64,6 +64,11 @@ def _novelty(row: Row, _records: Records) -> TableCell:
     return TableCell("" if novel is None else "new" if novel else "known", novel)
 
 
+def _kind(row: Row, _records: Records) -> TableCell:
+    kind = row.get("kind_of_new")
+    return TableCell(words(kind) if kind else "", kind)
+
+
 def _status(row: Row, _records: Records) -> TableCell:
     text = str(row.get("status", ""))
     reason = row.get("reason_class")
@@ -85,6 +90,11 @@ COMMON = (
     Heading("novel", "Novelty", "", _novelty),
 )
 """What every candidate has, before the columns of the stages."""
+KINDS = (
+    Heading("kind_of_new", "Kind", "", _kind),
+    Heading("known_id", "Known crystal", "", _field("known_id")),
+)
+"""What kept crystals are to the known ones; left out where there are none."""
 STATUS = Heading("status", "Status", "", _status, "status")
 """The last column of every table."""
 
@@ -100,6 +110,8 @@ EXPORTED = (
     "reason_class",
     "reason",
     "novel",
+    "kind_of_new",
+    "known_id",
 )
 """Fields of every candidate in exports, before the columns of the stages."""
 
@@ -117,10 +129,12 @@ def stage_columns(*, shown: bool = False) -> list[tuple[Stage, Column]]:
 def values(records: Records, *, shown: bool = False) -> dict[str, Any]:
     """Return the value of each stage's column, by its key; None where a candidate has none."""
     latest = {stage.kind: stage.latest(records) for stage in stages.all_stages()}
-    return {
-        column.key: None if latest[stage.kind] is None else column.value(latest[stage.kind])
-        for stage, column in stage_columns(shown=shown)
-    }
+    found: dict[str, Any] = {}
+    for stage, column in stage_columns(shown=shown):
+        record = latest[stage.kind]
+        of = records if column.all_records else record
+        found[column.key] = None if record is None else column.value(of)
+    return found
 
 
 @dataclass(frozen=True)
@@ -134,9 +148,9 @@ class Table:
 def make_table(candidates: Iterable[tuple[Row, Records]]) -> Table:
     """Return the table of candidates, each a row and its records.
 
-    Columns of stages in which no candidate has a value are left out.
+    Columns of kinds and of stages in which no candidate has a value are left out.
     """
-    own = [_heading(stage, column) for stage, column in stage_columns(shown=True)]
+    own = [*KINDS, *(_heading(stage, column) for stage, column in stage_columns(shown=True))]
     headings = [*COMMON, *own, STATUS]
     rows = [[heading.cell(row, records) for heading in headings] for row, records in candidates]
     kept = [
@@ -152,8 +166,9 @@ def _heading(stage: Stage, column: Column) -> Heading:
         record = stage.latest(records)
         if record is None:
             return TableCell("")
-        value = column.value(record)
-        text = show_value(value) if column.text is None else column.text(record)
+        of = records if column.all_records else record
+        value = column.value(of)
+        text = show_value(value) if column.text is None else column.text(of)
         tone = stage.describe(record, records).tone if column.badge else None
         return TableCell(text, value, tone)
 

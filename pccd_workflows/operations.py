@@ -12,15 +12,16 @@ from pydantic import ValidationError
 
 from pccd_workflows import stages
 from pccd_workflows.campaign import DEFAULTS, Campaign
-from pccd_workflows.collect import Collector, reached
+from pccd_workflows.collect import Collector, Loss, reached
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.core.storage import Share
 from pccd_workflows.engines.engine import Task, engine_of, level_for
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.registry import open_generator
-from pccd_workflows.jobs.common import CPU, GPU, OPTIONAL
+from pccd_workflows.jobs.common import CANDIDATES, CPU, GPU, OPTIONAL, SAMPLES, SHARE, WRITES
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.query import to_candidate
 from pccd_workflows.settings import Settings
@@ -202,7 +203,8 @@ def finished_campaigns(settings: Settings) -> list[str]:
         if state.unfinished or state.states.get("WAITING", 0):
             continue
         with suppress(ValidationError):  # of a version that cannot be read: as it was collected
-            collector(document, settings).update(lost_candidates(state.failures))
+            lost = lost_candidates(stored_campaign(document), state.failures)
+            collector(document, settings).update(lost)
         finished.append(campaign_id)
     return finished
 
@@ -282,10 +284,14 @@ def stored_campaign(document: Document) -> Campaign:
 
 def progress(campaign_id: str, settings: Settings) -> Progress:
     """Return where a campaign's jobs stand."""
-    return Progress(
-        states=launchpad.campaign_states(settings, campaign_id),
-        failures=launchpad.failures(settings, campaign_id),
-    )
+    failures = launchpad.failures(settings, campaign_id)
+    storage = MongoStorage(mongo.database(settings))
+    for metadata in (failure["metadata"] for failure in failures):
+        if SHARE in metadata:  # a job that takes thousands does not carry their names
+            asked = metadata[SHARE]
+            rows = storage.going_on(campaign_id, asked["stage"], Share.from_dict(asked))
+            metadata[CANDIDATES] = [row.candidate_id for row in rows]
+    return Progress(launchpad.campaign_states(settings, campaign_id), failures)
 
 
 def collector(document: Document, settings: Settings) -> Collector:
@@ -294,14 +300,25 @@ def collector(document: Document, settings: Settings) -> Collector:
     return Collector(database, MongoStorage(database), stored_campaign(document))
 
 
-def lost_candidates(failures: list[Document]) -> dict[str, str]:
-    """Return why each candidate of a failed job is held back, by candidate_id."""
-    return {
-        candidate_id: f"Job {failure['name']!r} failed: {failure['error']}"
-        for failure in failures
-        if not failure["metadata"].get(OPTIONAL)
-        for candidate_id in failure["metadata"].get("candidates", [])
-    }
+def collect(document: Document, progress: Progress, settings: Settings) -> int:
+    """Fold what a campaign's jobs wrote and lost into its candidates; return how many changed."""
+    lost = lost_candidates(stored_campaign(document), progress.failures)
+    return collector(document, settings).update(lost)
+
+
+def lost_candidates(campaign: Campaign, failures: list[Document]) -> dict[str, list[Loss]]:
+    """Return the failed jobs that hold candidates back, by candidate_id."""
+    lost: dict[str, list[Loss]] = {}
+    for failure in failures:
+        metadata = failure["metadata"]
+        if metadata.get(OPTIONAL):
+            continue
+        reason = f"Job {failure['name']!r} failed: {failure['error']}"
+        loss = Loss(reason, metadata.get(WRITES))
+        numbers = range(*metadata.get(SAMPLES, (0, 0)))
+        for name in [*metadata.get(CANDIDATES, []), *map(campaign.candidate_id, numbers)]:
+            lost.setdefault(name, []).append(loss)
+    return lost
 
 
 @dataclass(frozen=True)

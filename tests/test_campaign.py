@@ -145,12 +145,13 @@ def test_reference_path_is_taken_from_the_campaign_files_folder(tmp_path):
 
 
 HASHES = {
-    "quickstart": "0f24d99935b6b6fdea7927cb53dbb7885c986a0e9619e1aefdcba479b946d355",
+    "quickstart": "9bfbf3d2ccf8bbd76c5c0e5fcc789669c09b1c1d0694c1c9a4e83030c32ec579",
     "seed-batch-1": "dd1d4e9c5f460c2812bfb8b7c02c2ada235db34a7d75c6547b24b17e55e17c0c",
     "seed-batch-2": "265991d5c70501d00e4299608232ab921e68e2fa32b89af30a92d26ad0856682",
     "seed-batch-3": "16731e9eadbccbf74e4a87293da7a2539c2902b70274df4834e4efeb2946beba",
 }
-"""Of the shipped files as the first version that had them hashed them (c7e1b0f)."""
+"""Of the shipped files as the first version that had them hashed them (c7e1b0f; the quickstart as
+it is since it has two rungs)."""
 
 
 @pytest.mark.parametrize("name", HASHES)
@@ -159,6 +160,30 @@ def test_an_unchanged_file_keeps_its_hash(name):
     shipped = load_campaign(resource("flows", f"{name}.yaml"))
     then = shipped.model_copy(update={"references": References(source="prototypes")})
     assert then.hash == HASHES[name]
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        (["chgnet"], "chgnet"),
+        (["chgnet", "7net-l3i5"], "7net-l3i5"),
+        (["chgnet", "7net-0", "vasp/mp-gga"], "7net-0"),
+        (["chgnet", "my_potential:emt"], "my_potential:emt"),
+        (["vasp/mp-gga"], "7net-l3i5"),
+    ],
+)
+def test_phonons_are_at_the_last_potentials_level(levels, expected):
+    asked = {**MINIMAL, "rungs": [{"level": level} for level in levels], "phonons": {}}
+    found = Campaign.model_validate(asked)
+    assert found.phonons is not None
+    assert found.phonons.level == expected
+    # the same as if it had been written, and written whole
+    written = Campaign.model_validate({**asked, "phonons": {"level": expected}})
+    assert found.hash == written.hash
+    assert Campaign.model_validate(found.resolved()) == found
+    cheap = Campaign.model_validate({**asked, "phonons": {"level": "chgnet"}})
+    assert cheap.phonons is not None
+    assert cheap.phonons.level == "chgnet"
 
 
 def test_other_unchanged_campaigns_keep_their_hash_too():

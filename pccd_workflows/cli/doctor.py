@@ -207,15 +207,15 @@ def check_model(settings: "Settings") -> Check:
 
 def check_chgnet(settings: "Settings") -> Check:  # noqa: ARG001
     """The base potential."""
-    return _potential("chgnet", "chgnet.model", needed=True)
+    return _potential("chgnet", "chgnet.model")
 
 
 def check_sevenn(settings: "Settings") -> Check:  # noqa: ARG001
-    """The optional, more accurate potential."""
-    return _potential("sevenn", "sevenn.calculator", needed=False)
+    """The more accurate potential."""
+    return _potential("sevenn", "sevenn.calculator")
 
 
-def _potential(package: str, module: str, *, needed: bool) -> Check:
+def _potential(package: str, module: str) -> Check:
     import contextlib
     import importlib
     import importlib.metadata
@@ -224,11 +224,10 @@ def _potential(package: str, module: str, *, needed: bool) -> Check:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # a package that greets would spoil --json
             importlib.import_module(module)
-        return Check(name, True, importlib.metadata.version(package), needed=needed)
+        return Check(name, True, importlib.metadata.version(package), needed=True)
     except Exception as error:
-        what = package if needed else "pccd-workflows[sevenn]"
-        cost = f"levels that use it are refused: pip install {what!r}"
-        return Check(name, False, f"{type(error).__name__}: {error}", cost, needed=needed)
+        cost = f"levels that use it are refused: pip install {package!r}"
+        return Check(name, False, f"{type(error).__name__}: {error}", cost, needed=True)
 
 
 def check_mp_key(settings: "Settings") -> Check:  # noqa: ARG001

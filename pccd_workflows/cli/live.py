@@ -110,7 +110,7 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
 
     def look() -> View:
         progress = operations.progress(campaign_id, settings)
-        collector.update(operations.lost_candidates(progress.failures))
+        collector.update(operations.lost_candidates(campaign, progress.failures))
         return View(
             operations.funnel(campaign, settings),
             progress,
@@ -268,6 +268,7 @@ def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress
     from pccd_workflows.analysis.hull_words import missing_notes
     from pccd_workflows.cli.tables import print_candidates
     from pccd_workflows.execution import mongo
+    from pccd_workflows.kinds import stored_kinds
     from pccd_workflows.query import campaign_ids, short_id
     from pccd_workflows.ranking import best_rows
 
@@ -278,6 +279,8 @@ def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress
     campaigns = campaign_ids(candidates)
     if best:
         print_candidates(best, campaigns)
+        text = f"Kept:        {stored_kinds(candidates, campaign).sentence()}"
+        console.print(text, soft_wrap=True, highlight=False)
     else:
         console.print("No crystal came near the hull; the report says why each was rejected.")
     for sentence in missing_notes(following.missing_phases(campaign.campaign_id, settings)):

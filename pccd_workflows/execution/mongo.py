@@ -277,7 +277,8 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     },
     "samples": {("campaign_id", "index"): True},
     "stage_records": {
-        ("campaign_id", "stage", "rank", "index"): False,
+        ("campaign_id", "stage", "goes_on", "rank", "index"): False,
+        ("campaign_id", "stage", "goes_on", "formula"): False,
         ("campaign_id", "at"): False,
         ("campaign_id", "candidate_id"): False,
     },

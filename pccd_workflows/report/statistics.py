@@ -1,7 +1,7 @@
 """What a campaign amounts to: funnel, losses and shares, from its candidates in one pass."""
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -12,6 +12,8 @@ from pccd_workflows.analysis.hull_words import ON_HULL, may_be_stable
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.intervals import Share, wilson_share
+from pccd_workflows.kinds import KindCounts, count_kinds, kept_step
+from pccd_workflows.known.novelty import Kind
 from pccd_workflows.ranking import rank_candidate
 from pccd_workflows.stages import phonons
 from pccd_workflows.stages.stage import Stage, words
@@ -117,6 +119,7 @@ class Summary:
     models: set[tuple[str, str]] = field(default_factory=set)
     n_new: int = 0
     n_known: int = 0
+    kinds: KindCounts = field(default_factory=lambda: KindCounts(0, 0, {}))
     first_update: datetime | None = None
     last_update: datetime | None = None
 
@@ -176,8 +179,13 @@ def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary
     steps = [Step(step.key, step.label, stage) for stage, step in stages.funnel_by_stage(campaign)]
     summary = Summary(steps, {rung.level: [] for rung in campaign.rungs}, [])
     heap: list[tuple[tuple[float, ...], int, CandidateDoc]] = []
+    kept: list[tuple[bool | None, Kind | None]] = []
     for number, doc in enumerate(candidates):
-        _count(doc, steps, campaign)
+        # documents of schema version 1 do not say what they reached
+        reached = doc.reached or collect.reached(campaign, doc.records)
+        _count(doc, steps, reached)
+        if kept_step(campaign) in reached:
+            kept.append((doc.novel, doc.kind_of_new))
         _collect_facts(doc, summary)
         for level, point in _points(doc):
             summary.points.setdefault(level, []).append(point)
@@ -185,7 +193,7 @@ def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary
             summary.n_judged += 1
             if len(summary.essentials) < MAX_EMBEDDED:
                 summary.essentials.append(essentials(doc))
-        if doc.energy_above_hull is None or doc.structure is None or _is_not_ranked(doc):
+        if doc.energy_above_hull is None or doc.nsites is None or _is_not_ranked(doc):
             continue
         summary.n_ranked += 1
         # A heap whose smallest item is the worst of the best.
@@ -194,6 +202,7 @@ def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary
             heapq.heappush(heap, item)
         else:
             heapq.heappushpop(heap, item)
+    summary.kinds = count_kinds(kept)
     summary.best = [doc for _, _, doc in sorted(heap, key=lambda item: item[:2], reverse=True)]
     return summary
 
@@ -207,6 +216,8 @@ def essentials(doc: CandidateDoc) -> dict[str, Any]:
         "nsites": doc.nsites,
         "energy_above_hull": doc.energy_above_hull,
         "novel": doc.novel,
+        "kind_of_new": doc.kind_of_new,
+        "known_id": doc.known_id,
         **columns.values(doc.records, shown=True),
         "status": doc.status,
         "reason": doc.reason,
@@ -217,10 +228,8 @@ def essentials(doc: CandidateDoc) -> dict[str, Any]:
     }
 
 
-def _count(doc: CandidateDoc, steps: list[Step], campaign: Campaign) -> None:
+def _count(doc: CandidateDoc, steps: list[Step], reached: Collection[str]) -> None:
     """Add one crystal to every step it reached and, where it ended, to that loss."""
-    # documents of schema version 1 do not say what they reached
-    reached = doc.reached or collect.reached(campaign, doc.records)
     for step in steps:
         if step.key in reached:
             step.count += 1

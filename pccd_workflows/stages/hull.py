@@ -1,6 +1,7 @@
 """Hull: where relaxed crystals lie on the convex hull of their competing phases; keep the near."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -9,16 +10,18 @@ from pccd_workflows.analysis.hull_words import may_be_stable, missing_lines, pla
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import EnergyConvention, Record
 from pccd_workflows.core.reference_set import MissingPhase, ReferenceSet
-from pccd_workflows.core.storage import StageRow, Storage
+from pccd_workflows.core.storage import ALL, Share, StageRow, Storage
 from pccd_workflows.core.systems import covering_system
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.novelty import Novelty
-from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in
+from pccd_workflows.stages.level_difference import difference, heights, side_by_side
+from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in, novelty_of
 from pccd_workflows.stages.references import find as find_references
-from pccd_workflows.stages.relax import choose
+from pccd_workflows.stages.relax import among_chosen, left_out, stage_before
 from pccd_workflows.stages.rung import Rung
+from pccd_workflows.stages.sharing import by_composition
 from pccd_workflows.stages.stage import (
     Column,
     Description,
@@ -63,7 +66,8 @@ class Stability(Record):
     convention: EnergyConvention | None = None
     threshold: float | None = Field(None, description="Kept if energy_above_hull <= this, eV/atom")
     novelty: Novelty | None = Field(
-        None, description="Of the relaxed crystal, among those near the hull"
+        None,
+        description="Of the relaxed crystal, among those near the hull; known before, known now",
     )
     n_missing: int | None = Field(
         None,
@@ -85,27 +89,63 @@ class Stability(Record):
         return place_in_words(self.energy_above_hull, self.n_missing)
 
 
-def run(campaign: "Campaign", rung: Rung, systems: Sequence[str], storage: Storage) -> int:
-    """Judge all relaxed crystals of a rung; return how many go on.
+PAGE = 500
+"""Rows without a usable relaxation that are judged together: bounds the memory."""
 
-    Crystals that became the same one, or a known one, by relaxing are noticed here. Those that the
-    rung's budget left out get a verdict, too.
+
+def shares(campaign: "Campaign", rung: Rung, storage: Storage, share: Share = ALL) -> list[Share]:
+    """Return shares of the relaxed crystals that can be judged apart from each other."""
+    return by_composition(storage.formulas(campaign.campaign_id, f"relax:{rung.level}", share))
+
+
+def refuse(campaign: "Campaign", rung: Rung, storage: Storage) -> None:
+    """Write the verdict of what a rung left without energy, and of what its budget left out."""
+    unusable = storage.rows(campaign.campaign_id, f"relax:{rung.level}", goes_on=False)
+    while page := list(islice(unusable, PAGE)):
+        chosen = among_chosen(campaign, rung, storage, [row.candidate_id for row in page])
+        pairs = [(row, row.read(Relaxation)) for row in page if row.candidate_id in chosen]
+        storage.put_rows(
+            [_row(row, _refused(rung, found.verdict, found.reason)) for row, found in pairs]
+        )
+    others = left_out(campaign, rung, storage)
+    while page := list(islice(others, PAGE)):
+        storage.put_rows([_row(row, _over_budget(rung)) for row in page])
+
+
+def run(
+    campaign: "Campaign",
+    rung: Rung,
+    systems: Sequence[str],
+    storage: Storage,
+    share: Share = ALL,
+) -> int:
+    """Judge the relaxed crystals of a rung, composition by composition; return how many go on.
+
+    Crystals that became the same one, or a known one, by relaxing are noticed here.
 
     Parameters
     ----------
     systems
         Chemical systems whose competing phases are stored.
+    share
+        Only these crystals.
     """
-    chosen, left_out = choose(campaign, rung, storage)
-    reached = {row.candidate_id for row in chosen}
-    relaxed = {
-        row.candidate_id: row
-        for row in storage.rows(campaign.campaign_id, f"relax:{rung.level}")
-        if row.candidate_id in reached
-    }
+    references = list(find_references(campaign, rung.level, systems, storage).values())
+    compared = Compared(campaign, storage, systems, kinds=True)
+    return sum(
+        _judge(compared, rung, references, part) for part in shares(campaign, rung, storage, share)
+    )
+
+
+def _judge(compared: Compared, rung: Rung, references: Sequence[ReferenceSet], share: Share) -> int:
+    """Judge the relaxed crystals of some compositions; return how many go on."""
+    campaign, storage, stage = compared.campaign, compared.storage, f"relax:{rung.level}"
+    names = [row.candidate_id for row in storage.going_on(campaign.campaign_id, stage, share)]
+    chosen = among_chosen(campaign, rung, storage, names)
+    rows = storage.rows(campaign.campaign_id, stage, ids=[name for name in names if name in chosen])
+    relaxed = {row.candidate_id: row for row in rows}
     relaxations = {name: row.read(Relaxation) for name, row in relaxed.items()}
-    found = find_references(campaign, rung.level, systems, storage)
-    records = judge_stability(relaxations, rung, list(found.values()))
+    records = judge_stability(relaxations, rung, references)
     near = sorted(
         (name for name, record in records.items() if record.passed),
         key=lambda name: (records[name].energy_above_hull or 0.0, name),
@@ -113,13 +153,24 @@ def run(campaign: "Campaign", rung: Rung, systems: Sequence[str], storage: Stora
     crystals = {
         name: structure for name in near if (structure := relaxations[name].structure) is not None
     }
-    compared = Compared(campaign, storage, systems, frameworks=True)
+    earlier = _earlier_novelty(campaign, rung, list(crystals), storage)
     for name, novelty in judge_novelty(crystals, compared).items():
-        records[name] = with_novelty(campaign, records[name], novelty)
-    rows = [_row(relaxed[name], record) for name, record in records.items()]
-    rows += [_row(row, _over_budget(rung)) for row in left_out]
-    storage.put_rows(rows)
-    return sum(row.goes_on for row in rows)
+        whole = novelty.after(earlier.get(name))
+        records[name] = with_novelty(campaign, records[name], whole)
+    written = [_row(relaxed[name], record) for name, record in records.items()]
+    storage.put_rows(written)
+    return sum(row.goes_on for row in written)
+
+
+def _earlier_novelty(
+    campaign: "Campaign", rung: Rung, names: Sequence[str], storage: Storage
+) -> dict[str, Novelty]:
+    """Return what was said of candidates before this rung relaxed them."""
+    before = stage_before(campaign, rung)
+    kind: type[Record] = Stability if before.startswith("hull:") else Novelty
+    rows = storage.rows(campaign.campaign_id, before, ids=names)
+    found = ((row.candidate_id, novelty_of({before: row.read(kind)})) for row in rows)
+    return {name: novelty for name, novelty in found if novelty is not None}
 
 
 def _row(before: StageRow, record: Stability) -> StageRow:
@@ -274,7 +325,7 @@ def _outcome(record: Stability, _campaign: "Campaign") -> Outcome | None:
     return Outcome(status, record.reason_class, record.reason)
 
 
-def _describe(record: Stability, _records: Records) -> Description:
+def _describe(record: Stability, records: Records) -> Description:
     above, limit = record.energy_above_hull, record.threshold
     phases = (f"{100 * part:.0f} % {name}" for name, part in record.decomposition.items())
     found = facts(
@@ -286,10 +337,16 @@ def _describe(record: Stability, _records: Records) -> Description:
         f"references {record.references}" if record.references else "",
         *_known_after_relaxation(record.novelty),
         *missing_lines(record.missing),
+        _beside_others(record, records),
         record.reason or "",
     )
     verdict = "kept" if record.passed else f"rejected: {words(record.reason_class)}"
     return Description(verdict, "good" if record.passed else "bad", found)
+
+
+def _beside_others(record: Stability, records: Records) -> str:
+    """Return what all levels say, in the words of the last of them."""
+    return side_by_side(records) if [*heights(records)][-1:] == [record.level] else ""
 
 
 def millis(energy: float | None) -> str:
@@ -310,11 +367,12 @@ def _known_after_relaxation(novelty: Novelty | None) -> list[str]:
         if found.known
     ]
     types = [
-        f"a new composition of a known structure type, that of {found.framework_id} in {name}"
+        f"a substitution: {name} knows its structure type with other elements, {found.framework_id}"
         for name, found in sets.items()
         if found.framework_id and not known
     ]
-    return known + types
+    is_first = novelty is not None and novelty.kind == "new_structure_type"
+    return [*known, *types, *(["a new structure type"] if is_first else [])]
 
 
 def _steps(campaign: "Campaign", level: str) -> tuple[FunnelStep, ...]:
@@ -339,6 +397,15 @@ STAGE = Stage(
     rung=True,
     columns=(
         Column("energy_above_hull", "eV/atom", lambda record: record.energy_above_hull),
+        Column(
+            "level_difference",
+            "eV/atom",
+            difference,
+            show=True,
+            text=side_by_side,
+            heading="By level (meV/atom)",
+            all_records=True,
+        ),
         Column("known_in", "", lambda record: _known_sets(record.novelty), show=True),
         Column(
             "formation_energy",

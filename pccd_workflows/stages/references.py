@@ -37,14 +37,14 @@ def systems_of(campaign: "Campaign", rung: Rung, storage: Storage) -> list[str]:
     before = stage_before(campaign, rung)
     # duplicates and known crystals are found with the competing phases at hand
     stage = "screen" if before == "deduplicate" else before
-    rows = storage.rows(campaign.campaign_id, stage, goes_on=True)
-    return maximal_systems(_system_of_formula(formula) for formula in {r.formula for r in rows})
+    found = storage.formulas(campaign.campaign_id, stage)
+    return maximal_systems({_system_of_formula(formula) for formula, _ in found})
 
 
-def _system_of_formula(formula: str | None) -> str:
+def _system_of_formula(formula: str) -> str:
     from pymatgen.core import Composition
 
-    return str(Composition(formula or "").chemical_system)
+    return str(Composition(formula).chemical_system)
 
 
 def source_of(campaign: "Campaign") -> str:

@@ -12,6 +12,7 @@ from pccd_workflows.cli import doctor
 from pccd_workflows.cli.doctor import Check, app
 from pccd_workflows.settings import Settings
 
+SEVENN = Check("potential sevenn", True, "0.13", needed=True)
 KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -34,7 +35,7 @@ def executable(folder: Path, name: str) -> Path:
 def test_the_whole_examination(bare, settings, monkeypatch):
     monkeypatch.setenv("MP_API_KEY", KEY)
     # its import takes as long as all the rest
-    monkeypatch.setattr(doctor, "check_sevenn", lambda _: Check("potential sevenn", True, "0.13"))
+    monkeypatch.setattr(doctor, "check_sevenn", lambda _: SEVENN)
     result = CliRunner().invoke(app, ["--json"])
     told = json.loads(result.output)
     checks = {row["name"]: row for row in told["checks"]}
@@ -51,7 +52,7 @@ def test_the_whole_examination(bare, settings, monkeypatch):
     needed = {name for name, row in checks.items() if row["needed"]}
     assert needed == {
         *("Python", "data folder", "database", "FireWorks"),
-        *("shipped files", "model", "potential chgnet"),
+        *("shipped files", "model", "potential chgnet", "potential sevenn"),
     }
     assert told["ok"] == all(checks[name]["ok"] for name in needed)
     assert result.exit_code == (0 if told["ok"] else 1)
