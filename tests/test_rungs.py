@@ -84,7 +84,16 @@ def test_without_competing_phases_a_crystal_is_failed_and_not_rejected():
     key = structure_key(SALT)
     storage.put_structures({key: SALT})
     rows = [
-        StageRow(whole.campaign_id, whole.candidate_id(0), 0, stage, record, key, True)
+        StageRow(
+            campaign_id=whole.campaign_id,
+            candidate_id=whole.candidate_id(0),
+            index=0,
+            stage=stage,
+            record=record,
+            key=key,
+            goes_on=True,
+            formula="NaCl",
+        )
         for stage, record in (
             ("generate", generated.model_dump(mode="json")),
             ("deduplicate", NEW.model_dump(mode="json")),
