@@ -203,8 +203,7 @@ def finished_campaigns(settings: Settings) -> list[str]:
         if state.unfinished or state.states.get("WAITING", 0):
             continue
         with suppress(ValidationError):  # of a version that cannot be read: as it was collected
-            lost = lost_candidates(stored_campaign(document), state.failures)
-            collector(document, settings).update(lost)
+            collect(document, state, settings)
         finished.append(campaign_id)
     return finished
 

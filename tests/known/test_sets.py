@@ -36,6 +36,7 @@ from pccd_workflows.known.sets import (
     pack,
     remove_known_set,
     stored_crystals,
+    structures_in_system,
     unpack,
 )
 from pccd_workflows.matching.settings import MatcherSettings
@@ -358,6 +359,31 @@ def test_bad_records_are_counted_and_the_rest_is_compared(database, tmp_path):
     moved = CRYSTALS["a-1"].copy().perturb(0.05)
     verdict = verdicts_of(database, campaign(sets=["bad"]), [("c-1", moved)])["c-1"]["bad"]
     assert (verdict.known, verdict.matched_id) == (True, "ok")
+
+
+def test_the_crystals_of_a_chemical_system_are_found(database):
+    """By whole symbols: none of C and O is in Co, none of Sn in S and N."""
+    cells = {
+        "a": ["C", "O"],
+        "b": ["Co"],
+        "c": ["C"],
+        "d": ["C", "O", "O", "S"],
+        "e": ["Sn"],
+        "f": ["C", "N", "O", "N", "C"],
+    }
+    rows = [
+        (name, Structure(Lattice.cubic(4), symbols, [[i / 7, 0, 0] for i in range(len(symbols))]))
+        for name, symbols in cells.items()
+    ]
+    import_known_set(database, "mine", rows, source="tests")
+
+    def found(chemsys: str) -> list[str]:
+        return sorted(name for name, _ in structures_in_system(database, "mine", chemsys))
+
+    assert found("C-O") == ["a", "c"]
+    assert found("C-N-O") == ["a", "c", "f"]
+    assert found("N-S") == []
+    assert found("Co-O") == ["b"]
 
 
 def test_a_complete_set_is_not_read_again_and_not_overwritten(database):
