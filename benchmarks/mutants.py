@@ -372,11 +372,12 @@ def scratch_copy() -> Iterator[Path]:
             (folder / linked).symlink_to(CLONE / linked)
         for path in sorted((CLONE / PACKAGE).rglob("*")):
             place = folder / path.relative_to(CLONE)
-            if path.is_dir():
-                place.mkdir(parents=True, exist_ok=True)
-            elif path.suffix == ".py":
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir() or path.suffix == ".pyc":
+                continue
+            if path.suffix == ".py":
                 shutil.copyfile(path, place)
-            elif path.suffix != ".pyc":
+            else:
                 place.symlink_to(path)
         yield folder
 
