@@ -341,7 +341,13 @@ class Potential(OneRun):
         elements: Sequence[str],
         settings: "Settings",  # noqa: ARG002
     ) -> None:
-        """See that a potential is installed, and that it knows every element asked for."""
+        """See that a potential is installed, and that it knows every element asked for.
+
+        Raises
+        ------
+        MissingDependencyError, InputError
+            One sentence that says what to install, or names the elements.
+        """
         package = level.calculator.partition(":")[0].partition(".")[0]
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(
