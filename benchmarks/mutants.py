@@ -13,6 +13,7 @@ where the last one ended. The tests run in a scratch copy of the package.
 import argparse
 import ast
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -69,6 +70,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "stages/phonons.py": ("test_rungs.py", "test_columns.py"),
 }
 """The science, and the tests that answer for each of its modules."""
+PRELOADED = (
+    *("torch", "pytest", "hypothesis", "scipy.optimize", "scipy.spatial", "ase.calculators.emt"),
+    *("pymatgen.core", "pymatgen.analysis.structure_matcher", "pymatgen.symmetry.analyzer"),
+    *("pymatgen.entries.compatibility", "jobflow", "pydantic", "phonopy"),
+)
+"""What tests import beside the package: loaded once, before the forks."""
 FASTEST = 30.0
 """Seconds that any mutant's tests may take."""
 SLOWER = 5.0
@@ -466,9 +473,8 @@ def state(where: str) -> str:
 
 def try_mutants(mutants: Sequence[Mutant], ledger: Ledger, end: float) -> list[Result]:
     """Return the results of mutants, those known already among them, until time is up."""
-    import pymatgen.core  # noqa: F401  # what every fork needs
-    import torch  # noqa: F401
-
+    for name in PRELOADED:
+        importlib.import_module(name)
     found, usual = [], dict[str, float]()
     with scratch_copy() as folder:
         for mutant in mutants:

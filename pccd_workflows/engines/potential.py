@@ -357,8 +357,8 @@ class Potential(OneRun):
         known = level.elements
         if known is not None and (foreign := [e for e in elements if e not in known]):
             raise InputError(
-                f"Level {level.name!r} was not trained on {', '.join(foreign)}: leave it out of "
-                "the elements, or use another level."
+                f"Level {level.name!r} was not trained on {', '.join(foreign)}: ask for other "
+                "elements, or use another level."
             )
 
     def key(self, level: Level, structure: Structure, task: Task) -> str:
