@@ -45,6 +45,9 @@ MAX_GENERATE_JOBS = 500
 costs nothing when it is killed, because samples are stored batch by batch."""
 
 
+DEFAULTS = 2
+"""Version of the defaults of a campaign file; 1 took the competing phases from prototypes."""
+
 MAX_FILE = 1 << 20
 """Most bytes of a campaign file; ours have a few thousand, a list of 10,000 sets has 200,000."""
 
@@ -219,6 +222,12 @@ class Campaign(Section):
     def resolved(self) -> dict[str, Any]:
         """Return the campaign with every default filled in, as plain JSON values."""
         return self.model_dump(mode="json", by_alias=True, exclude={"stored_id"})
+
+    def with_defaults(self, version: int) -> Self:
+        """Return what the same file meant when the defaults had this version (see `DEFAULTS`)."""
+        if version >= DEFAULTS or "source" in self.references.model_fields_set:
+            return self
+        return self.model_copy(update={"references": References(source="prototypes")})
 
     @property
     def hash(self) -> str:

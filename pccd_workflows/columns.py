@@ -64,6 +64,11 @@ def _novelty(row: Row, _records: Records) -> TableCell:
     return TableCell("" if novel is None else "new" if novel else "known", novel)
 
 
+def _kind(row: Row, _records: Records) -> TableCell:
+    kind = row.get("kind_of_new")
+    return TableCell(words(kind) if kind else "", kind)
+
+
 def _status(row: Row, _records: Records) -> TableCell:
     text = str(row.get("status", ""))
     reason = row.get("reason_class")
@@ -85,6 +90,11 @@ COMMON = (
     Heading("novel", "Novelty", "", _novelty),
 )
 """What every candidate has, before the columns of the stages."""
+KINDS = (
+    Heading("kind_of_new", "Kind", "", _kind),
+    Heading("known_id", "Known crystal", "", _field("known_id")),
+)
+"""What kept crystals are to the known ones; left out where there are none."""
 STATUS = Heading("status", "Status", "", _status, "status")
 """The last column of every table."""
 
@@ -100,6 +110,8 @@ EXPORTED = (
     "reason_class",
     "reason",
     "novel",
+    "kind_of_new",
+    "known_id",
 )
 """Fields of every candidate in exports, before the columns of the stages."""
 
@@ -136,9 +148,9 @@ class Table:
 def make_table(candidates: Iterable[tuple[Row, Records]]) -> Table:
     """Return the table of candidates, each a row and its records.
 
-    Columns of stages in which no candidate has a value are left out.
+    Columns of kinds and of stages in which no candidate has a value are left out.
     """
-    own = [_heading(stage, column) for stage, column in stage_columns(shown=True)]
+    own = [*KINDS, *(_heading(stage, column) for stage, column in stage_columns(shown=True))]
     headings = [*COMMON, *own, STATUS]
     rows = [[heading.cell(row, records) for heading in headings] for row, records in candidates]
     kept = [

@@ -12,11 +12,13 @@ from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import DatabaseError, InputError
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.records import Phonons
+from pccd_workflows.known.novelty import Kind
 from pccd_workflows.stages import stage_of
 from pccd_workflows.stages.stage import Status
 
 STATUSES: tuple[str, ...] = get_args(Status)
 PHONON_VERDICTS: tuple[str, ...] = get_args(Phonons.model_fields["verdict"].annotation)
+KINDS: tuple[str, ...] = get_args(Kind)
 MAX_LIMIT = 1_000_000
 MAX_EHULL = 10.0
 """eV/atom; a larger number was meant in meV/atom."""
@@ -48,6 +50,8 @@ SUMMARY_FIELDS = (
     "spacegroup",
     "energy_above_hull",
     "novel",
+    "kind_of_new",
+    "known_id",
     "phonon_stable",
     "band_gap",
     "updated_at",
@@ -78,6 +82,7 @@ class CandidateFilter:
     elements: crystals that contain at least all of these.
     max_ehull: largest energy above hull, eV/atom; crystals without one are left out.
     novel: the verdict asked for; crystals without one are left out.
+    kind: one of `KINDS`; crystals of which it was not asked are left out.
     phonons: the last verdict; one of `PHONON_VERDICTS`.
     sort: one of `SORT_KEYS`, with '-' for descending; crystals without a value come last.
 
@@ -93,6 +98,7 @@ class CandidateFilter:
     elements: tuple[str, ...] = ()
     max_ehull: float | None = None
     novel: bool | None = None
+    kind: str | None = None
     phonons: str | None = None
     status: str | None = None
     stage: str | None = None
@@ -106,6 +112,7 @@ class CandidateFilter:
         _check_stage(self.stage)
         _match(_WORD, "reason class", self.reason_class)
         _one_of("status", self.status, STATUSES)
+        _one_of("kind", self.kind, KINDS)
         _one_of("phonon verdict", self.phonons, PHONON_VERDICTS)
         _one_of("sort key", self.sort.removeprefix("-"), SORT_KEYS)
         for symbol in self.elements:
@@ -131,6 +138,7 @@ class CandidateFilter:
             "stage": self.stage,
             "reason_class": self.reason_class,
             "novel": self.novel,
+            "kind_of_new": self.kind,
             "phonon_stable": {"stable": True, "unstable": False}.get(self.phonons or ""),
         }
         query: Query = {
@@ -169,6 +177,7 @@ class CandidateFilter:
                 "chemsys",
                 "formula",
                 "max_ehull",
+                "kind",
                 "phonons",
                 "status",
                 "stage",

@@ -1,5 +1,6 @@
 """Jobs for the tests of the executor; a worker process imports them by name."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -112,6 +113,25 @@ def note(log, number):
     """Append a number to a file."""
     with Path(log).open("a") as stream:
         stream.write(f"{number}\n")
+    return number
+
+
+@job
+def fill_the_disk():
+    """Write into the run folder until nothing fits."""
+    with Path("big").open("wb") as stream:
+        while True:
+            stream.write(b"x" * 4096)
+
+
+@job
+def print_on_a_full_disk(disk):
+    """Print much while no byte is free."""
+    with contextlib.suppress(OSError), (Path(disk) / "ballast").open("wb", buffering=0) as stream:
+        while True:
+            stream.write(b"x" * 4096)
+    for number in range(1000):
+        print("line", number, "x" * 100)  # noqa: T201
     return number
 
 

@@ -19,9 +19,9 @@ LAYERS = [
     {"jobs"},
     {"pipeline"},
     {"collect", "query", "evaluation", "cost"},
-    {"operations", "rescore", "export", "ranking"},
+    {"operations", "following", "rescore", "export", "ranking", "kinds"},
     {"migrate", "api"},
-    {"report", "explorer"},
+    {"report", "explorer", "figures"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -33,6 +33,10 @@ MaxEhull = Annotated[
     float | None, typer.Option(help="Largest energy above hull, eV/atom (0.08 = 80 meV/atom)")
 ]
 Novel = Annotated[bool | None, typer.Option("--novel/--known", help="New or known crystals only")]
+KindOfNew = Annotated[
+    str | None,
+    typer.Option("--kind", help="duplicate (of a known one), substitution or new_structure_type"),
+]
 Phonons = Annotated[
     str | None, typer.Option(help="Phonon verdict: stable, unstable, ambiguous or error")
 ]
@@ -53,6 +57,7 @@ def list_candidates(
     element: ElementList = None,
     max_ehull: MaxEhull = None,
     novel: Novel = None,
+    kind: KindOfNew = None,
     phonons: Phonons = None,
     status: Status = None,
     stage: Stage = None,
@@ -73,6 +78,7 @@ def list_candidates(
         elements=tuple(element or ()),
         max_ehull=max_ehull,
         novel=novel,
+        kind=kind,
         phonons=phonons,
         status=status,
         stage=stage,
@@ -126,7 +132,9 @@ def show(
 
 @app.command()
 def export(
-    form: Annotated[str, typer.Option("--format", help="cif, poscar, extxyz, csv or json")],
+    form: Annotated[
+        str, typer.Option("--format", help="cif (symmetrised), cif-p1, poscar, extxyz, csv or json")
+    ],
     out: Annotated[Path, typer.Option(help="Folder, or a file with the format's suffix")],
     candidate_id: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="One crystal; else use the filters")
@@ -138,6 +146,7 @@ def export(
     element: ElementList = None,
     max_ehull: MaxEhull = None,
     novel: Novel = None,
+    kind: KindOfNew = None,
     phonons: Phonons = None,
     status: Status = None,
     stage: Stage = None,
@@ -160,6 +169,7 @@ def export(
         elements=tuple(element or ()),
         max_ehull=max_ehull,
         novel=novel,
+        kind=kind,
         phonons=phonons,
         status=status,
         stage=stage,

@@ -234,8 +234,8 @@ def check_mp_key(settings: "Settings") -> Check:  # noqa: ARG001
     """Whether mp-api would find a key; the key itself is never shown."""
     key, source = _mp_key()
     cost = (
-        "references come from prototypes instead of the Materials Project, so known phases may be "
-        "missing from hulls and novelty: get a key at materialsproject.org, export MP_API_KEY"
+        "what is known is the library that comes with the project; later releases of the Materials "
+        "Project cannot be fetched: get a key at materialsproject.org, export MP_API_KEY"
     )
     if not key:
         return Check("Materials Project key", False, "none", cost)

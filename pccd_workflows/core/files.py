@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.faults import FULL, disk_is_full
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
@@ -16,6 +17,8 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     ------
     InputError
         The file cannot be written there.
+    MachineFault
+        The disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
     scratch: Path | None = None
@@ -32,6 +35,8 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     except OSError as error:
         if scratch is not None:
             scratch.unlink(missing_ok=True)
+        if error.errno in FULL:
+            raise disk_is_full(error, path) from None
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
     return path
 

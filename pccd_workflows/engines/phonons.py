@@ -229,8 +229,22 @@ def _judged(
             "frequencies": [np.round(on_path[leg].T, 4).tolist() for leg in path.legs],
             "labels": path.labels,
         },
+        dos=density_of_states(phonon),
         software={**software, "phonopy": version("phonopy")},
     )
+
+
+def density_of_states(phonon: "Phonopy") -> dict[str, list[float]]:
+    """Return frequencies (THz) and states/THz of the primitive cell, by the tetrahedron method.
+
+    phonon: after a run on a mesh.
+    """
+    phonon.run_total_dos(use_tetrahedron_method=True)
+    found = phonon.get_total_dos_dict()
+    return {
+        "frequencies": np.round(found["frequency_points"], 4).tolist(),
+        "density": np.round(found["total_dos"], 5).tolist(),
+    }
 
 
 def _frequencies(phonon: "Phonopy", qpoints: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,8 +21,9 @@ from pccd_workflows.core.errors import (
     MissingDependencyError,
     PccdError,
 )
+from pccd_workflows.core.faults import first_line, machine_fault
 from pccd_workflows.engines.engine import Category, Task, Work, engine_of
-from pccd_workflows.engines.faults import fault_behind, first_line, machine_fault
+from pccd_workflows.engines.faults import fault_behind
 from pccd_workflows.engines.geometry import content_key, structure_content, text_key
 from pccd_workflows.engines.levels import Level, TaskKind, get_level
 from pccd_workflows.engines.optimize import ALGORITHM, optimizer_settings, relax_atoms, to_atoms

@@ -88,6 +88,11 @@ class Phonons(Record):
         description="distances [n_segments][n_q], frequencies [n_segments][n_bands][n_q] in THz, "
         "labels [[left, right], ...] per segment: what a picture needs",
     )
+    dos: dict[str, list[float]] | None = Field(
+        None,
+        description="Density of states of the primitive cell: frequencies in THz (imaginary as "
+        "negative), density in states/THz; its integral is 3 times the number of atoms",
+    )
     software: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0
 

@@ -19,6 +19,7 @@ from pymongo.client_session import ClientSession
 
 from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.execution.mongo import client_options, mongodb_uri, survive_outage
+from pccd_workflows.execution.workflow_part import refresh_part
 from pccd_workflows.settings import Settings
 
 with optional_imports("A campaign on MongoDB"):
@@ -165,7 +166,7 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
 
     def _refresh_wf(self, fw_id: int) -> None:
         refresh = super()._refresh_wf
-        self.atomically(lambda: refresh(fw_id))
+        self.atomically(lambda: refresh_part(self, fw_id) or refresh(fw_id))
 
     def _upsert_fws(self, fws: Iterable[Any], reassign_all: bool = False) -> dict[int, int]:
         """Store fireworks; of failed parents only who they are (whole, they may exceed 16 MB)."""
@@ -175,7 +176,23 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
                 firework.spec["_fizzled_parents"] = [
                     {name: parent.get(name) for name in ("fw_id", "name")} for parent in parents
                 ]
-        ids: dict[int, int] = super()._upsert_fws(fws, reassign_all=reassign_all)
+        if reassign_all:
+            ids: dict[int, int] = super()._upsert_fws(fws, reassign_all=True)
+            return ids
+        super()._upsert_fws([firework for firework in fws if firework.fw_id >= 0])
+        return self._insert([firework for firework in fws if firework.fw_id < 0])
+
+    def _insert(self, fws: list[Any]) -> dict[int, int]:
+        """Store new fireworks, all at once; return their ids by those they had."""
+        if not fws:
+            return {}
+        first = self.get_new_fw_id(quantity=len(fws))
+        fws.sort(key=lambda firework: -firework.fw_id)
+        ids = {}
+        for number, firework in enumerate(fws, start=first):
+            ids[firework.fw_id] = number
+            firework.fw_id = number
+        self.fireworks.insert_many([firework.to_db_dict() for firework in fws])
         return ids
 
 

@@ -277,10 +277,12 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     },
     "samples": {("campaign_id", "index"): True},
     "stage_records": {
-        ("campaign_id", "stage", "rank", "index"): False,
+        ("campaign_id", "stage", "goes_on", "rank", "index"): False,
+        ("campaign_id", "stage", "goes_on", "formula"): False,
         ("campaign_id", "at"): False,
         ("campaign_id", "candidate_id"): False,
     },
+    "progress": {("campaign_id",): False},
     "results": {("kind",): False},
     "references": {("source", "chemsys", "level"): False},
     "costs": {("campaign_id", "level"): False, ("level", "at"): False},

@@ -1,13 +1,16 @@
 """The loop of a worker process: take a job, run it in a folder of its own, store, next."""
 
 import contextlib
+import io
 import logging
 import os
 import random
 import re
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +18,17 @@ from types import FrameType
 from typing import Any
 from urllib.parse import unquote_plus
 
-from pymongo.errors import AutoReconnect
+from pymongo.errors import AutoReconnect, PyMongoError
 
-from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.errors import DeviceFault, MachineFault, PccdError
+from pccd_workflows.core.faults import FULL, machine_fault
 from pccd_workflows.core.files import make_private
 from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.execution.atomic_launchpad import PING_SECONDS, AtomicLaunchPad
 from pccd_workflows.execution.launchpad import (
     ACTIVE,
     NEXT_FIRST,
+    RETIRED,
     STOPPED,
     count_states,
     is_lost,
@@ -35,6 +40,7 @@ from pccd_workflows.execution.launchpad import (
 )
 from pccd_workflows.execution.mongo import (
     database,
+    explain_error,
     explained,
     mongodb_uri,
     patient,
@@ -46,6 +52,7 @@ from pccd_workflows.settings import Settings
 
 with optional_imports("A campaign on MongoDB"):
     from fireworks.core import rocket
+    from fireworks.core.firework import FWAction
     from fireworks.core.fworker import FWorker
     from fireworks.core.rocket_launcher import launch_rocket
 
@@ -89,6 +96,13 @@ class _Stop:
 
     requested: str | None = None
     in_job: bool = False
+    device_fault: str | None = None
+    """Why this process is not to be trusted with another job."""
+
+    @property
+    def now(self) -> bool:
+        """Whether to take no other job."""
+        return self.requested is not None or self.device_fault is not None
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         """Note the first request, and interrupt the job; obey a second one at once."""
@@ -111,6 +125,7 @@ class _WorkerLaunchPad(AtomicLaunchPad):
 
     def __init__(self, settings: Settings, stop: _Stop) -> None:
         super().__init__(settings)
+        self._settings = settings
         self._stop = stop
         self.secrets = _secrets_of(mongodb_uri(settings))
         self.outcomes: dict[str, list[int]] = {"COMPLETED": [], "FIZZLED": [], STOPPED: []}
@@ -144,9 +159,19 @@ class _WorkerLaunchPad(AtomicLaunchPad):
             fw_id = release(self, launch_id, STOPPED)
             self.outcomes[STOPPED] += filter(None, [fw_id])
             return {}
+        error = sys.exception() if state == "FIZZLED" else None
+        fault = None if error is None else machine_fault(error)
+        if isinstance(fault, DeviceFault) and self._stop.device_fault is None:
+            self._stop.device_fault = str(fault)
+            fw_id = release(self, launch_id, RETIRED)
+            self.outcomes[STOPPED] += filter(None, [fw_id])
+            return {}
         if action is not None and "_exception" in action.stored_data:
             exception = action.stored_data["_exception"]
-            exception["_stacktrace"] = _redacted(str(exception.get("_stacktrace")), self.secrets)
+            text = str(exception.get("_stacktrace"))
+            if fault is not None and fault is not error:
+                text += f"\n{self._sentence(error, fault)}"
+            exception["_stacktrace"] = _redacted(text, self.secrets)
         complete = super().complete_launch
 
         def complete_own() -> Any:
@@ -160,6 +185,11 @@ class _WorkerLaunchPad(AtomicLaunchPad):
             note_failure(self, launch_id)
         self.outcomes[state].append(launch["fw_id"])
         return launch
+
+    def _sentence(self, error: BaseException | None, fault: MachineFault) -> str:
+        """Return what a machine's fault means to a person."""
+        meant = explain_error(error, self._settings) if isinstance(error, PyMongoError) else None
+        return meant or str(fault)
 
 
 def _secrets_of(uri: str) -> list[str]:
@@ -211,6 +241,8 @@ def run_worker(  # noqa: PLR0913
     ------
     DatabaseError
         The database is not there, or went away for longer than ``mongo.OUTAGE_SECONDS``.
+    DeviceFault
+        The GPU failed in a job: the job is put back, and this process must not run another.
     """
     database(settings)
     stop = _Stop()
@@ -221,7 +253,7 @@ def run_worker(  # noqa: PLR0913
         worker = _Worker(opened, settings, campaign_id, category)
         end = time.monotonic() + (float("inf") if seconds is None else seconds)
         busy = time.monotonic()
-        while stop.requested is None and time.monotonic() < end:
+        while not stop.now and time.monotonic() < end:
             if worker.run_one():
                 busy = time.monotonic()
                 continue
@@ -230,6 +262,11 @@ def run_worker(  # noqa: PLR0913
             if idle is not None and time.monotonic() - busy > idle:
                 break
             _wait(poll, stop)
+    if stop.device_fault is not None:
+        raise DeviceFault(
+            f"This worker ends, because its device failed ({stop.device_fault.rstrip('.')}); the "
+            "job is left to another worker."
+        )
     return WorkerSummary(
         completed=opened.outcomes["COMPLETED"],
         failed=opened.outcomes["FIZZLED"],
@@ -278,7 +315,7 @@ class _Worker:
         except Exception:
             # neither the job nor FireWorks' own handling of its failure: never run it in a loop
             logger.exception("Job %s could not be run or stored.", firework["fw_id"])
-            _fail(self.launchpad, firework["fw_id"])
+            _fail(self.launchpad, firework["fw_id"], traceback.format_exc())
         finally:
             logging.getLogger("jobflow").handlers = []  # jobflow's writes to the job's stdout
         return True
@@ -312,18 +349,41 @@ class _Worker:
         return survive_outage(look)
 
 
-def _fail(opened: AtomicLaunchPad, fw_id: int) -> None:
-    """Mark a firework as failed whose failure cannot be stored in the regular way."""
+def _fail(opened: _WorkerLaunchPad, fw_id: int, text: str) -> None:
+    """Mark a firework as failed whose failure cannot be stored in the regular way.
+
+    text: the traceback.
+    """
+    told = {"_exception": {"_stacktrace": _redacted(text, opened.secrets)}}
+    action = FWAction(stored_data=told, exit=True).to_dict()
 
     def mark() -> None:
-        failed = {"$set": {"state": "FIZZLED"}}
+        failed = {"state": "FIZZLED"}
         query = {"fw_id": fw_id, "state": {"$in": [*ACTIVE, "READY"]}}
-        if opened.fireworks.find_one_and_update(query, failed) is not None:
-            opened.launches.update_many({"fw_id": fw_id, "state": "RUNNING"}, failed)
+        if opened.fireworks.find_one_and_update(query, {"$set": failed}) is not None:
+            running = {"fw_id": fw_id, "state": "RUNNING"}
+            opened.launches.update_many(running, {"$set": failed | {"action": action}})
             states = {"$set": {f"fw_states.{fw_id}": "FIZZLED", "state": "FIZZLED"}}
             opened.workflows.update_one({"nodes": fw_id}, states)
 
     opened.atomically(mark)
+
+
+class _JobOutput(io.FileIO):
+    """What a job prints; on a full disk it is dropped, for no job fails for want of its prints."""
+
+    def write(self, data: Any) -> int:
+        """Write what fits."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return memoryview(data).nbytes
+
+
+def _job_output(path: Path) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedWriter(_JobOutput(path, "w")), line_buffering=True)
 
 
 @contextlib.contextmanager
@@ -332,7 +392,7 @@ def _run_folder(runs: Path, firework: dict[str, Any], secrets: list[str]) -> Ite
 
     Raises
     ------
-    PccdError
+    MachineFault
         The folder cannot be written.
     """
     campaign_id = str(firework.get("spec", {}).get("campaign_id", "other"))
@@ -340,9 +400,9 @@ def _run_folder(runs: Path, firework: dict[str, Any], secrets: list[str]) -> Ite
     base = runs / re.sub(r"[^A-Za-z0-9._-]", "-", campaign_id)
     try:
         folder = _new_folder(base, f"{firework['fw_id']:06d}-{slug}")
-        stream = (folder / "job.out").open("w", buffering=1)
+        stream = _job_output(folder / "job.out")
     except OSError as error:
-        raise PccdError(
+        raise MachineFault(
             f"Run folders cannot be written below {base}: {error.strerror or error} "
             "(PCCD_DATA_DIR changes the place)."
         ) from None

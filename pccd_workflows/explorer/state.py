@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.query import PHONON_VERDICTS, CandidateFilter
+from pccd_workflows.query import KINDS, PHONON_VERDICTS, CandidateFilter
 
 PER_PAGE = 50
 MAX_PAGE = 100_000
@@ -14,13 +14,14 @@ TEXT_FIELDS = (
     "campaign",
     "chemsys",
     "formula",
+    "kind",
     "phonons",
     "status",
     "stage",
     "reason_class",
     "sort",
 )
-VERDICTS = {"novel": ("new", "known"), "phonons": PHONON_VERDICTS}
+VERDICTS = {"novel": ("new", "known"), "kind": KINDS, "phonons": PHONON_VERDICTS}
 """Filters with few answers: how an address says them."""
 FIELDS = {*TEXT_FIELDS, *VERDICTS, "elements", "max_ehull", "page"}
 

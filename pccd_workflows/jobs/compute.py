@@ -33,7 +33,14 @@ from pccd_workflows.engines.engine import (
 from pccd_workflows.engines.levels import Level
 from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.engines.supercells import displaced_cell
-from pccd_workflows.jobs.common import OPTIONAL, assign, job_storage, task_job
+from pccd_workflows.jobs.common import (
+    CANDIDATES,
+    OPTIONAL,
+    WRITES,
+    assign,
+    job_storage,
+    task_job,
+)
 from pccd_workflows.settings import get_settings
 
 RESTARTABLE = "restartable"
@@ -88,12 +95,17 @@ def _named(job: Job, refs: Sequence[CrystalRef], of: Level, task: Task, name: st
     """Return the job with its name, its candidates and its kind of worker."""
     job.name = name
     engine = engine_of(of)
+    told: dict[str, Any] = {}
     if task.purpose != "reference":
-        job.update_metadata({"candidates": [ref.id for ref in refs]})
+        told[CANDIDATES] = [ref.id for ref in refs]
+    if task.purpose == "candidate":
+        told[WRITES] = f"{task.kind}:{of.name}"
     if task.optional:
-        job.update_metadata({OPTIONAL: True})
+        told[OPTIONAL] = True
     if engine.restartable:
-        job.update_metadata({RESTARTABLE: True})
+        told[RESTARTABLE] = True
+    # not handed on to jobs that replace this one: half of a batch has half of the candidates
+    job.update_metadata(told, dynamic=False)
     return assign(job, engine.category)
 
 

@@ -27,7 +27,7 @@ def prepare_references(
     """
     with job_storage() as storage:
         systems = stage.systems_of(campaign, rung, storage)
-        present = stage.find(campaign, rung, systems, storage)
+        present = stage.find(campaign, rung.level, systems, storage)
     missing = [system for system in systems if system not in present]
     if not missing:
         return systems

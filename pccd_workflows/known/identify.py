@@ -9,13 +9,15 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.known.library import KnownLibrary, library
+from pccd_workflows.known.novelty import Kind
 from pccd_workflows.matching.cells import Cell, ReductionError, reduce_structure
 from pccd_workflows.matching.groups import DEFAULT_SETTINGS
 from pccd_workflows.matching.known_crystals import KnownCrystals
@@ -24,7 +26,6 @@ from pccd_workflows.matching.settings import MatcherSettings
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-Kind = Literal["duplicate", "substitution", "new structure type"]
 Composition = tuple[tuple[str, int], ...]
 """Symbols and numbers of atoms in lowest terms, alphabetically."""
 Pattern = tuple[int, ...]
@@ -40,8 +41,6 @@ class KindOfNew:
     Attributes
     ----------
     kind
-        *duplicate*: it is a known crystal. *substitution*: a known crystal has its structure type,
-        with other elements on its sites. *new structure type*: neither.
     known_id
         Of which crystal; the smallest id where there are several.
     """
@@ -55,14 +54,14 @@ class Identifier:
 
     Parameters
     ----------
-    known
-        The library.
+    library
+        The known crystals.
     settings
         Tolerances of the matcher.
     """
 
-    def __init__(self, known: KnownLibrary, settings: MatcherSettings = DEFAULT_SETTINGS) -> None:
-        self._known = known
+    def __init__(self, library: KnownLibrary, settings: MatcherSettings = DEFAULT_SETTINGS) -> None:
+        self.library = library
         self._settings = settings
         self._index = KnownCrystals(settings=settings)
         self._indexed: set[Composition] = set()
@@ -84,9 +83,9 @@ class Identifier:
         if len(self._index) > MAX_CRYSTALS:
             self._index, self._indexed = KnownCrystals(settings=self._settings), set()
         for composition in sorted(compositions - self._indexed):
-            for row in self._known.rows_of(dict(composition)):
+            for row in self.library.rows_of(dict(composition)):
                 with suppress(ReductionError):  # a flat cell, in old databases: nothing matches it
-                    self._index.add(self._known.id_of(row), self._known.structure(row))
+                    self._index.add(self.library.id_of(row), self.library.structure(row))
         self._indexed |= compositions
 
     def kinds_of_new(self, structures: Sequence["Structure"]) -> list[KindOfNew]:
@@ -109,19 +108,19 @@ class Identifier:
         cell = reduce_structure(structure)
         pattern, n_sites = _pattern(cell), cell.n_sites
         # a known cell that repeats within itself counts as its primitive one
-        rows = self._known.rows_by_pattern.get(pattern, np.empty(0, dtype=np.int64))
-        rows = rows[self._known.n_sites[rows] % n_sites == 0]
+        rows = self.library.rows_by_pattern.get(pattern, np.empty(0, dtype=np.int64))
+        rows = rows[self.library.n_sites[rows] % n_sites == 0]
         if len(rows):
             framework = self._type_index(pattern, n_sites, rows).find_frameworks([structure])[0]
             if framework is not None:
                 return KindOfNew("substitution", framework)
-        return KindOfNew("new structure type", None)
+        return KindOfNew("new_structure_type", None)
 
     def _type_index(self, pattern: Pattern, n_sites: int, rows: NDArray[np.int64]) -> KnownCrystals:
         """Return the reduced cells of the library's crystals of one pattern and size."""
         key = pattern, n_sites
         if key not in self._types:
-            crystals = ((self._known.id_of(row), self._known.structure(row)) for row in rows)
+            crystals = ((self.library.id_of(row), self.library.structure(row)) for row in rows)
             self._types[key] = KnownCrystals(crystals, settings=self._settings)
             while len(self._types) > 1 and sum(map(len, self._types.values())) > MAX_CRYSTALS:
                 self._types.popitem(last=False)
@@ -129,18 +128,28 @@ class Identifier:
         return self._types[key]
 
 
+@lru_cache(maxsize=2)
+def identifier(settings: MatcherSettings = DEFAULT_SETTINGS) -> Identifier:
+    """Return what compares with the library that ships, one per process and tolerances."""
+    return Identifier(library(), settings)
+
+
 def find_known(
     structures: Sequence["Structure"], known: KnownLibrary | None = None
 ) -> list[str | None]:
     """Return for each crystal the smallest id of the known ones that match it, or None."""
-    return Identifier(known or library()).find_known(structures)
+    return _identifier(known).find_known(structures)
 
 
 def kinds_of_new(
     structures: Sequence["Structure"], known: KnownLibrary | None = None
 ) -> list[KindOfNew]:
     """Return what each crystal is to those of a library; see `Identifier.kinds_of_new`."""
-    return Identifier(known or library()).kinds_of_new(structures)
+    return _identifier(known).kinds_of_new(structures)
+
+
+def _identifier(known: KnownLibrary | None) -> Identifier:
+    return identifier() if known is None else Identifier(known)
 
 
 def _in_lowest_terms(structure: "Structure") -> Composition:

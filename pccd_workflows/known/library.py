@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import MissingPhase
 from pccd_workflows.core.systems import atomic_number, parse_formula, split_chemsys
 from pccd_workflows.known.columns import ColumnsFile
 from pccd_workflows.known.energies import LevelEnergies, available_levels, read_energies
@@ -29,7 +30,7 @@ from pccd_workflows.known.library_files import (
     open_index,
     unpack_energies,
 )
-from pccd_workflows.known.missing import MissingPhase, read_missing
+from pccd_workflows.known.missing import read_missing
 from pccd_workflows.known.sources import SPLITS, Source
 
 if TYPE_CHECKING:

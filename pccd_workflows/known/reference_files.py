@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ from pccd_workflows.engines.records import Relaxation
 SET_SUFFIX = ".json.gz"
 ENERGIES = "energies.json"
 """Optional file in a folder of CIFs: total energy of each file's cell, eV, by file name."""
+
+MOST_ENERGY = 1e6
+"""eV/atom; all electrons of uranium have 7.6e5."""
+MOST_FORMATION = 20.0
+"""eV/atom; compounds have -5 to 1, crystals under no condition 20."""
 
 Relax = Callable[[Structure], Relaxation]
 
@@ -55,19 +60,22 @@ def load_reference_set(
     Raises
     ------
     InputError
-        One sentence with the file, the line and what is wrong.
+        One sentence with the file, the line and what is wrong: also an element without a phase, an
+        id that occurs twice, an energy that cannot be.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"There is no reference file or folder {path}.")
     if path.name.endswith((".json", SET_SUFFIX)):
-        return _restricted(_checked(read_reference_set(path), path, level, convention), chemsys)
+        found = _restricted(_checked(read_reference_set(path), path, level, convention), chemsys)
+        _check_entries(found.entries, chemsys, path, found.convention)
+        return found
     rows = _cif_entries(path, chemsys, relax) if path.is_dir() else _line_entries(path, level)
     wanted = set(chemsys.split("-"))
     entries = [entry for entry in rows if _symbols(entry) <= wanted]
     if not entries:
         raise InputError(f"{path} has no phase that consists of {chemsys} only.")
-    _refuse_twins(entries, path)
+    _check_entries(entries, chemsys, path, convention)
     return ReferenceSet(
         source="file",
         chemsys="-".join(sorted(wanted)),
@@ -83,12 +91,62 @@ def _symbols(entry: ReferenceEntry) -> set[str]:
     return {element.symbol for element in entry.composition.elements}
 
 
-def _refuse_twins(entries: list[ReferenceEntry], path: Path) -> None:
+def check_reference_file(
+    path: str | Path, chemsys: str, level: str, convention: EnergyConvention, *, computes: bool
+) -> None:
+    """See that `load_reference_set` will be able to read a file; nothing is relaxed.
+
+    computes: whether the level computes the energies of CIFs that come without.
+    """
+
+    def not_yet(structure: Structure) -> Relaxation:
+        return Relaxation(
+            level=level, key="", verdict="converged", structure=structure, energy=0.0, n_steps=0
+        )
+
+    load_reference_set(path, chemsys, level, convention, relax=not_yet if computes else None)
+
+
+def _check_entries(
+    entries: Sequence[ReferenceEntry], chemsys: str, path: Path, convention: EnergyConvention
+) -> None:
+    """Refuse phases that no hull can be made of, or that would make a wrong one."""
     seen: set[str] = set()
     for entry in entries:
+        name = f"{path}: phase {entry.entry_id!r}"
         if entry.entry_id in seen:
             raise InputError(f"{path}: the id {entry.entry_id!r} occurs twice.")
         seen.add(entry.entry_id)
+        if entry.structure is not None and not entry.structure.is_ordered:
+            raise InputError(f"{name} has partially occupied sites; give an ordered model.")
+        if entry.structure is None and convention == "uncorrected":
+            raise InputError(f"{name} needs a structure: its energy is to be corrected.")
+        if not abs(entry.energy_per_atom) <= MOST_ENERGY:  # NaN is not
+            raise InputError(f"{name} has an impossible energy, {entry.energy_per_atom:g} eV/atom.")
+    _check_elements(entries, chemsys, path)
+
+
+def _check_elements(entries: Sequence[ReferenceEntry], chemsys: str, path: Path) -> None:
+    """Refuse a file without a phase of each element, or with energies of another zero."""
+    elements: dict[str, float] = {}
+    for entry in entries:
+        if len(symbols := _symbols(entry)) == 1:
+            (symbol,) = symbols
+            elements[symbol] = min(elements.get(symbol, np.inf), entry.energy_per_atom)
+    if lacking := sorted(set(chemsys.split("-")) - set(elements)):
+        raise InputError(
+            f"{path} has no phase of the element {', '.join(lacking)}, so that there is no hull of "
+            f"{chemsys}."
+        )
+    for entry in entries:
+        if "relaxation" not in entry.data:
+            of_elements = sum(elements[e.symbol] * n for e, n in entry.composition.items())
+            formation = (entry.energy - of_elements) / entry.composition.num_atoms
+            if abs(formation) > MOST_FORMATION:
+                raise InputError(
+                    f"{path}: phase {entry.entry_id!r} has a formation energy of {formation:.3g} "
+                    "eV/atom: its energy, or that of an element, is wrong by a unit or a cell."
+                )
 
 
 def _digest(path: Path) -> str:

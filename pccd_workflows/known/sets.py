@@ -153,6 +153,17 @@ def known_structures(
             yield row["id"], unpack(row["structure"])
 
 
+def structures_in_system(
+    db: "Database[Document]", name: str, chemsys: str
+) -> Iterator[tuple[str, Structure]]:
+    """Yield id and crystal of those in the set `name` that consist of elements of `chemsys`."""
+    symbols = "|".join(chemsys.split("-"))
+    # formulas are indexed, systems are not; a symbol ends where the next capital begins
+    pattern = f"^(?:(?:{symbols})(?![a-z])|[0-9.()])+$"
+    for row in _find(db, {"set": name, "formula": {"$regex": pattern}}):
+        yield row["id"], unpack(row["structure"])
+
+
 def stored_crystals(db: "Database[Document]", name: str) -> Iterator[tuple[str, Structure]]:
     """Yield id and crystal of all of the set `name`, by id."""
     last = ""

@@ -1,13 +1,15 @@
 """One crystal as a page shows it: pictures, verdicts, lineage."""
 
+from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pccd_workflows import stages
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import Heading, Table, TableCell
-from pccd_workflows.report.panels import Panel, stage_panels, structure_panel
+from pccd_workflows.export import best_relaxation, cif_text, file_stem
+from pccd_workflows.report.panels import Panel, stage_panels, structure_panel, xrd_panel
 from pccd_workflows.report.phase_diagram import energy_class, pretty
 from pccd_workflows.report.stages import StageLine, stage_lines
 from pccd_workflows.rescore import Rescore
@@ -24,6 +26,15 @@ class Badge:
 
 
 @dataclass(frozen=True)
+class Download:
+    """A file that a page holds in itself or links to."""
+
+    label: str
+    filename: str
+    href: str
+
+
+@dataclass(frozen=True)
 class Card:
     """Everything a page shows of one crystal."""
 
@@ -33,13 +44,35 @@ class Card:
     panels: list[Panel]
     lines: list[StageLine]
     lattice: str
+    downloads: list[Download] = field(default_factory=list)
 
 
 def make_card(doc: CandidateDoc, name: str | None = None, rescores: Sequence[Rescore] = ()) -> Card:
     """Return the card of one crystal, without pictures if it has no `name` unique on its page."""
-    panels = [] if name is None else [structure_panel(doc, name), *stage_panels(doc.records)]
+    panels = [] if name is None else _panels(doc, name)
     formula = pretty(doc.formula_pretty or "no formula")
     return Card(doc, formula, make_badges(doc), panels, stage_lines(doc, rescores), _lattice(doc))
+
+
+def _panels(doc: CandidateDoc, name: str) -> list[Panel]:
+    return [structure_panel(doc, name), xrd_panel(doc), *stage_panels(doc.records)]
+
+
+def with_downloads(card: Card) -> Card:
+    """Return a card that holds its crystal's files in itself, for a page without a server."""
+    doc, files = card.doc, []
+    relaxation = best_relaxation(doc)
+    if relaxation is not None and relaxation.structure is not None:
+        stem = file_stem(doc, relaxation.structure)
+        files.append(_inline("CIF", f"{stem}.cif", cif_text(doc, relaxation.structure)))
+    text = doc.model_dump_json(exclude={"relaxations": {"__all__": {"energies"}}})
+    files.append(_inline("JSON", f"{doc.candidate_id}.json", text))
+    return replace(card, downloads=files)
+
+
+def _inline(label: str, filename: str, text: str) -> Download:
+    content = b64encode(text.encode()).decode()
+    return Download(label, filename, f"data:application/octet-stream;base64,{content}")
 
 
 def make_badges(doc: CandidateDoc) -> list[Badge]:

@@ -122,7 +122,7 @@ def _protocol(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Seed", str(result["seed"])),
         ("Crystals skipped", skipped),
         (
-            "Crystals of the data that the model was trained on (formula, space group, size)",
+            "Crystals of the data that the model was trained on, by geometry",
             _shown(result["known_to_model"]) if result.get("known_to_model") else NO_RUN,
         ),
         ("Matcher", "StructureMatcher, stol 0.5, ltol 0.3, angle_tol 10 (CDVAE, DiffCSP, FlowMM)"),

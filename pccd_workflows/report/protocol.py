@@ -29,6 +29,7 @@ def protocol_facts(
         ("Generative model", _models(summary) or ", ".join(campaign.models) or "none"),
         *(fact for source in campaign.sources for fact in _generation(source, campaign)),
         *_judgement(campaign),
+        *_history(document, campaign),
         *(_rung(rung) for rung in campaign.rungs),
         *(_references(references) for references in reference_sets),
     ]
@@ -78,6 +79,12 @@ def _judgement(campaign: Campaign) -> Iterator[Fact]:
     tolerances = f"ltol {matcher.ltol:g}, stol {matcher.stol:g}, angle_tol {matcher.angle_tol:g}°"
     yield "Same crystal", f"StructureMatcher, {tolerances}"
     yield "New against", ", ".join(campaign.novelty.against) or "nothing"
+
+
+def _history(document: dict[str, Any], campaign: Campaign) -> Iterator[Fact]:
+    """Yield which campaigns count as history: those that had finished at submission."""
+    if "history" in campaign.novelty.against and "history" in document:
+        yield "History", ", ".join(document["history"]) or "no campaign had finished before"
 
 
 def _rung(rung: Rung) -> Fact:

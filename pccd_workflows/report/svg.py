@@ -30,7 +30,14 @@ def _label(value: float) -> str:
     return f"{value:g}".replace("-", "−")
 
 
-def figure(width: float, height: float, title: str, *children: object, class_: str = "") -> Markup:
+def figure(
+    width: float,
+    height: float,
+    title: str,
+    *children: object,
+    class_: str = "",
+    **attributes: object,
+) -> Markup:
     """Return a picture that scales to its container; `title` is what a screen reader says."""
     return element(
         "svg",
@@ -40,6 +47,7 @@ def figure(width: float, height: float, title: str, *children: object, class_: s
         role="img",
         class_=f"figure {class_}".strip(),
         style=f"max-width:{width:g}px",
+        **attributes,
     )
 
 
@@ -157,6 +165,8 @@ class Plot:
         ]
         return parts
 
-    def draw(self, title: str, parts: Iterable[object], class_: str = "") -> Markup:
+    def draw(
+        self, title: str, parts: Iterable[object], class_: str = "", **attributes: object
+    ) -> Markup:
         """Return the finished picture."""
-        return figure(self.width, self.height, title, *parts, class_=class_)
+        return figure(self.width, self.height, title, *parts, class_=class_, **attributes)

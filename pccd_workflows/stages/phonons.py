@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -50,7 +51,8 @@ def choose(campaign: "Campaign", storage: Storage) -> list[StageRow]:
         return []
     last = f"hull:{campaign.rungs[-1].level}"
     kept = storage.rows(campaign.campaign_id, last, goes_on=True)
-    return [row for row in kept if _qualifies(row.read(Stability), section)][: section.candidates]
+    good = (row for row in kept if _qualifies(row.read(Stability), section))
+    return list(islice(good, section.candidates))
 
 
 def _qualifies(record: Stability, section: PhononsSection) -> bool:
@@ -179,6 +181,6 @@ STAGE = Stage(
         ),
         Column("min_frequency", "THz", lambda record: record.min_frequency),
     ),
-    heavy=("bands", "supercell_matrix", "mesh", "software"),
+    heavy=("bands", "dos", "supercell_matrix", "mesh", "software"),
     figure="pccd_workflows.report.panels:phonon_panels",
 )

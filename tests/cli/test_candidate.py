@@ -38,7 +38,7 @@ def store(settings, docs):
 @pytest.fixture
 def candidates(settings):
     docs = [
-        factory.judged(0, "MgMn2O4", above=0.05, phonons="stable"),
+        factory.judged(0, "MgMn2O4", above=0.05, kind="substitution", phonons="stable"),
         factory.judged(1, "MgO", above=-0.004, novel=False),
         factory.rejected(2, "too_close"),
     ]
@@ -52,7 +52,8 @@ def test_list_is_a_table_sorted_by_energy(candidates):
     rows = table(result.output)
     assert [row[0] for row in rows] == [short(1), short(0), short(2)]
     assert rows[0] == [
-        *(short(1), "MgO", "Fm-3m", "2", "-4", "known", "-3.084", "chgnet", "passed")
+        *(short(1), "MgO", "Fm-3m", "2", "-4", "known", "-3.084", "chgnet"),
+        *["below", "the", "hull", "of", "its", "references", "passed"],
     ]
     assert rows[1][1:6] == ["MgMn2O4", "Fd-3m", "14", "50", "new"]
     assert rows[1][-3:] == ["chgnet", "stable", "passed"]
@@ -66,7 +67,9 @@ def test_tables_fit_the_terminal_and_cut_nothing(candidates, width):
     assert max(map(len, lines)) <= width
     assert "…" not in output
     assert [row[:2] for row in table(output)[:2]] == [[short(1), "MgO"], [short(0), "MgMn2O4"]]
-    named = {80: "Level", 160: ""}.get(width)
+    # the hull's name is a verdict: in the table or below it, in any width
+    assert "below the hull of its references" in " ".join(output.split())
+    named = {80: "Known crystal, E of formation, Level", 160: ""}.get(width)
     if named is not None:
         assert output.partition("Not shown for want of width: ")[2].strip(".\n") == named
 
@@ -97,6 +100,15 @@ def test_list_filters_and_prints_json(candidates):
     assert [row["candidate_id"] for row in rows] == [ID(0)]
     assert rows[0]["energy_above_hull"] == 0.05
     assert json.loads(pccd("list", "--formula", "LiF", "--json").output) == []
+
+
+def test_lists_say_of_which_kind_crystals_are(candidates):
+    (row,) = json.loads(pccd("list", "--kind", "substitution", "--json").output)
+    assert (row["index"], row["kind_of_new"], row["known_id"]) == (0, "substitution", "mp-1")
+    assert "substitution" in pccd("list", "--kind", "substitution").output
+    nothing = pccd("list", "--kind", "new_structure_type").output
+    assert "No candidate matches --kind new_structure_type" in nothing
+    assert "Kind" not in pccd("list", "--known").output
 
 
 def test_a_limit_says_how_many_there_are(candidates):

@@ -62,7 +62,7 @@ def test_kinds_of_new(known: KnownLibrary) -> None:
         ("duplicate", "mp-10"),
         ("substitution", "mp-10"),
         ("substitution", "wbm-1"),  # antifluorite: the other way round
-        ("new structure type", None),
+        ("new_structure_type", None),
         ("substitution", "mp-1"),
     ]
 

@@ -408,15 +408,15 @@ def campaign(**novelty):
         {
             "name": "mgo",
             "generate": {"elements": ["Mg", "O"]},
-            "novelty": {"against": [], **novelty},
+            "novelty": {"library": False, "against": [], **novelty},
             "rungs": [{"level": "chgnet"}],
         }
     )
 
 
-def verdicts_of(database, asked: Campaign, crystals, *, frameworks: bool = False) -> dict:
+def verdicts_of(database, asked: Campaign, crystals, *, kinds: bool = False) -> dict:
     """Return by crystal what each set says of it."""
-    compared = Compared(asked, MongoStorage(database), frameworks=frameworks)
+    compared = Compared(asked, MongoStorage(database), kinds=kinds)
     return {key: found.sets for key, found in judge_novelty(dict(crystals), compared).items()}
 
 
@@ -447,7 +447,7 @@ def test_a_new_composition_of_a_known_structure_type(database):
         ("c-2", CRYSTALS["a-1"]),
     ]
     asked = campaign(sets=["alexandria"])
-    verdicts = verdicts_of(database, asked, crystals, frameworks=True)
+    verdicts = verdicts_of(database, asked, crystals, kinds=True)
     said = {key: sets["alexandria"] for key, sets in verdicts.items()}
     assert (said["c-1"].known, said["c-1"].framework_id) == (False, "a-1")
     assert (said["c-2"].matched_id, said["c-2"].framework_id) == ("a-1", None)
@@ -476,7 +476,7 @@ def test_an_index_is_built_once_for_each_content(database, tmp_path, monkeypatch
     monkeypatch.setattr("pccd_workflows.known.index.MOST_CRYSTALS", 2)
     assert find_index(database, other, folder, MatcherSettings()) is None
     crystal = ("c-1", asked[0])
-    verdicts = verdicts_of(database, campaign(sets=["alexandria"]), [crystal], frameworks=True)
+    verdicts = verdicts_of(database, campaign(sets=["alexandria"]), [crystal], kinds=True)
     assert verdicts["c-1"]["alexandria"].matched_id == "a-3", "a large set is asked by formula"
 
 

@@ -64,6 +64,42 @@ def test_report_shows_funnel_figures_and_shares(page):
     assert "Share of 112 raw" in text
 
 
+def test_report_says_of_which_kind_the_kept_crystals_are(tmp_path):
+    """In the line of the terminal, as shares, in table, cards and data; few that were tried."""
+    docs = [
+        factory.judged(0, above=0.05, kind="substitution", phonons="stable"),
+        factory.judged(1, "MgMnO3", above=0.02, kind="new_structure_type"),
+        factory.judged(2, "MgO", above=0.0, novel=False, kind="duplicate"),
+        *(factory.undecoded(number) for number in range(3, 96)),
+    ]
+    path = write_report(
+        tmp_path / "r.html",
+        campaign=factory.campaign_document(),
+        candidates=docs,
+        reference_sets=[factory.reference_set()],
+    )
+    text = html.unescape(path.read_text())
+    share = "2 of 3 (67 %, 21-94 %)"
+    assert f"New {share}: 1 substitution, 1 new structure type; 1 known" in text
+    assert f"<dt>new</dt><dd>{share}</dd>" in text
+    assert re.findall(r'class="percent">([^<]*)<', text)[-2:] == [
+        "of 3 within 250 meV/atom (chgnet)",
+        "of 1 tried",
+    ]
+    first, second, last = (row for row in re.findall(r"<tr>.*?</tr>", text) if "#doc-" in row)
+    assert ">substitution<" in first
+    assert ">mp-1<" in first
+    assert ">new structure type<" in second
+    assert ">duplicate<" in last
+    kinds = [(row["kind_of_new"], row["known_id"]) for row in embedded(text)]
+    assert kinds == [("substitution", "mp-1"), ("new_structure_type", None), ("duplicate", "mp-1")]
+    badges = [
+        ("new" if ">new<" in card else "known" if ">known<" in card else "")
+        for card in re.findall(r'<p class="badges">.*?</p>', text)
+    ]
+    assert badges == ["new", "new", "known"]
+
+
 def test_every_shown_crystal_leads_to_its_document(page):
     text = page.read_text()
     rows = embedded(text)

@@ -31,7 +31,7 @@ from pccd_workflows.generators.pccd.pointcloud.elements import symbol
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.symmetry import train_space_group_model
 from pccd_workflows.generators.pccd.templates import find_templates
-from pccd_workflows.generators.pccd.training_index import write_training_index
+from pccd_workflows.generators.pccd.training_crystals import write_training_crystals
 
 CHECKPOINT = "checkpoint.pt"
 CURVE = "progress.jsonl"
@@ -398,7 +398,7 @@ def write_model(
     cpu = torch.device("cpu")
     model = Model(info, denoiser, composition, symmetry, analogues, log_snr, cpu, templates)
     out.mkdir(parents=True, exist_ok=True)
-    write_training_index(out, crystals.key)
+    write_training_crystals(out, crystals)
     return save_model(out, model)
 
 
