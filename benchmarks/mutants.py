@@ -87,6 +87,7 @@ class Mutant:
     """One change of one module.
 
     where: path below the package. start, end: the characters that are replaced by `new`.
+    own_tests: instead of those of its module.
     """
 
     where: str
@@ -96,6 +97,12 @@ class Mutant:
     old: str
     new: str
     name: str = ""
+    own_tests: tuple[str, ...] = ()
+
+    @property
+    def tests(self) -> list[str]:
+        """Those that should notice it."""
+        return [f"tests/{name}" for name in self.own_tests or TESTS[self.where]]
 
     @property
     def key(self) -> str:
@@ -109,96 +116,106 @@ class Mutant:
 
 
 PLANTED = (
-    # name, module, what is there, what is put in its place
+    # name, module, what is there, what is put in its place, the tests that should notice
     (
         "the hull without MP2020",
         "stages/hull.py",
         "correct_mp2020(structure, energy, convention=convention)",
         "energy",
+        "test_judgement.py",
     ),
     (
         "references without MP2020",
         "stages/hull.py",
         "Hull(correct_references(sets[system]))",
         'Hull(sets[system].model_copy(update={"convention": "mp2020"}))',
+        "test_judgement.py",
     ),
     (
         "7net-0 declared mp2020",
         "engines/levels.py",
         '"7net-0",\n            "potential",\n            "uncorrected"',
         '"7net-0",\n            "potential",\n            "mp2020"',
+        "engines/test_potential.py::test_rows_of_levels_say_of_their_models_what_is_so",
     ),
     (
         "7net-l3i5 declared mp2020",
         "engines/levels.py",
         '"7net-l3i5",\n            "potential",\n            "uncorrected"',
         '"7net-l3i5",\n            "potential",\n            "mp2020"',
+        "engines/test_potential.py::test_rows_of_levels_say_of_their_models_what_is_so",
     ),
     (
         "phonopy's supercell transposed",
         "engines/supercells.py",
         "matrix.T, primitive_matrix",
         "matrix, primitive_matrix",
+        "engines/test_phonons.py::test_displaced_cells_are_those_of_the_matrix",
     ),
     (
         "MAGMOM lost on a restart",
         "engines/vasp/run.py",
         'found.add_site_property("magmom", like.site_properties["magmom"])',
         "pass",
+        "engines/test_vasp.py::test_a_contcar_that_makes_no_sense_is_not_used",
     ),
     (
         "MAGMOM dropped",
         "engines/vasp/inputs.py",
         'structure.copy(site_properties={"magmom": starting_moments(structure, ordering)})',
         "structure",
+        "engines/test_vasp.py",
     ),
     (
         "noise of site means",
         "generators/pccd/means.py",
         "self.ties.tie(drawn[:, :-2] * self.widths[0])",
         "self.ties.tie(drawn[:, :-2])",
+        "generators/pccd/test_means.py",
     ),
     (
         "element likelihoods ignored in the description",
         f"{POINTCLOUD}/sites.py",
         "_nats(offsets, widths) + _nats(misfits, _typical_width(misfits))",
         "_nats(offsets, widths)",
+        f"{POINTCLOUD}/test_decode.py",
     ),
     (
         "element likelihoods ignored in the clusters",
         f"{POINTCLOUD}/sites.py",
         "_clusterings(distances + different_elements(likelihoods), most)",
         "_clusterings(distances, most)",
+        f"{POINTCLOUD}/test_decode.py",
     ),
-    ("S.U.N. limit 0.05", "evaluation/thresholds.py", 'THRESHOLDS["stable_0"]', "0.05"),
-    ("matcher stol 0.8", "evaluation/crystals.py", '"stol": 0.5', '"stol": 0.8'),
+    (
+        "S.U.N. limit 0.05",
+        "evaluation/thresholds.py",
+        'THRESHOLDS["stable_0"]',
+        "0.05",
+        "evaluation/test_shares.py",
+    ),
+    ("matcher stol 0.8", "evaluation/crystals.py", '"stol": 0.5', '"stol": 0.8', "evaluation"),
     (
         "the higher twin kept",
         "stages/hull.py",
         "(records[name].energy_above_hull or 0.0, name)",
         "(-(records[name].energy_above_hull or 0.0), name)",
+        "test_rungs.py",
     ),
 )
 """Faults that no test saw when they were first planted."""
-PLANTED_TESTS = {
-    "engines/vasp/run.py": ("engines/test_vasp.py",),
-    "engines/vasp/inputs.py": ("engines/test_vasp.py",),
-    "evaluation/thresholds.py": ("evaluation/test_shares.py",),
-    "evaluation/crystals.py": ("evaluation/test_model_evaluation.py", "evaluation/test_shares.py"),
-}
-"""Tests of modules of which only planted mutants are tried."""
 
 
 def planted() -> list[Mutant]:
     """Return the planted mutants; InputError if one's place is gone."""
     found = []
-    for name, where, old, new in PLANTED:
+    for name, where, old, new, test in PLANTED:
         source = (CLONE / PACKAGE / where).read_text(encoding="utf-8")
         start = source.find(old)
         if start < 0:
             raise InputError(f"The place of the mutant {name!r} is not in {where} any more.")
         line = source.count("\n", 0, start) + 1
-        found.append(Mutant(where, line, start, start + len(old), old, new, name))
+        found.append(Mutant(where, line, start, start + len(old), old, new, name, (test,)))
     return found
 
 
@@ -422,12 +439,6 @@ def try_tests(folder: Path, tests: Sequence[str], limit: float) -> tuple[str, fl
     return ("passed" if process.exitcode == 0 else "failed"), seconds
 
 
-def tests_of(where: str) -> list[str]:
-    """Return the files of the tests that answer for a module."""
-    names = PLANTED_TESTS.get(where) or TESTS[where]
-    return [f"tests/{name}" for name in names]
-
-
 @dataclass(frozen=True)
 class Result:
     """What became of a mutant."""
@@ -451,23 +462,24 @@ class Ledger:
     def find(self, mutant: Mutant) -> Result | None:
         """Return what is known of a mutant: a killed one stays killed, another is tried again."""
         row = self.stored.get(mutant.key)
-        if row is None or (row["verdict"] == "survived" and row["tests"] != state(mutant.where)):
+        if row is None or (row["verdict"] == "survived" and row["tests"] != state(mutant)):
             return None
         return Result(mutant, row["verdict"], row["seconds"])
 
     def add(self, result: Result) -> None:
         """Store a result."""
         mutant = result.mutant
-        row = {"key": mutant.key, "mutant": str(mutant), "tests": state(mutant.where)}
+        row = {"key": mutant.key, "mutant": str(mutant), "tests": state(mutant)}
         row |= {"verdict": result.verdict, "seconds": round(result.seconds, 1)}
         self.stored[mutant.key] = row
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
 
-def state(where: str) -> str:
-    """Return what stands for the tests that answer for a module."""
-    content = b"".join((CLONE / name).read_bytes() for name in tests_of(where))
+def state(mutant: Mutant) -> str:
+    """Return what stands for the tests that should notice a mutant."""
+    files = (CLONE / name.partition("::")[0] for name in mutant.tests)
+    content = b"".join(path.read_bytes() for path in files if path.is_file())
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -475,7 +487,7 @@ def try_mutants(mutants: Sequence[Mutant], ledger: Ledger, end: float) -> list[R
     """Return the results of mutants, those known already among them, until time is up."""
     for name in PRELOADED:
         importlib.import_module(name)
-    found, usual = [], dict[str, float]()
+    found, usual = [], dict[tuple[str, ...], float]()
     with scratch_copy() as folder:
         for mutant in mutants:
             if (known := ledger.find(mutant)) is not None:
@@ -483,9 +495,10 @@ def try_mutants(mutants: Sequence[Mutant], ledger: Ledger, end: float) -> list[R
                 continue
             if time.monotonic() > end:
                 continue
-            if mutant.where not in usual:
-                usual[mutant.where] = _unchanged(folder, mutant.where)
-            result = _try(folder, mutant, max(FASTEST, SLOWER * usual[mutant.where]))
+            tests = tuple(mutant.tests)
+            if tests not in usual:
+                usual[tests] = _unchanged(folder, tests)
+            result = _try(folder, mutant, max(FASTEST, SLOWER * usual[tests]))
             ledger.add(result)
             found.append(result)
             print(
@@ -494,10 +507,10 @@ def try_mutants(mutants: Sequence[Mutant], ledger: Ledger, end: float) -> list[R
     return found
 
 
-def _unchanged(folder: Path, where: str) -> float:
-    verdict, seconds = try_tests(folder, tests_of(where), 3600)
+def _unchanged(folder: Path, tests: Sequence[str]) -> float:
+    verdict, seconds = try_tests(folder, tests, 3600)
     if verdict != "passed":
-        raise InputError(f"The tests of {where} fail without any change: {tests_of(where)}.")
+        raise InputError(f"These tests fail without any change: {' '.join(tests)}.")
     return seconds
 
 
@@ -506,7 +519,7 @@ def _try(folder: Path, mutant: Mutant, limit: float) -> Result:
     source = place.read_text(encoding="utf-8")
     place.write_text(source[: mutant.start] + mutant.new + source[mutant.end :], encoding="utf-8")
     try:
-        verdict, seconds = try_tests(folder, tests_of(mutant.where), limit)
+        verdict, seconds = try_tests(folder, mutant.tests, limit)
     finally:
         place.write_text(source, encoding="utf-8")
     return Result(mutant, "survived" if verdict == "passed" else "killed", seconds)
