@@ -111,7 +111,7 @@ def _phonons(section: PhononsSection) -> str:
     chosen += ", new ones only" if section.novel_only else ""
     cell = f"supercell from {section.min_length:g} Å"
     tolerance = f"tolerance {section.tolerance_thz:g} THz"
-    return f"{section.level}, {chosen}, {cell}, {tolerance}"
+    return f"{section.level}, {chosen}, {cell}, band path and mesh, {tolerance}"
 
 
 def _models(summary: Summary) -> str:
