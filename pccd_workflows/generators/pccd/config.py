@@ -62,6 +62,9 @@ class TrainConfig(Section):
     symmetry: SmallNetwork | None = Field(
         None, description="Draws the space group, given the composition"
     )
+    new_types: SmallNetwork | None = Field(
+        None, description="Proposes structure types that no training crystal has"
+    )
     start_from: Path | None = Field(
         None, description="Folder of a model whose denoiser training begins with"
     )

@@ -27,6 +27,7 @@ from pccd_workflows.generators.pccd.denoiser import Denoiser
 from pccd_workflows.generators.pccd.model import Model
 from pccd_workflows.generators.pccd.model_info import ModelInfo
 from pccd_workflows.generators.pccd.networks import build_denoiser
+from pccd_workflows.generators.pccd.new_types_training import train_new_types
 from pccd_workflows.generators.pccd.pointcloud.elements import symbol
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.symmetry import train_space_group_model
@@ -365,6 +366,11 @@ def write_model(
         if composition is not None and len(held_out):
             voted = measure(analogues, symmetry, composition, held_out)
             losses |= {f"voted_{name}": value for name, value in voted.items()}
+    templates = find_templates(crystals, config.setting) if analogues is not None else None
+    new_types = None
+    if config.new_types is not None and analogues is not None and templates is not None:
+        options = config.new_types.model_dump()
+        new_types = train_new_types(analogues, templates, **options, seed=config.seed)
     numbers = np.unique(crystals.numbers)
     info = ModelInfo(
         name=config.name,
@@ -373,6 +379,7 @@ def write_model(
         schedule=config.schedule,
         composition=config.composition,
         symmetry=config.symmetry,
+        new_types=config.new_types if new_types is not None else None,
         setting=config.setting,
         max_elements=config.architecture.max_elements,
         max_sites=config.architecture.max_sites,
@@ -394,9 +401,9 @@ def write_model(
         },
     )
     log_snr = cosine_log_snr(config.schedule.steps, config.schedule.shift).float()
-    templates = find_templates(crystals, config.setting) if analogues is not None else None
     cpu = torch.device("cpu")
-    model = Model(info, denoiser, composition, symmetry, analogues, log_snr, cpu, templates)
+    small = (composition, symmetry, analogues)
+    model = Model(info, denoiser, *small, log_snr, cpu, templates, new_types)
     out.mkdir(parents=True, exist_ok=True)
     write_training_index(out, crystals.key)
     return save_model(out, model)
