@@ -199,7 +199,8 @@ def evaluate(
     training crystal with its elements exchanged), copy (the analogue of the type aimed at, copied),
     overlap (which crystals these find), similarity (six metrics between crystals and their
     reconstructions), generation (validity, novelty, with --level stability), symmetry (what was
-    aimed at against what came), conditions (each crystal system asked for).
+    aimed at against what came), conditions (each crystal system asked for), types (crystals whose
+    structure type training lacks, in 20 guesses).
     """
     from pccd_workflows.cli import evaluation
     from pccd_workflows.evaluation.crystals import read_crystals

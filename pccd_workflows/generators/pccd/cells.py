@@ -131,6 +131,27 @@ def likeliest_cells(
     return [[cells[min(k, len(cells) - 1)] for cells in ranked] for k in range(guesses)]
 
 
+def likeliest_new_cells(
+    model: Model, requests: Sequence[SampleRequest], guesses: int
+) -> list[list[Cell]]:
+    """Return for each request cells of its composition that aim at the likeliest new types.
+
+    Raises
+    ------
+    InputError
+        If the model proposes none, or as `draw_cells`.
+    """
+    if model.new_types is None:
+        raise InputError(f"Model {model.info.name} proposes no new structure types.")
+    found = []
+    for request in requests:
+        elements = tuple(electropositive_first([atomic_number(e) for e in request.elements]))
+        counts = _asked_counts(model, request, elements)
+        new = _new_types(model.new_types, elements, counts, request.conditions)[:guesses]
+        found.append([Cell(one.numbers, one.space_group, new_type=one) for one in new])
+    return found
+
+
 def _others(
     model: Model, request: SampleRequest, first: Cell, odds: Odds, guesses: int
 ) -> list[Cell]:

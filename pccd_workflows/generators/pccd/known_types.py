@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pccd_workflows.generators.pccd.analogues import Analogues
+from pccd_workflows.generators.pccd.chemistry import electronegativity_rank
+from pccd_workflows.generators.pccd.frames import Template
 from pccd_workflows.generators.pccd.templates import Templates
 from pccd_workflows.generators.pccd.wyckoff import Orbits, placed_orbits, wyckoff_table
 
@@ -98,7 +100,7 @@ def find_known_types(analogues: Analogues, templates: Templates) -> KnownTypes:
     for kind, row in zip(kinds.tolist(), first.tolist(), strict=True):
         if kind == 0:
             continue
-        orbits = _orbits(templates, row)
+        orbits = orbits_of(templates.template(row))
         if orbits is None:
             continue
         groups[kind] = templates.space_group[row]
@@ -114,9 +116,8 @@ def find_known_types(analogues: Analogues, templates: Templates) -> KnownTypes:
     )
 
 
-def _orbits(templates: Templates, row: int) -> Orbits | None:
+def orbits_of(crystal: Template) -> Orbits | None:
     """Return the orbits of a crystal in its own description; None without that symmetry."""
-    crystal = templates.template(row)
     placed = placed_orbits(
         crystal.space_group, crystal.numbers, crystal.frac_coords, crystal.lattice
     )
@@ -130,8 +131,6 @@ def _orbits(templates: Templates, row: int) -> Orbits | None:
 
 def fewest_first(numbers: NDArray[np.int64]) -> list[int]:
     """Return the elements of a cell, those of few atoms first, then electropositive first."""
-    from pccd_workflows.generators.pccd.chemistry import electronegativity_rank
-
     elements, counts = np.unique(numbers, return_counts=True)
     rank = electronegativity_rank()
     return [int(z) for _, _, z in sorted(zip(counts, rank[elements], elements, strict=True))]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pccd_workflows.generators.pccd.analogues import Analogues
+from pccd_workflows.generators.pccd.composition import electropositive_first
 from pccd_workflows.generators.pccd.dataset import CRYSTAL_SYSTEMS, crystal_system
 from pccd_workflows.generators.pccd.decorate import Donors, decorate
 from pccd_workflows.generators.pccd.frames import Template
@@ -48,6 +49,21 @@ class NewType:
     elements: tuple[int, ...]
     orbits: Orbits
     log_p: float
+
+    @property
+    def key(self) -> tuple[int, Orbits]:
+        """What tells it from other types, whatever its elements."""
+        return self.space_group, self.orbits
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Atomic number of each site of the primitive cell, electropositive elements first."""
+        sizes = wyckoff_table(self.space_group).multiplicity
+        counts = {
+            z: int(sizes[list(places)].sum())
+            for z, places in zip(self.elements, self.orbits, strict=True)
+        }
+        return tuple(z for z in electropositive_first(list(counts)) for _ in range(counts[z]))
 
 
 @dataclass(frozen=True)
@@ -110,6 +126,12 @@ class NewTypes:
                 continue
             found[key] = NewType(one.space_group, tuple(elements), key[1], one.log_p)
         return list(found.values())
+
+    def sites_of(self, space_group_number: int, orbits: Orbits) -> list[list[int]]:
+        """Return how many atoms of the conventional cell each orbit of each element has."""
+        cells = round(1 / abs(np.linalg.det(space_group(space_group_number).axes)))
+        sizes = (self.network.multiplicity[space_group_number - 1] * cells).tolist()
+        return [[sizes[place] for place in of_element] for of_element in orbits]
 
 
 def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
