@@ -153,22 +153,20 @@ def train(
         typer.echo(f"Wrote {out} (weights sha256 {model_info.weights_sha256[:12]}…).")
 
 
-@app.command("add-new-types")
-def add_new_types(
-    name: str = NAME,
-    width: int = typer.Option(160, min=8, help="Of the network"),
-    epochs: int = typer.Option(6, min=1),
-    seed: int = SEED,
-) -> None:
-    """Teach a trained model to propose new structure types, from the crystals in its weights."""
+@app.command("add-parts")
+def add_parts(name: str = NAME, seed: int = SEED) -> None:
+    """Teach a trained model, from the crystals in its weights, new structure types and properties.
+
+    About ten minutes of one core.
+    """
     from pccd_workflows.generators.pccd.checkpoint import find_model
     from pccd_workflows.generators.pccd.config import SmallNetwork
-    from pccd_workflows.generators.pccd.new_types_training import add_new_types
+    from pccd_workflows.generators.pccd.new_types_training import add_parts
     from pccd_workflows.settings import get_settings
 
     folder = find_model(name, get_settings())
-    network = SmallNetwork(width=width, epochs=epochs)
-    model_info = add_new_types(folder, network, seed)
+    proposing = SmallNetwork(width=160, epochs=9)
+    model_info = add_parts(folder, proposing, SmallNetwork(width=96, epochs=20), seed)
     typer.echo(f"Wrote {folder} (weights sha256 {model_info.weights_sha256[:12]}…).")
 
 

@@ -36,8 +36,9 @@ UNKNOWN_PROPERTY = 1.0
 """Distance to a crystal of which an asked property is not known."""
 PROPERTY = 6.0
 """Distance of properties whose log(1 + value / scale) differ by 1."""
-OTHER_ORDERING = 2.0
-"""Distance to a crystal with another magnetic ordering than the one asked for."""
+UNKNOWN_ORDERING, OTHER_ORDERING = 0.1, 0.2
+"""Distance to a crystal whose magnetic ordering is not known (99 % of them), or not the one asked
+for: small, so that the few known ones do not outvote those of likelier elements."""
 GAP_SCALE, HULL_SCALE = 2.0, 0.1
 """eV and eV/atom: properties are compared as log(1 + value / scale)."""
 
@@ -209,7 +210,7 @@ class Analogues:
         if asked.magnetic_ordering is not None:
             ordering = self.ordering[rows]
             same = ordering == ORDERINGS.index(asked.magnetic_ordering)
-            apart += np.where(same, 0, np.where(ordering < 0, UNKNOWN_PROPERTY, OTHER_ORDERING))
+            apart += np.where(same, 0, np.where(ordering < 0, UNKNOWN_ORDERING, OTHER_ORDERING))
         if asked.crystal_system is not None:
             wanted = CRYSTAL_SYSTEMS.index(asked.crystal_system)
             apart[self._system[rows] != wanted] = np.inf

@@ -23,10 +23,13 @@ from pccd_workflows.generators.pccd.pointcloud.elements import (
     atomic_number,
     symbol,
 )
+from pccd_workflows.generators.pccd.properties import nearest_to_asked
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.symmetry import SpaceGroupModel
 from pccd_workflows.generators.request import Conditions
 
+PROPOSALS = 32
+"""Cells that are drawn where a property is asked for, to take the one that fits it best."""
 REMEMBERED = 256
 """Answers kept of each question about cells."""
 Numbers = tuple[int, ...]
@@ -106,7 +109,7 @@ def draw_cells(
         If the composition asked for is none, or the model cannot make it.
     """
     odds = _odds(model, sampler)
-    return [_draw_cell(model, request, seed, sampler, odds) for request in requests]
+    return [_choose_cell(model, request, seed, sampler, odds) for request in requests]
 
 
 def likeliest_cells(
@@ -176,6 +179,19 @@ def _odds(model: Model, sampler: Sampler) -> Odds:
         remembered(partial(_structure_types, symmetry, known, recall)) if known else None,
         remembered(partial(_new_types, model.new_types)) if model.new_types else None,
     )
+
+
+def _choose_cell(
+    model: Model, request: SampleRequest, seed: int, sampler: Sampler, odds: Odds
+) -> Cell:
+    """Return a cell; where properties are asked for, of several the one that fits them best."""
+    asked = request.conditions
+    if model.properties is None or (asked.band_gap is None and asked.energy_above_hull is None):
+        return _draw_cell(model, request, seed, sampler, odds)
+    seeds = [seed, *(stream(seed, k, "proposal") for k in range(1, PROPOSALS))]
+    drawn = [_draw_cell(model, request, one, sampler, odds) for one in seeds]
+    told = [(cell.numbers, cell.space_group) for cell in drawn]
+    return drawn[nearest_to_asked(model.properties, told, asked)]
 
 
 def _draw_cell(

@@ -15,6 +15,7 @@ from pccd_workflows.generators.pccd.denoiser import Denoiser
 from pccd_workflows.generators.pccd.model_info import ModelInfo
 from pccd_workflows.generators.pccd.networks import build_denoiser
 from pccd_workflows.generators.pccd.new_types import NewTypes
+from pccd_workflows.generators.pccd.properties import Properties
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.symmetry import SpaceGroupModel
 from pccd_workflows.generators.pccd.templates import Coordinates, Templates
@@ -22,6 +23,7 @@ from pccd_workflows.generators.pccd.templates import Coordinates, Templates
 ANALOGUES = "analogues"
 TEMPLATES = "templates"
 NEW_TYPES = "new_types"
+PROPERTIES = "properties"
 Small = TypeVar("Small", CompositionModel, SpaceGroupModel)
 
 
@@ -44,6 +46,8 @@ class Model:
         symmetry can be given to a crystal.
     new_types
         Proposes structure types that the analogues lack; None if nothing does.
+    properties
+        Choose among cells where a property is asked for; None if nothing does.
     log_snr
         Shape (T + 1,), float32. Noise schedule.
     device
@@ -59,6 +63,7 @@ class Model:
     device: torch.device
     templates: Coordinates | None = None
     new_types: NewTypes | None = None
+    properties: Properties | None = None
 
     def state(self) -> dict[str, Tensor]:
         """Return all weights by name."""
@@ -76,11 +81,13 @@ class Model:
         voters = self.analogues.state() if self.analogues is not None else {}
         known = self.templates.state() if isinstance(self.templates, Templates) else {}
         new_types = self.new_types.state() if self.new_types is not None else {}
+        estimating = self.properties.state() if self.properties is not None else {}
         return (
             networks
             | {f"{ANALOGUES}.{name}": column for name, column in voters.items()}
             | {f"{TEMPLATES}.{name}": column for name, column in known.items()}
             | {f"{NEW_TYPES}.{name}": column for name, column in new_types.items()}
+            | {f"{PROPERTIES}.{name}": column for name, column in estimating.items()}
         )
 
 
@@ -121,8 +128,20 @@ def assemble(info: ModelInfo, state: Mapping[str, Tensor], device: torch.device)
     if info.new_types is not None:
         proposing = _part(state, NEW_TYPES, keep_type=True)
         new_types = NewTypes.from_state(proposing, info.new_types.width)
+    properties = None
+    if info.properties is not None:
+        properties = Properties.from_state(_part(state, PROPERTIES), info.properties.width)
     return Model(
-        info, denoiser, composition, symmetry, analogues, log_snr, device, templates, new_types
+        info,
+        denoiser,
+        composition,
+        symmetry,
+        analogues,
+        log_snr,
+        device,
+        templates,
+        new_types,
+        properties,
     )
 
 

@@ -15,9 +15,12 @@ from pccd_workflows.generators.pccd.known_types import KnownTypes, find_known_ty
 from pccd_workflows.generators.pccd.model_info import ModelInfo
 from pccd_workflows.generators.pccd.new_types import NewTypes
 from pccd_workflows.generators.pccd.pair_distances import fit_distances
+from pccd_workflows.generators.pccd.properties import train_properties
 from pccd_workflows.generators.pccd.templates import Templates
 from pccd_workflows.generators.pccd.wyckoff_network import Sequences, train_wyckoff_network
 
+EVERY = 3
+"""Of so many crystals one tells the distances of pairs: more crystals change little."""
 COMMON = 0.5
 """A type that n crystals have counts n to this power: new types are more like the rare ones."""
 
@@ -45,12 +48,14 @@ def train_new_types(
         epochs=epochs,
         seed=seed,
     )
-    distances = fit_distances(templates.template(row) for row in rows.tolist())
+    distances = fit_distances(templates.template(row) for row in rows[::EVERY].tolist())
     return NewTypes(network, known, distances)
 
 
-def add_new_types(folder: Path, network: SmallNetwork, seed: int) -> ModelInfo:
-    """Fit what proposes new types to the training crystals in a model's weights; write the model.
+def add_parts(
+    folder: Path, new_types: SmallNetwork, properties: SmallNetwork, seed: int
+) -> ModelInfo:
+    """Fit what needs no more than the training crystals in a model's weights; write the model.
 
     Raises
     ------
@@ -60,10 +65,13 @@ def add_new_types(folder: Path, network: SmallNetwork, seed: int) -> ModelInfo:
     model = load_model(folder, "cpu")
     if model.analogues is None or not isinstance(model.templates, Templates):
         raise InputError(f"Model {model.info.name} holds no training crystals to learn types from.")
-    options = {**network.model_dump(), "seed": seed}
-    new_types = train_new_types(model.analogues, model.templates, **options)
-    info = model.info.model_copy(update={"new_types": network})
-    return save_model(folder, replace(model, info=info, new_types=new_types))
+    proposing = train_new_types(
+        model.analogues, model.templates, **new_types.model_dump(), seed=seed
+    )
+    estimating = train_properties(model.analogues, **properties.model_dump(), seed=seed)
+    info = model.info.model_copy(update={"new_types": new_types, "properties": properties})
+    parts = {"info": info, "new_types": proposing, "properties": estimating}
+    return save_model(folder, replace(model, **parts))
 
 
 def sequences_of(analogues: Analogues, known: KnownTypes, rows: NDArray[np.int64]) -> Sequences:

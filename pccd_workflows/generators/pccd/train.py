@@ -29,6 +29,7 @@ from pccd_workflows.generators.pccd.model_info import ModelInfo
 from pccd_workflows.generators.pccd.networks import build_denoiser
 from pccd_workflows.generators.pccd.new_types_training import train_new_types
 from pccd_workflows.generators.pccd.pointcloud.elements import symbol
+from pccd_workflows.generators.pccd.properties import train_properties
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.symmetry import train_space_group_model
 from pccd_workflows.generators.pccd.templates import find_templates
@@ -371,6 +372,10 @@ def write_model(
     if config.new_types is not None and analogues is not None and templates is not None:
         options = config.new_types.model_dump()
         new_types = train_new_types(analogues, templates, **options, seed=config.seed)
+    properties = None
+    if config.properties is not None and analogues is not None:
+        options = config.properties.model_dump()
+        properties = train_properties(analogues, **options, seed=config.seed)
     numbers = np.unique(crystals.numbers)
     info = ModelInfo(
         name=config.name,
@@ -380,6 +385,7 @@ def write_model(
         composition=config.composition,
         symmetry=config.symmetry,
         new_types=config.new_types if new_types is not None else None,
+        properties=config.properties if properties is not None else None,
         setting=config.setting,
         max_elements=config.architecture.max_elements,
         max_sites=config.architecture.max_sites,
@@ -403,7 +409,8 @@ def write_model(
     log_snr = cosine_log_snr(config.schedule.steps, config.schedule.shift).float()
     cpu = torch.device("cpu")
     small = (composition, symmetry, analogues)
-    model = Model(info, denoiser, *small, log_snr, cpu, templates, new_types)
+    added = (new_types, properties)
+    model = Model(info, denoiser, *small, log_snr, cpu, templates, *added)
     out.mkdir(parents=True, exist_ok=True)
     write_training_index(out, crystals.key)
     return save_model(out, model)
