@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
-from pccd_workflows import stages
+from pccd_workflows import columns, stages
 from pccd_workflows.campaign import Campaign, index_of
 from pccd_workflows.candidate import CandidateDoc, stage_fields
 from pccd_workflows.core.records import Record
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 SYMPREC = 0.1
 """Å; spglib tolerance of the space group in a candidate's document."""
 OVERLAP = timedelta(seconds=60)
-"""Rows this much older than the latest one read are read again: writers do not end in order."""
+"""Rows that are no older than this when they are read are read once more: writers do not end in
+order."""
 TOGETHER = 200
 """Candidates folded at once: bounds the memory, whatever the size of the campaign."""
 
@@ -126,6 +127,7 @@ def candidate_document(
         known_id=None if judged is None else judged.known_id,
         phonon_stable=phonons.stable(records),
         band_gap=gaps[-1] if gaps else None,
+        values=columns.sortable(records),
         **stage_fields(records),
         reached=reached(campaign, records),
         jobs={name: history.jobs[name] for name in records if name in history.jobs},
@@ -254,10 +256,8 @@ class Collector:
     def update(self, losses: Losses | None = None) -> int:
         """Fold what changed into candidate documents; return how many documents changed."""
         losses = losses or {}
-        since = self._collected_until()
-        changed, latest = self.storage.changed(
-            self.campaign.campaign_id, None if since is None else since - OVERLAP
-        )
+        now: datetime = self.database.command("hello")["localTime"]
+        changed, _ = self.storage.changed(self.campaign.campaign_id, self._collected_until())
         held_back = set(self._held_back())
         written = 0
         for batch in self._folded(sorted({*changed, *losses, *held_back}), losses):
@@ -266,9 +266,9 @@ class Collector:
         # samples whose lost job is run again: they have no document until they are made
         gone = {"_id": {"$in": sorted(held_back)}, "generation.error_class": JOB_FAILED}
         written += self.database["candidates"].delete_many(gone).deleted_count
-        if latest is not None and latest != since:
+        if changed:
             self.database["campaigns"].update_one(
-                {"_id": self.campaign.campaign_id}, {"$set": {"collected_until": latest}}
+                {"_id": self.campaign.campaign_id}, {"$set": {"collected_until": now - OVERLAP}}
             )
         return written
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pymatgen.core import Composition, Element
 
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.columns import quantities, stage_columns
 from pccd_workflows.core.errors import DatabaseError, InputError
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.records import Phonons
@@ -29,12 +30,16 @@ SORT_KEYS = (
     "energy_above_hull",
     "index",
     "formula_pretty",
+    "kind_of_new",
+    "known_id",
+    "novel",
     "nsites",
     "spacegroup",
     "status",
     "updated_at",
 )
-"""Fields a list can be sorted by, all indexed; a leading '-' turns the order round."""
+"""Fields a list can be sorted by, all indexed, beside the columns of stages (``values.<key>``); a
+leading '-' turns the order round."""
 
 SUMMARY_FIELDS = (
     "candidate_id",
@@ -77,6 +82,40 @@ Order = list[tuple[str, int]]
 
 
 @dataclass(frozen=True)
+class Range:
+    """Bounds of a quantity (see `columns.quantities`), both included; None: no bound.
+
+    Raises
+    ------
+    InputError
+        The quantity is unknown, or the bounds exclude each other.
+    """
+
+    key: str
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the quantity and the order of the bounds."""
+        _one_of("quantity", self.key, tuple(quantities()))
+        if self.low is not None and self.high is not None and self.low > self.high:
+            label = quantities()[self.key].label
+            raise InputError(f"{label}: {self.low:g} is larger than {self.high:g}.")
+
+    def to_mongo(self) -> Query:
+        """Return the condition on stored documents."""
+        bounds = {"$gte": self.low, "$lte": self.high}
+        asked = {operator: bound for operator, bound in bounds.items() if bound is not None}
+        return {quantities()[self.key].field: asked}
+
+    @property
+    def doubt(self) -> str:
+        """A question about an energy above hull that was meant in meV/atom."""
+        doubtful = self.key == "energy_above_hull" and (self.high or 0.0) >= DOUBTFUL_EHULL
+        return _doubt("Energies above hull are", self.high or 0.0) if doubtful else ""
+
+
+@dataclass(frozen=True)
 class CandidateFilter:
     """Which candidates to take, and in which order; every value is checked when it is made.
 
@@ -88,7 +127,9 @@ class CandidateFilter:
     novel: the verdict asked for; crystals without one are left out.
     kind: one of `KINDS`; crystals of which it was not asked are left out.
     phonons: the last verdict; one of `PHONON_VERDICTS`.
-    sort: one of `SORT_KEYS`, with '-' for descending; crystals without a value come last.
+    ranges: crystals whose quantities lie inside; those without a value are left out.
+    sort: one of `SORT_KEYS` or ``values.<key>``, with '-' for descending; crystals without a value
+    come last.
 
     Raises
     ------
@@ -109,6 +150,7 @@ class CandidateFilter:
     reason_class: str | None = None
     limit: int | None = None
     sort: str = "energy_above_hull"
+    ranges: tuple[Range, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every value and bring chemical systems and formulas into the stored form."""
@@ -118,7 +160,9 @@ class CandidateFilter:
         _one_of("status", self.status, STATUSES)
         _one_of("kind", self.kind, KINDS)
         _one_of("phonon verdict", self.phonons, PHONON_VERDICTS)
-        _one_of("sort key", self.sort.removeprefix("-"), SORT_KEYS)
+        key = self.sort.removeprefix("-")
+        if key.removeprefix("values.") not in {c.key for _, c in stage_columns()}:
+            _one_of("sort key", key, SORT_KEYS)
         for symbol in self.elements:
             _check_element(symbol)
         if self.max_ehull is not None and not abs(self.max_ehull) <= MAX_EHULL:
@@ -156,6 +200,8 @@ class CandidateFilter:
             query["elements"] = {"$all": list(self.elements)}
         if self.max_ehull is not None:
             query["energy_above_hull"] = {"$lte": self.max_ehull}
+        if self.ranges:
+            query["$and"] = [one.to_mongo() for one in self.ranges]
         return query
 
     def segments(self) -> list[tuple[Query, Order]]:
@@ -198,13 +244,16 @@ class CandidateFilter:
     @property
     def doubt(self) -> str:
         """A question about a value that is possible, but hardly meant; empty if there is none."""
-        if self.max_ehull is None or self.max_ehull < DOUBTFUL_EHULL:
-            return ""
-        value = self.max_ehull
-        return (
-            f"Energies above hull are in eV/atom here: {value:g} lets nearly every crystal pass. "
-            f"Did you mean {value:g} meV/atom, that is {value / EV_TO_MEV:g}?"
-        )
+        if self.max_ehull is not None and self.max_ehull >= DOUBTFUL_EHULL:
+            return _doubt("Energies above hull are", self.max_ehull)
+        return next((found for one in self.ranges if (found := one.doubt)), "")
+
+
+def _doubt(subject: str, value: float) -> str:
+    return (
+        f"{subject} in eV/atom here: {value:g} lets nearly every crystal pass. "
+        f"Did you mean {value:g} meV/atom, that is {value / EV_TO_MEV:g}?"
+    )
 
 
 def normalise_chemsys(text: str) -> str:
@@ -273,7 +322,11 @@ def find_documents(
 
 def count_documents(collection: Any, which: CandidateFilter) -> int:
     """Return how many candidates the filter lets pass, whatever its limit."""
-    return int(collection.count_documents(which.to_mongo()))
+    query = which.to_mongo()
+    # without a filter the server knows the number: counting would read every document
+    return int(
+        collection.count_documents(query) if query else collection.estimated_document_count()
+    )
 
 
 def find_candidate(collection: Any, reference: str) -> CandidateDoc:

@@ -277,11 +277,14 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     "candidates": {
         ("campaign_id", "index"): True,
         ("chemsys",): False,
-        ("novel",): False,
+        ("campaign_id", "reached"): False,
         # lists are sorted by one of these, ties by _id
         ("energy_above_hull", "_id"): False,
         ("formula_pretty", "_id"): False,
         ("index", "_id"): False,
+        ("kind_of_new", "_id"): False,
+        ("known_id", "_id"): False,
+        ("novel", "_id"): False,
         ("nsites", "_id"): False,
         ("spacegroup", "_id"): False,
         ("status", "_id"): False,
@@ -305,7 +308,7 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
         ("metadata.blob_uuid",): False,
     },
 }
-"""Indexed fields by collection, and whether they are unique together."""
+"""Indexed fields by collection, and whether they are unique together; columns.py adds more."""
 
 
 def ensure_indexes(db: Database[Document]) -> None:

@@ -63,8 +63,9 @@ SHORTEST_SECRET = 5
 RELEASE_SECONDS = 5.0
 """How often an idle worker looks for jobs whose workers died."""
 
-CHOICES_AFTER_A_RACE = 16
-"""Of how many ready jobs a worker picks one by chance after another was faster."""
+MOST_CHOICES = 128
+"""Of so many ready jobs at most a worker picks one by chance. Its choices double whenever another
+worker was faster, and halve when none was: alone, it takes the jobs in their order."""
 
 logger = logging.getLogger(__name__)
 
@@ -319,7 +320,7 @@ class _Worker:
                 ran = launch_rocket(
                     self.launchpad, self.fworker, firework["fw_id"], strm_lvl="INFO"
                 )
-                self._choices = 1 if ran else CHOICES_AFTER_A_RACE
+                self._choices = max(1, self._choices // 2) if ran else 2 * self._choices
         except WorkerStopped:
             # between the job's end and its storage
             self._next_release = 0.0
@@ -341,7 +342,7 @@ class _Worker:
                 self.fworker.query | {"state": "READY"},
                 {"fw_id": 1, "name": 1, "spec.campaign_id": 1},
                 sort=NEXT_FIRST,
-                limit=self._choices,
+                limit=min(self._choices, MOST_CHOICES),
             )
         )
         return random.choice(rows) if rows else None  # noqa: S311

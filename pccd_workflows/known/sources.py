@@ -163,6 +163,8 @@ def _row(line: bytes, where: str) -> KnownRow:
         )
     except KeyError as error:
         raise InputError(f"{where}: {error} is missing.") from None
+    except orjson.JSONDecodeError:
+        raise InputError(f"{where}: it is no JSON, which has no NaN and no Infinity.") from None
     except (ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{where}: not a crystal ({reason}).") from None

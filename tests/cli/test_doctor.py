@@ -131,7 +131,7 @@ def test_the_model(bare, tmp_path):
 
 
 def test_a_potential_that_does_not_import(monkeypatch):
-    row = doctor._potential("chgnet", "chgnet.no_such_module", needed=True)
+    row = doctor._potential("chgnet", "chgnet.no_such_module")
     assert not row.ok
     assert "ModuleNotFoundError" in row.found
     assert "pip install 'chgnet'" in row.cost

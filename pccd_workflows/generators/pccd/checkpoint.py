@@ -137,7 +137,7 @@ def save_model(folder: Path, model: "Model") -> ModelInfo:
     import torch
     from safetensors.torch import save
 
-    from pccd_workflows.generators.pccd.model import ANALOGUES, TEMPLATES
+    from pccd_workflows.generators.pccd.model import ANALOGUES, NEW_TYPES, TEMPLATES
 
     tensors = {
         name: (
@@ -151,10 +151,11 @@ def save_model(folder: Path, model: "Model") -> ModelInfo:
     }
     make_folder(folder)
     content = save(tensors)
+    no_weights = (f"{ANALOGUES}.", f"{TEMPLATES}.", f"{NEW_TYPES}.distances.")
     weights = [
         t
         for name, t in tensors.items()
-        if t.is_floating_point() and not name.startswith((f"{ANALOGUES}.", f"{TEMPLATES}."))
+        if t.is_floating_point() and not name.startswith(no_weights)
     ]
     info = model.info.model_copy(
         update={

@@ -62,6 +62,12 @@ class TrainConfig(Section):
     symmetry: SmallNetwork | None = Field(
         None, description="Draws the space group, given the composition"
     )
+    new_types: SmallNetwork | None = Field(
+        None, description="Proposes structure types that no training crystal has"
+    )
+    properties: SmallNetwork | None = Field(
+        None, description="Estimates band gap and energy above the hull of cells that are drawn"
+    )
     start_from: Path | None = Field(
         None, description="Folder of a model whose denoiser training begins with"
     )

@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import InputError, OutOfMemory
@@ -22,11 +23,11 @@ from pccd_workflows.generators.pccd.checkpoint import (
 from pccd_workflows.generators.pccd.model_info import ModelInfo
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.protocol import Generated, GeneratorInfo
-from pccd_workflows.generators.request import Generate, Generation
+from pccd_workflows.generators.request import Aim, Generate, Generation
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:
-    from pccd_workflows.generators.pccd.cells import SampleRequest
+    from pccd_workflows.generators.pccd.cells import Cell, SampleRequest
     from pccd_workflows.generators.pccd.model import Model
     from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
     from pccd_workflows.generators.pccd.sample import Sampled
@@ -49,6 +50,8 @@ class Drawn:
         Of the DecodeError.
     seconds
         Wall time of this sample's share of its batch, s.
+    aim
+        Structure type that it was drawn for; None if there is none.
     """
 
     request: "SampleRequest"
@@ -56,6 +59,7 @@ class Drawn:
     error_class: str | None
     reason: str | None
     seconds: float
+    aim: Aim | None = None
 
 
 def draw_crystals(
@@ -81,7 +85,25 @@ def draw_crystals(
         for request, found in zip(chosen, sampled, strict=True):
             error = found.error
             error_class, reason = (error.error_class, str(error)) if error else (None, None)
-            yield Drawn(request, found.structure, error_class, reason, seconds)
+            aim = aim_of(model, found.cell)
+            yield Drawn(request, found.structure, error_class, reason, seconds, aim)
+
+
+def aim_of(model: "Model", cell: "Cell") -> Aim | None:
+    """Return the structure type that a cell was to have; None if the cloud decided it."""
+    from pccd_workflows.generators.pccd.known_types import fewest_first
+    from pccd_workflows.generators.pccd.pointcloud.elements import symbol
+
+    new, types = cell.new_type, model.new_types
+    if cell.space_group is None:
+        return None
+    if types is None or (new is None and not cell.structure_type):
+        return Aim(space_group=cell.space_group, new_type=False)
+    orbits = types.known.orbits[cell.structure_type] if new is None else new.orbits
+    elements = fewest_first(np.array(cell.numbers))
+    sites = types.sites_of(cell.space_group, orbits)
+    named = {symbol(z): sizes for z, sizes in zip(elements, sites, strict=True)}
+    return Aim(space_group=cell.space_group, orbits=named, new_type=new is not None)
 
 
 def _sampled(
@@ -225,6 +247,7 @@ class PccdGenerator:
             elements=list(drawn.request.elements),
             conditions=options.conditions.model_dump(exclude_none=True),
             sampler=options.sampler.model_dump(),
+            aim=drawn.aim,
             error_class=drawn.error_class,
             reason=drawn.reason,
             seconds=drawn.seconds,
