@@ -55,7 +55,8 @@ def deduplicate(
         if len(shares) < 2:
             return deduplicate_stage.run(campaign, systems, storage)
     jobs = [deduplicate_share(campaign, systems, share) for share in shares]
-    return _shared_out(jobs, deduplicate_stage.STAGE_BEFORE, shares, "deduplicate")
+    between = (deduplicate_stage.STAGE_BEFORE, "deduplicate")
+    return _shared_out(jobs, shares, between, "deduplicate")
 
 
 @plain_job
@@ -85,7 +86,8 @@ def hull(
         if len(shares) < 2:
             return hull_stage.run(campaign, rung, systems, storage)
     jobs = [hull_share(campaign, rung, systems, share) for share in shares]
-    return _shared_out(jobs, f"relax:{rung.level}", shares, f"hull {rung.level}")
+    between = (f"relax:{rung.level}", f"hull:{rung.level}")
+    return _shared_out(jobs, shares, between, f"hull {rung.level}")
 
 
 @plain_job
@@ -96,10 +98,15 @@ def hull_share(campaign: Campaign, rung: Rung, systems: list[str], share: Share)
 
 
 def _shared_out(
-    jobs: Sequence[Job], stage: str, shares: Sequence[Share], name: str
+    jobs: Sequence[Job], shares: Sequence[Share], between: tuple[str, str], name: str
 ) -> Response[int]:
+    """Return the jobs of shares in place of the one that starts them.
+
+    between: the stage whose crystals are shared out, and the one that the jobs are.
+    """
+    before, after = between
     for number, (job, share) in enumerate(zip(jobs, shares, strict=True), start=1):
-        named(taking(job, stage, share), f"{name} {number}/{len(jobs)}")
+        named(taking(job, before, share, after), f"{name} {number}/{len(jobs)}")
     return gathered(jobs, f"{name} done")
 
 
