@@ -65,6 +65,9 @@ class CandidateDoc(BaseModel):
     )
     phonon_stable: bool | None = Field(None, description="None if unknown or ambiguous")
     band_gap: float | None = Field(None, description="eV, at the highest level computed; 0: metal")
+    values: dict[str, Any] = Field(
+        default_factory=dict, description="Of the stages' columns, by key: lists sort by them"
+    )
     # one record per stage
     generation: Generation
     screening: Screening | None = None

@@ -5,6 +5,7 @@ the workflow, so that a job that died in mid-chain is accounted for. It reads wh
 last did, and writes only documents that differ from those stored.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
-from pccd_workflows import stages
+from pccd_workflows import columns, stages
 from pccd_workflows.campaign import Campaign, index_of
 from pccd_workflows.candidate import CandidateDoc, stage_fields
 from pccd_workflows.core.records import Record
@@ -103,7 +104,7 @@ def candidate_document(
     relaxed = [r.structure for r in _of(records, Relaxation) if r.structure is not None]
     structure = relaxed[-1] if relaxed else history.generated
     hulls = _of(records, Stability)
-    energies = [s.energy_above_hull for s in hulls if s.energy_above_hull is not None]
+    energies = [s.energy_above_hull for s in hulls if _is_number(s.energy_above_hull)]
     gaps = [record.band_gap for record in _of(records, Bands) if record.band_gap is not None]
     novelty = novelty_of(records)
     judged = novelty if novelty is not None and novelty.duplicate_of is None else None
@@ -126,6 +127,7 @@ def candidate_document(
         known_id=None if judged is None else judged.known_id,
         phonon_stable=phonons.stable(records),
         band_gap=gaps[-1] if gaps else None,
+        values=columns.sortable(records),
         **stage_fields(records),
         reached=reached(campaign, records),
         jobs={name: history.jobs[name] for name in records if name in history.jobs},
@@ -156,6 +158,10 @@ def _never_made(
         reason=reason,
         generation=generation,
     )
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _of(records: Mapping[str, Record], kind: type[Any]) -> list[Any]:

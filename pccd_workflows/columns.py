@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -10,6 +11,9 @@ from pccd_workflows import stages
 from pccd_workflows.candidate import FIELDS
 from pccd_workflows.stages.hull import millis
 from pccd_workflows.stages.stage import Column, Records, Stage, Tone, words
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
 
 Row = Mapping[str, Any]
 """A candidate's document, or the fields of it that `row_fields` names."""
@@ -87,12 +91,12 @@ COMMON = (
         "energy_above_hull",
         numeric=True,
     ),
-    Heading("novel", "Novelty", "", _novelty),
+    Heading("novel", "Novelty", "", _novelty, "novel"),
 )
 """What every candidate has, before the columns of the stages."""
 KINDS = (
-    Heading("kind_of_new", "Kind", "", _kind),
-    Heading("known_id", "Known crystal", "", _field("known_id")),
+    Heading("kind_of_new", "Kind", "", _kind, "kind_of_new"),
+    Heading("known_id", "Known crystal", "", _field("known_id"), "known_id"),
 )
 """What kept crystals are to the known ones; left out where there are none."""
 STATUS = Heading("status", "Status", "", _status, "status")
@@ -137,6 +141,73 @@ def values(records: Records, *, shown: bool = False) -> dict[str, Any]:
     return found
 
 
+def sortable(records: Records) -> dict[str, Any]:
+    """Return what lists can sort and filter by: values of shown columns, and all numbers."""
+    shown = {column.key for _, column in stage_columns(shown=True)}
+    return {
+        key: value
+        for key, value in values(records).items()
+        if _is_number(value) or (key in shown and isinstance(value, bool | str))
+    }
+
+
+def ensure_indexes(database: "Database[dict[str, Any]]") -> None:
+    """Create the indexes of the database, with those that lists sorted by a column read along."""
+    from pccd_workflows.execution import mongo
+
+    mongo.ensure_indexes(database)
+    keys = {column.key for _, column in stage_columns() if column.show or column.unit}
+    for key in sorted(keys):
+        database["candidates"].create_index([(f"values.{key}", 1), ("_id", 1)])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that candidates have: what ranges and axes are made of.
+
+    key: in addresses. field: of stored documents.
+    """
+
+    key: str
+    field: str
+    label: str
+    unit: str
+
+    @property
+    def title(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def quantities() -> dict[str, Quantity]:
+    """Return the quantities that have a unit, and the number of atoms, by key."""
+    found = [
+        Quantity("energy_above_hull", "energy_above_hull", "E above hull", "eV/atom"),
+        Quantity("nsites", "nsites", "Atoms", ""),
+    ]
+    for _, column in stage_columns():
+        if column.unit and column.name not in {quantity.key for quantity in found}:
+            found.append(Quantity(column.key, f"values.{column.key}", column.label, column.unit))
+    return {quantity.key: quantity for quantity in found}
+
+
+def categories() -> dict[str, Quantity]:
+    """Return what has few values (verdicts, kinds, levels), by key."""
+    found = [
+        Quantity("kind_of_new", "kind_of_new", "Kind of new", ""),
+        Quantity("novel", "novel", "Novelty", ""),
+        Quantity("status", "status", "Status", ""),
+    ]
+    for _, column in stage_columns(shown=True):
+        if not column.unit:
+            found.append(Quantity(column.key, f"values.{column.key}", column.label, ""))
+    return {quantity.key: quantity for quantity in found}
+
+
 @dataclass(frozen=True)
 class Table:
     """Candidates as a table: a row of cells for each, as many as there are headings."""
@@ -173,7 +244,8 @@ def _heading(stage: Stage, column: Column) -> Heading:
         return TableCell(text, value, tone)
 
     unit = "" if column.text is not None else column.unit  # texts hold theirs
-    return Heading(column.key, column.label, unit, cell, numeric=bool(unit))
+    sort_key = f"values.{column.key}"
+    return Heading(column.key, column.label, unit, cell, sort_key, numeric=bool(unit))
 
 
 def show_value(value: Any) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TextIO, get_args
 
 from pymatgen.core import Structure
 
@@ -18,6 +18,7 @@ from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.collect import SYMPREC
 from pccd_workflows.columns import EXPORTED, values
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import make_folder
 from pccd_workflows.engines.records import Relaxation
 
 Format = Literal["cif", "cif-p1", "poscar", "extxyz", "csv", "json"]
@@ -123,7 +124,7 @@ def _suffixes(form: str) -> set[str]:
 def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder, or a file name of the format.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
 
 def _write_all(
@@ -134,12 +135,12 @@ def _write_all(
         return [_write_csv(candidates, scratch / str(name), result)]
     if form == "json":
         return [_write_json(candidates, scratch / str(name), result)]
-    write: Callable[[CandidateDoc, Structure], str] = {
+    writers: dict[str, Callable[[CandidateDoc, Structure], str]] = {
         "cif": cif_text,
         "cif-p1": partial(cif_text, p1=True),
         "poscar": poscar_text,
         "extxyz": extxyz_text,
-    }[form]
+    }
     files: list[Path] = []
     for doc in candidates:
         relaxation = best_relaxation(doc)
@@ -151,7 +152,7 @@ def _write_all(
         stem = file_stem(doc, relaxation.structure)
         path = scratch / (name or f"{stem}{SUFFIXES[form]}")
         with path.open("a", encoding="utf-8") as file:
-            file.write(write(doc, relaxation.structure))
+            file.write(writers[form](doc, relaxation.structure))
         result.n_written += 1
         if path not in files:
             files.append(path)
@@ -212,15 +213,22 @@ def extxyz_text(doc: CandidateDoc, structure: Structure) -> str:
 
 def _write_csv(candidates: Iterable[CandidateDoc], path: Path, result: Export) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer: csv.DictWriter[str] | None = None
-        for doc in candidates:
-            row = properties(doc)
-            if writer is None:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                writer.writeheader()
-            writer.writerow({key: _cell(value) for key, value in row.items()})
-            result.n_written += 1
+        result.n_written += write_csv(candidates, file)
     return path
+
+
+def write_csv(candidates: Iterable[CandidateDoc], file: TextIO) -> int:
+    """Write a table of candidates, a row of `properties` each; return their number."""
+    writer: csv.DictWriter[str] | None = None
+    number = 0
+    for doc in candidates:
+        row = properties(doc)
+        if writer is None:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            writer.writeheader()
+        writer.writerow({key: _cell(value) for key, value in row.items()})
+        number += 1
+    return number
 
 
 def _write_json(candidates: Iterable[CandidateDoc], path: Path, result: Export) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from pccd_workflows import stages
+from pccd_workflows import columns, stages
 from pccd_workflows.campaign import DEFAULTS, Campaign
 from pccd_workflows.collect import Collector, Loss, reached
 from pccd_workflows.core.errors import InputError
@@ -142,7 +142,7 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
     database = mongo.database(settings)
     campaign = as_stored(campaign, settings)
     versions = preflight(campaign, settings)
-    mongo.ensure_indexes(database)
+    columns.ensure_indexes(database)
     campaigns = database["campaigns"]
     if campaigns.find_one({"_id": campaign.campaign_id}, {"_id": 1}) is None:
         mongo.insert_once(campaigns, _new_document(campaign, versions, settings))
@@ -203,8 +203,7 @@ def finished_campaigns(settings: Settings) -> list[str]:
         if state.unfinished or state.states.get("WAITING", 0):
             continue
         with suppress(ValidationError):  # of a version that cannot be read: as it was collected
-            lost = lost_candidates(stored_campaign(document), state.failures)
-            collector(document, settings).update(lost)
+            collect(document, state, settings)
         finished.append(campaign_id)
     return finished
 
@@ -376,21 +375,46 @@ class FunnelCount:
 
 def funnel(campaign: Campaign, settings: Settings) -> list[FunnelCount]:
     """Count a campaign's candidates step by step, inside the database."""
-    pipeline: list[Document] = [
-        {"$match": {"campaign_id": campaign.campaign_id}},
-        {"$unwind": "$reached"},
-        {"$group": {"_id": "$reached", "number": {"$sum": 1}}},
-    ]
-    candidates = mongo.database(settings)["candidates"]
-    counts = Counter({row["_id"]: row["number"] for row in candidates.aggregate(pipeline)})
-    older = {"campaign_id": campaign.campaign_id, "reached": {"$exists": False}}
-    for document in candidates.find(older, {"_id": 0}):
-        counts.update(reached(campaign, to_candidate(document).records))
+    return count_funnel(campaign, mongo.database(settings)["candidates"])
+
+
+def count_funnel(campaign: Campaign, candidates: Any) -> list[FunnelCount]:
+    """Count a campaign's candidates step by step, each along an index.
+
+    candidates: a pymongo collection.
+    """
+    of_campaign = {"campaign_id": campaign.campaign_id}
+    older: Counter[str] = Counter()
+    for document in candidates.find({**of_campaign, "reached": {"$exists": False}}, {"_id": 0}):
+        older.update(reached(campaign, to_candidate(document).records))
     steps: list[FunnelCount] = []
     for step in stages.funnel(campaign):
         out_of = steps[-1].reached if steps else campaign.n_samples
-        steps.append(FunnelCount(step.label, counts[step.key], out_of))
+        count = candidates.count_documents({**of_campaign, "reached": step.key})
+        steps.append(FunnelCount(step.label, count + older[step.key], out_of))
     return steps
+
+
+def nothing_left(campaign: Campaign, settings: Settings) -> str | None:
+    """Say why no crystal reached the first rung where none did; None if one did.
+
+    To be asked once all jobs have ended: a campaign that lost every crystal before any energy was
+    computed asks for something that is not to be had.
+    """
+    counts = {step.name: step for step in funnel(campaign, settings)}
+    decoded, screened = counts["decoded to a crystal"], counts["passed the screen"]
+    if screened.reached:
+        return None
+    steps: list[Document] = [
+        {"$match": {"campaign_id": campaign.campaign_id, "reason_class": {"$ne": None}}},
+        {"$group": {"_id": "$reason_class", "number": {"$sum": 1}}},
+        {"$sort": {"number": -1, "_id": 1}},
+    ]
+    rows = mongo.database(settings)["candidates"].aggregate(steps)
+    why = ", ".join(f"{row['_id']} {row['number']}" for row in rows) or "no reason is stored"
+    if decoded.reached:
+        return f"None of the {decoded.reached} crystals passed the screen ({why})."
+    return f"None of the {campaign.n_samples} samples is a crystal ({why})."
 
 
 def release_dead(campaign_id: str, settings: Settings) -> list[int]:

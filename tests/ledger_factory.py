@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition, Lattice, Structure
 
+from pccd_workflows import columns
 from pccd_workflows.analysis.hull import Hull, HullQuery
 from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
@@ -262,7 +263,8 @@ def judged(
         },
         "seconds": doc.seconds | {f"relax:{level}": 6.2},
     }
-    return doc.model_copy(update=update)
+    made = doc.model_copy(update=update)
+    return made.model_copy(update={"values": columns.sortable(made.records)})
 
 
 @lru_cache

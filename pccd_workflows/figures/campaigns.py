@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -83,7 +84,7 @@ def elements(summary: Summary) -> Figure:
         row, column = _place(element)
         cells[row, column] = counts[element.symbol]
         held = counts[element.symbol]
-        style = {"ha": "center", "va": "center", "color": INK if held else KNOWN}
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": INK if held else KNOWN}
         axes.text(column, row - (0.15 if held else 0), element.symbol, fontsize=8, **style)
         if held:
             axes.text(column, row + 0.25, f"{held:,}", fontsize=5.5, **style)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ NEW, KNOWN, BAD, GOOD, INK = "#0072b2", "#a9b1bc", "#b3362b", "#14764a", "#1b243
 WIDTH = 3.5
 """Width of a journal's single column, inches."""
 DPI = 300
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 8,
     "axes.linewidth": 0.7,

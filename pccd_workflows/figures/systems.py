@@ -50,7 +50,7 @@ def _near(phase: Phase) -> bool:
 def _place(diagram: Diagram, phase: Phase) -> NDArray[np.float64]:
     if len(diagram.elements) == 2:
         return np.array([phase.fractions[1], phase.formation_energy])
-    return np.array(phase.fractions) @ CORNERS[len(diagram.elements)]
+    return np.asarray(np.array(phase.fractions) @ CORNERS[len(diagram.elements)])
 
 
 def _scatter(axes: Any, diagram: Diagram, phases: Iterable[Phase], **style: Any) -> None:

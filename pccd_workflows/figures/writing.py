@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,11 @@ def _of_crystals(docs: Sequence[CandidateDoc]) -> Iterator[tuple[str, Make]]:
             yield kind, _nothing(f"None of the best crystals has {kind}.")
         for doc, record in records:
             name = f"{kind}-{doc.formula_pretty}-{doc.index}"
-            yield name, lambda record=record, draw=draw: draw(record)
+            yield name, partial(draw, record)
 
 
 def _last(doc: CandidateDoc, kind: type) -> Any:
-    found = [record for record in doc.records.values() if isinstance(record, kind)]
+    found: list[Any] = [record for record in doc.records.values() if isinstance(record, kind)]
     return next((record for record in reversed(found) if record.bands), None)
 
 

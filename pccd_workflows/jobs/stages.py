@@ -40,13 +40,16 @@ def generate_and_screen(campaign: Campaign, start: int, stop: int, versions: lis
 @plain_job
 def deduplicate(
     campaign: Campaign,
-    systems: list[str],
+    systems: list[str] | None,
     after: Any = None,  # noqa: ARG001
 ) -> Response[int] | int:
     """Keep one crystal of each group of equal ones and say which are known.
 
     Many crystals are shared out among jobs.
+
+    systems: whose competing phases are there; None if the job that sees to it was lost.
     """
+    systems = systems or []
     with job_storage() as storage:
         shares = joined(deduplicate_stage.shares(campaign, storage))
         if len(shares) < 2:
@@ -67,13 +70,16 @@ def deduplicate_share(campaign: Campaign, systems: list[str], share: Share) -> i
 def hull(
     campaign: Campaign,
     rung: Rung,
-    systems: list[str],
+    systems: list[str] | None,
     after: Any = None,  # noqa: ARG001
 ) -> Response[int] | int:
     """Place relaxed crystals on the hull of their chemical system; keep those near it.
 
     Many crystals are shared out among jobs.
+
+    systems: as in `deduplicate`.
     """
+    systems = systems or []
     with job_storage() as storage:
         hull_stage.refuse(campaign, rung, storage)
         shares = joined(hull_stage.shares(campaign, rung, storage))

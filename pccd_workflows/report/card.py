@@ -1,5 +1,6 @@
 """One crystal as a page shows it: pictures, verdicts, lineage."""
 
+import io
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,13 +9,14 @@ from typing import Any
 from pccd_workflows import stages
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import Heading, Table, TableCell
-from pccd_workflows.export import best_relaxation, cif_text, file_stem
+from pccd_workflows.export import best_relaxation, cif_text, file_stem, write_csv
 from pccd_workflows.report.panels import Panel, stage_panels, structure_panel, xrd_panel
 from pccd_workflows.report.phase_diagram import energy_class, pretty
 from pccd_workflows.report.stages import StageLine, stage_lines
 from pccd_workflows.rescore import Rescore
 from pccd_workflows.stages.hull import millis
 from pccd_workflows.stages.level_difference import note
+from pccd_workflows.stages.stage import words
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,24 @@ def with_downloads(card: Card) -> Card:
     return replace(card, downloads=files)
 
 
+def table_download(docs: Sequence[CandidateDoc], stem: str) -> Download:
+    """Return a table of crystals as a CSV that a page holds in itself."""
+    text = io.StringIO(newline="")
+    write_csv(docs, text)
+    return _inline("CSV", f"{stem}.csv", text.getvalue())
+
+
 def _inline(label: str, filename: str, text: str) -> Download:
     content = b64encode(text.encode()).decode()
     return Download(label, filename, f"data:application/octet-stream;base64,{content}")
 
 
 def make_badges(doc: CandidateDoc) -> list[Badge]:
-    """Return novelty, energy, verdicts of stages and, if it did not pass, how it ended."""
+    """Return novelty, kind, energy, verdicts of stages and, if it did not pass, how it ended."""
     badges = [badge] if (badge := novelty_badge(doc.novel)) else []
+    if doc.novel and doc.kind_of_new is not None:
+        like = f" of {doc.known_id}" if doc.known_id else ""
+        badges.append(Badge(f"{words(doc.kind_of_new)}{like}", "new"))
     if doc.energy_above_hull is not None:
         text = f"{millis(doc.energy_above_hull)} meV/atom"
         badges.append(Badge(text, energy_class(doc.energy_above_hull)))

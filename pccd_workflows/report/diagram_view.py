@@ -114,7 +114,7 @@ def _draw_binary(diagram: Diagram, link: str) -> Markup:
         if phase in pure:
             sides = [LEFT] if phase.fractions[1] else [RIGHT]
         parts += _free_label(phase, at[id(phase)], taken, sides)
-    return plot.draw(f"Convex hull of {left}-{right}", parts, class_="diagram")
+    return plot.draw(f"Convex hull of {left}-{right}", parts, class_="diagram", role="group")
 
 
 def _draw_ternary(diagram: Diagram, link: str) -> Markup:
@@ -142,7 +142,7 @@ def _draw_ternary(diagram: Diagram, link: str) -> Markup:
         parts.append(text(x + dx, y + dy, symbol, class_="corner", text_anchor="middle"))
     parts += _labels(diagram, at)
     title = f"Phase diagram of {'-'.join(diagram.elements)}"
-    return figure(WIDTH, HEIGHT, title, *parts, class_="diagram")
+    return figure(WIDTH, HEIGHT, title, *parts, class_="diagram", role="group")
 
 
 def _draw_quaternary(diagram: Diagram, link: str) -> Markup:
@@ -150,7 +150,7 @@ def _draw_quaternary(diagram: Diagram, link: str) -> Markup:
     turn = rotation(*VIEW)
 
     def solid(phase: Phase) -> NDArray[np.float64]:
-        return np.array(phase.fractions) @ CORNERS[4]
+        return np.asarray(np.array(phase.fractions) @ CORNERS[4])
 
     def place(phase: Phase) -> tuple[float, float]:
         x, y, _ = turn @ solid(phase)
@@ -171,7 +171,7 @@ def _draw_quaternary(diagram: Diagram, link: str) -> Markup:
         where = {"data_p": _space(solid(phase)), "class_": kind}
         parts.append(text(x + 9, y + 4, label, **where))
     title = f"Phase diagram of {'-'.join(diagram.elements)}: drag to turn"
-    turning = {"data_view": list(VIEW), "data_reach": REACH, "tabindex": 0}
+    turning = {"data_view": list(VIEW), "data_reach": REACH, "tabindex": 0, "role": "group"}
     return figure(WIDTH, HEIGHT, title, *parts, class_="diagram solid", **turning)
 
 
@@ -274,6 +274,7 @@ def _candidate(phase: Phase, at: tuple[float, float], link: str, **where: Any) -
         href=link + quote(phase.label),
         class_=f"cand {name} {energy_class(phase.energy_above_hull)}",
         transform=f"translate({x:.1f} {y:.1f})",
+        aria_label=tip.replace("\n", ", "),
         **where,
     )
 

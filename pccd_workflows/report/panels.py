@@ -94,13 +94,14 @@ def xrd_panel(doc: CandidateDoc) -> Panel:
     title = "X-ray powder pattern (simulated)"
     if doc.structure is None:
         return Panel(title, "", absent="There is no structure to simulate.")
+    cell, kind = picture_cell(doc.structure)
     try:
-        found = XRDCalculator().get_pattern(doc.structure, two_theta_range=XRD_RANGE)
+        found = XRDCalculator().get_pattern(cell, two_theta_range=XRD_RANGE)
     except (ValueError, KeyError, ArithmeticError) as error:  # no scattering factors, no peak
         return Panel(title, "", absent=f"It cannot be simulated: {error}")
     names = ["".join(map(str, peak[0]["hkl"])) for peak in found.hkls]
     picture = xrd_pattern(found.x.tolist(), found.y.tolist(), names)
-    caption = "Cu Kα, kinematic, no thermal motion; indices of the stored cell"
+    caption = f"Cu Kα, kinematic, no thermal motion; indices of the {kind}"
     return Panel(title, caption, picture)
 
 

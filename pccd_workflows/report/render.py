@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +20,7 @@ from pccd_workflows.columns import make_table
 from pccd_workflows.core.files import write_whole
 from pccd_workflows.core.intervals import percent, show_share
 from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.report.card import make_card, table_views, with_downloads
+from pccd_workflows.report.card import make_card, table_download, table_views, with_downloads
 from pccd_workflows.report.diagram_view import diagram_facts
 from pccd_workflows.report.phase_diagram import pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
@@ -122,11 +123,16 @@ def script(*others: str) -> Markup:
     return Markup("").join(asset(name) for name in ("page.js", "viewer.js", *others))
 
 
-@lru_cache(maxsize=8)
 def asset(name: str) -> Markup:
-    """Return one of our own style sheets or scripts, as it is."""
-    folder = Path(__file__).parent / "templates"
-    return Markup((folder / name).read_text(encoding="utf-8"))  # noqa: S704  our own file
+    """Return one of this package's style sheets or scripts, as it is."""
+    return own_file("pccd_workflows.report", name)
+
+
+@lru_cache(maxsize=16)
+def own_file(package: str, name: str) -> Markup:
+    """Return a style sheet or script from the templates of one of our packages, as it is."""
+    text = files(package).joinpath("templates", name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704  our own file
 
 
 def report_view(
@@ -160,6 +166,7 @@ def report_view(
         "no_energies": _no_energies(summary),
         **_diagrams(summary, reference_sets),
         "table": _best_table(summary.best),
+        "table_file": table_download(summary.best, document["_id"]),
         "kinds": _kinds(summary),
         "no_best": "No crystal reached a hull, so there is none to rank.",
         "best_caption": _best_caption(summary),

@@ -38,13 +38,16 @@ def figure(
     class_: str = "",
     **attributes: object,
 ) -> Markup:
-    """Return a picture that scales to its container; `title` is what a screen reader says."""
+    """Return a picture that scales to its container; `title` is what a screen reader says.
+
+    role: ``group`` for a picture with links in it; ``img`` if left out.
+    """
     return element(
         "svg",
         element("title", title),
         *children,
         viewBox=f"0 0 {width:g} {height:g}",
-        role="img",
+        role=attributes.pop("role", "img"),
         class_=f"figure {class_}".strip(),
         style=f"max-width:{width:g}px",
         **attributes,

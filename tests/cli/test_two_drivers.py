@@ -12,7 +12,7 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.execution import mongo
 
-SOURCE = '''
+SOURCE = """
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.generators import Generated, Generation, GeneratorInfo, SourceOptions
@@ -46,7 +46,7 @@ class Alloys:
                 elements=self.options.elements,
             )
             yield Generated(index, crystal, how)
-'''
+"""
 SAMPLES = 12
 
 

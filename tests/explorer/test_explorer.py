@@ -100,7 +100,7 @@ def test_wrong_addresses_are_refused_in_one_sentence(few, path, query):
     reply = answer(few, path, query)
     assert reply.status == 400
     if path == "/":
-        sentence = re.search(r'<p class="notice">(.*?)</p>', reply.body)[1]
+        sentence = re.search(r'<p class="notice"[^>]*>(.*?)</p>', reply.body)[1]
     else:
         sentence = json.loads(reply.body)["error"]
     assert sentence
