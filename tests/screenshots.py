@@ -29,9 +29,14 @@ WIDTHS = {"wide": 1300, "narrow": 390}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ID = demo.CAMPAIGN.candidate_id
 FIGURES = ("funnel", "energies", "diagram")
+FORMATION = "formation_energy_ev_per_atom"
 PAGES = {  # name: address, height wide and narrow
     "explorer-list": ("/?sort=energy_above_hull", 1100, 1500),
-    "explorer-scatter": ("/scatter?x=nsites&y=formation_energy_ev_per_atom", 1150, 1500),
+    "explorer-scatter": (
+        "/scatter?x=nsites&y=formation_energy_ev_per_atom&colour=novel",
+        1150,
+        1500,
+    ),
     "explorer-crystal": (f"/candidate/{ID(demo.REAL)}", 1500, 2600),
     "explorer-compare": (f"/compare?id={ID(160)}&id={ID(162)}", 1700, 1700),
     "explorer-campaigns": ("/campaigns", 420, 480),

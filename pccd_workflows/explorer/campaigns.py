@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pccd_workflows.core.errors import DatabaseError, InputError
+from pccd_workflows.core.intervals import percent
 from pccd_workflows.engines.levels import LEVELS
 from pccd_workflows.execution.job_graph import failed_jobs, job_kinds, job_states
 from pccd_workflows.execution.mongo import get_reference_set
@@ -15,7 +16,6 @@ from pccd_workflows.operations import count_funnel, stored_campaign
 from pccd_workflows.query import campaign_ids
 from pccd_workflows.report.diagram_view import diagram_facts
 from pccd_workflows.report.protocol import show_time
-from pccd_workflows.report.shares import percent
 from pccd_workflows.report.statistics import REACHABLE, Point
 
 if TYPE_CHECKING:
