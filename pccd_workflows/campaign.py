@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import (
     ConfigDict,
     Field,
@@ -21,6 +20,7 @@ from pydantic import (
 )
 
 from pccd_workflows.analysis.screening import Screen
+from pccd_workflows.core.bounded_files import read_yaml
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.resources import campaign_file, shipped_campaigns
 from pccd_workflows.core.sections import FOLDER, NAME_PATTERN, Section
@@ -47,9 +47,6 @@ costs nothing when it is killed, because samples are stored batch by batch."""
 
 DEFAULTS = 2
 """Version of the defaults of a campaign file; 1 took the competing phases from prototypes."""
-
-MAX_FILE = 1 << 20
-"""Most bytes of a campaign file; ours have a few thousand, a list of 10,000 sets has 200,000."""
 
 
 @dataclass(frozen=True)
@@ -272,19 +269,6 @@ def index_of(candidate_id: str) -> int:
     return int(candidate_id.rpartition("-")[2])
 
 
-def _text_of(path: Path) -> str:
-    """Return the text of a campaign file, read no further than one may be long."""
-    with path.open("rb") as stream:
-        content = stream.read(MAX_FILE + 1)
-    if len(content) > MAX_FILE:
-        raise InputError(f"Campaign file {path} has more than {MAX_FILE >> 20} MB.")
-    text = content.decode("utf-8")
-    # a few lines of aliases of aliases make gigabytes; a campaign needs none
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-        raise InputError(f"Campaign file {path} uses YAML aliases (*name): write the values out.")
-    return text
-
-
 def load_campaign(path: str | Path) -> Campaign:
     """Read and check a campaign file.
 
@@ -298,21 +282,12 @@ def load_campaign(path: str | Path) -> Campaign:
     """
     path = campaign_file(path)
     try:
-        data = yaml.safe_load(_text_of(path))
+        data = read_yaml(path, "Campaign file")
     except FileNotFoundError:
         raise InputError(
             f"There is no campaign file {path}; with the project come "
             f"{', '.join(shipped_campaigns())}."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Campaign file {path} cannot be read: {error}.") from None
-    except RecursionError:
-        raise InputError(f"Campaign file {path} nests its brackets too deeply.") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1})" if where else ""
-        problem = getattr(error, "problem", None) or "bad syntax"
-        raise InputError(f"Campaign file {path} is not valid YAML{line}: {problem}.") from None
     if not isinstance(data, dict):
         raise InputError(f"Campaign file {path} must hold 'key: value' pairs, see flows/README.md.")
     if "stored_id" in data:

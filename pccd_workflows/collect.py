@@ -5,6 +5,7 @@ the workflow, so that a job that died in mid-chain is accounted for. It reads wh
 last did, and writes only documents that differ from those stored.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 SYMPREC = 0.1
 """Å; spglib tolerance of the space group in a candidate's document."""
 OVERLAP = timedelta(seconds=60)
-"""Rows this much older than the latest one read are read again: writers do not end in order."""
+"""Rows that are no older than this when they are read are read once more: writers do not end in
+order."""
 TOGETHER = 200
 """Candidates folded at once: bounds the memory, whatever the size of the campaign."""
 
@@ -102,7 +104,7 @@ def candidate_document(
     relaxed = [r.structure for r in _of(records, Relaxation) if r.structure is not None]
     structure = relaxed[-1] if relaxed else history.generated
     hulls = _of(records, Stability)
-    energies = [s.energy_above_hull for s in hulls if s.energy_above_hull is not None]
+    energies = [s.energy_above_hull for s in hulls if _is_number(s.energy_above_hull)]
     gaps = [record.band_gap for record in _of(records, Bands) if record.band_gap is not None]
     novelty = novelty_of(records)
     judged = novelty if novelty is not None and novelty.duplicate_of is None else None
@@ -156,6 +158,10 @@ def _never_made(
         reason=reason,
         generation=generation,
     )
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _of(records: Mapping[str, Record], kind: type[Any]) -> list[Any]:
@@ -250,10 +256,8 @@ class Collector:
     def update(self, losses: Losses | None = None) -> int:
         """Fold what changed into candidate documents; return how many documents changed."""
         losses = losses or {}
-        since = self._collected_until()
-        changed, latest = self.storage.changed(
-            self.campaign.campaign_id, None if since is None else since - OVERLAP
-        )
+        now: datetime = self.database.command("hello")["localTime"]
+        changed, _ = self.storage.changed(self.campaign.campaign_id, self._collected_until())
         held_back = set(self._held_back())
         written = 0
         for batch in self._folded(sorted({*changed, *losses, *held_back}), losses):
@@ -262,9 +266,9 @@ class Collector:
         # samples whose lost job is run again: they have no document until they are made
         gone = {"_id": {"$in": sorted(held_back)}, "generation.error_class": JOB_FAILED}
         written += self.database["candidates"].delete_many(gone).deleted_count
-        if latest is not None and latest != since:
+        if changed:
             self.database["campaigns"].update_one(
-                {"_id": self.campaign.campaign_id}, {"$set": {"collected_until": latest}}
+                {"_id": self.campaign.campaign_id}, {"$set": {"collected_until": now - OVERLAP}}
             )
         return written
 

@@ -18,6 +18,7 @@ from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.collect import SYMPREC
 from pccd_workflows.columns import EXPORTED, values
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import make_folder
 from pccd_workflows.engines.records import Relaxation
 
 Format = Literal["cif", "cif-p1", "poscar", "extxyz", "csv", "json"]
@@ -123,7 +124,7 @@ def _suffixes(form: str) -> set[str]:
 def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder, or a file name of the format.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
 
 def _write_all(

@@ -203,8 +203,7 @@ def finished_campaigns(settings: Settings) -> list[str]:
         if state.unfinished or state.states.get("WAITING", 0):
             continue
         with suppress(ValidationError):  # of a version that cannot be read: as it was collected
-            lost = lost_candidates(stored_campaign(document), state.failures)
-            collector(document, settings).update(lost)
+            collect(document, state, settings)
         finished.append(campaign_id)
     return finished
 
@@ -394,6 +393,28 @@ def count_funnel(campaign: Campaign, candidates: Any) -> list[FunnelCount]:
         count = candidates.count_documents({**of_campaign, "reached": step.key})
         steps.append(FunnelCount(step.label, count + older[step.key], out_of))
     return steps
+
+
+def nothing_left(campaign: Campaign, settings: Settings) -> str | None:
+    """Say why no crystal reached the first rung where none did; None if one did.
+
+    To be asked once all jobs have ended: a campaign that lost every crystal before any energy was
+    computed asks for something that is not to be had.
+    """
+    counts = {step.name: step for step in funnel(campaign, settings)}
+    decoded, screened = counts["decoded to a crystal"], counts["passed the screen"]
+    if screened.reached:
+        return None
+    steps: list[Document] = [
+        {"$match": {"campaign_id": campaign.campaign_id, "reason_class": {"$ne": None}}},
+        {"$group": {"_id": "$reason_class", "number": {"$sum": 1}}},
+        {"$sort": {"number": -1, "_id": 1}},
+    ]
+    rows = mongo.database(settings)["candidates"].aggregate(steps)
+    why = ", ".join(f"{row['_id']} {row['number']}" for row in rows) or "no reason is stored"
+    if decoded.reached:
+        return f"None of the {decoded.reached} crystals passed the screen ({why})."
+    return f"None of the {campaign.n_samples} samples is a crystal ({why})."
 
 
 def release_dead(campaign_id: str, settings: Settings) -> list[int]:

@@ -1,5 +1,6 @@
 """Which candidates: one validated filter, shared by every command and page, as a MongoDB query."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,9 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_./:-]{0,60}")
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}|[0-9]{6}")
 SHORTEST_HASH = 4
 """Digits of a campaign's hash in short ids, at least."""
+
+NOTHING = [None, math.nan]
+"""Values of a field that say nothing."""
 
 Query = dict[str, Any]
 Order = list[tuple[str, int]]
@@ -208,8 +212,8 @@ class CandidateFilter:
         """
         field, direction = self.sort.removeprefix("-"), -1 if self.sort.startswith("-") else 1
         query = self.to_mongo()
-        with_value = {"$and": [query, {field: {"$ne": None}}]}
-        without_value = {"$and": [query, {field: None}]}
+        with_value = {"$and": [query, {field: {"$nin": NOTHING}}]}
+        without_value = {"$and": [query, {field: {"$in": NOTHING}}]}
         # ties in the same direction as the field, so that one index serves both orders
         order = [(field, direction), ("_id", direction)]
         return [(with_value, order), (without_value, [("_id", 1)])]
@@ -291,7 +295,7 @@ def find_documents(
     skip: int = 0,
     limit: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the documents of `which` in order, without their ``_id``.
+    """Yield the documents of `which` in order, without their ``_id`` and numbers that are none.
 
     collection: a pymongo collection of candidates.
     fields: fields to fetch; None fetches whole documents.
@@ -309,7 +313,7 @@ def find_documents(
         if remaining is not None:
             cursor = cursor.limit(remaining)
         for document in cursor:
-            yield document
+            yield without_nan(document)
             if remaining is not None:
                 remaining -= 1
         if remaining == 0:
@@ -415,7 +419,7 @@ def to_candidate(document: Mapping[str, Any]) -> CandidateDoc:
     """
     from pccd_workflows.execution.mongo import check_schema_version
 
-    fields = {key: value for key, value in document.items() if key != "_id"}
+    fields = without_nan({key: value for key, value in document.items() if key != "_id"})
     check_schema_version(fields, f"Candidate {fields.get('candidate_id')}")
     try:
         return CandidateDoc.model_validate(fields)
@@ -426,6 +430,24 @@ def to_candidate(document: Mapping[str, Any]) -> CandidateDoc:
             f"Candidate {document.get('_id', fields.get('candidate_id'))} is damaged ({where}: "
             f"{first['msg']}): restore the database from a backup."
         ) from None
+
+
+def without_nan(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with None for every field that holds a number that is none.
+
+    Structures and lists of numbers stay as they are.
+    """
+    return {key: value if key == "structure" else _known(value) for key, value in document.items()}
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return without_nan(value)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [_known(one) for one in value]
+    return value
 
 
 def _check_element(symbol: str) -> None:

@@ -20,6 +20,7 @@ from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
+from pccd_workflows.query import to_candidate
 from pccd_workflows.stages.hull import Stability, as_found_before, placed
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def rescore_campaign(
     """
     query = {"campaign_id": campaign_id, "stabilities.level": new_set.level}
     rows = database["candidates"].find(query, {"_id": 0}).sort("index", 1)
-    candidates = [CandidateDoc.model_validate(row) for row in rows]
+    candidates = [to_candidate(row) for row in rows]
     ids = {
         stability.references
         for candidate in candidates

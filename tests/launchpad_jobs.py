@@ -7,7 +7,9 @@ from pathlib import Path
 
 from jobflow import Flow, Response, job
 
+from pccd_workflows.core.storage import StageRow
 from pccd_workflows.execution.mongo import database
+from pccd_workflows.jobs.common import job_storage, plain_job
 from pccd_workflows.settings import get_settings
 
 
@@ -60,6 +62,21 @@ def broken(marker=None):
 @job
 def wait_for(started, go, value):
     """Say that the job began (one more line in a file), then wait until told to go on."""
+    wait(started, go)
+    database(get_settings())  # as jobs do, whether or not it is there
+    return value
+
+
+@plain_job
+def wait_and_write_row(started, go):
+    """Wait until told to go on, then write what a stage says of a candidate."""
+    wait(started, go)
+    with job_storage() as storage:
+        row = StageRow("c", "c-000000", 0, "generate", {"said": "late"})
+        storage.put_rows([row])
+
+
+def wait(started, go):
     with Path(started).open("a") as stream:
         stream.write(f"{os.getpid()}\n")
     deadline = time.monotonic() + 60
@@ -67,8 +84,6 @@ def wait_for(started, go, value):
         if time.monotonic() > deadline:
             raise TimeoutError(go)
         time.sleep(0.02)
-    database(get_settings())  # as jobs do, whether or not it is there
-    return value
 
 
 @job

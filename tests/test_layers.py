@@ -38,6 +38,7 @@ OWNERS = {
         "execution/launchpad.py",
         "execution/atomic_launchpad.py",
         "execution/worker.py",
+        "execution/workflow_part.py",
     },
     "maggma": {"execution/stores.py", "execution/storage.py"},
     "chgnet": {"engines/potential.py", "engines/chgnet_calculator.py"},

@@ -136,6 +136,24 @@ def test_leaving_prototypes_out_of_a_file_of_today_makes_another_campaign(settin
     assert operations.submit(Campaign.model_validate(PLAIN), settings)["_id"] != before["_id"]
 
 
+def test_what_had_finished_before_is_named_when_a_campaign_is_stored(settings):
+    """Twins that run at the same time know nothing of each other, whatever finishes first."""
+    first = operations.submit(Campaign.model_validate(PLAIN), settings)
+    twin = operations.submit(Campaign.model_validate(PLAIN | {"name": "twin"}), settings)
+    assert (first["history"], twin["history"]) == ([], [])
+    database = mongo.database(settings)
+    database["fireworks"].update_many(
+        {"spec.campaign_id": first["_id"]}, {"$set": {"state": "COMPLETED"}}
+    )
+    third = Campaign.model_validate(PLAIN | {"name": "third"})
+    assert operations.submit(third, settings)["history"] == [first["_id"]]
+    assert operations.submit(third, settings)["history"] == [first["_id"]]
+    stored = operations.campaign_document(twin["_id"], settings)
+    assert stored["history"] == []
+    deaf = PLAIN | {"name": "deaf", "novelty": {"against": ["references"]}}
+    assert operations.submit(Campaign.model_validate(deaf), settings)["history"] == []
+
+
 def test_a_worker_of_a_campaign_that_is_not_there_says_so(settings, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["worker", "--campaign", "nope"])

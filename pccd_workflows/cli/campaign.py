@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pccd_workflows.core.errors import PccdError
+
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
     from pccd_workflows.cost import CostEstimate
@@ -376,6 +378,8 @@ def _finish(
     progress = live.work(document, campaign, settings, workers or settings.workers)
     path = _write_report(document, settings, report)
     live.print_outcome(campaign, settings, path, progress)
+    if (nothing := operations.nothing_left(campaign, settings)) is not None:
+        raise PccdError(nothing)
     if progress.failures or progress.states.get("WAITING", 0):
         raise typer.Exit(1)
 

@@ -87,6 +87,7 @@ def list_candidates(
         sort=sort,
     )
     collection = _candidates()
+    _check_campaign(collection, campaign)
     shown = limit if limit is not None or as_json else TABLE_ROWS
     fields = [*query.SUMMARY_FIELDS, *row_fields()]
     found = query.find_documents(collection, which, fields=fields, limit=shown)
@@ -178,6 +179,7 @@ def export(
         sort=sort,
     )
     collection = _candidates()
+    _check_campaign(collection, campaign)
     if candidate_id is not None:
         if which != query.CandidateFilter():
             raise InputError("Give an id or filters, not both.")
@@ -199,6 +201,16 @@ def _candidates() -> "Collection[dict[str, Any]]":
     from pccd_workflows.settings import get_settings
 
     return mongo.database(get_settings())["candidates"]
+
+
+def _check_campaign(collection: "Collection[dict[str, Any]]", name: str | None) -> None:
+    """Refuse the name of a campaign that is not there."""
+    of_it = {"$or": [{"campaign": name}, {"campaign_id": name}]}
+    if name is not None and collection.find_one(of_it, {"_id": 1}) is None:
+        from pccd_workflows.operations import campaign_document
+        from pccd_workflows.settings import get_settings
+
+        campaign_document(name, get_settings())
 
 
 def _where(files: list[Path], out: Path) -> str:

@@ -22,6 +22,11 @@ DEFAULT_MODEL = "pccd-default"
 FREE_BYTES = 2_000_000_000
 """What an embedded database (journal, oplog) and the run folders of a small campaign take."""
 MP_KEY_LENGTH = 32
+NO_COMPRESSION = "no compression of messages (CVE-2025-14847 needs it)"
+COMPRESSION_COST = (
+    "an earlier version started it, and servers before 6.0.27 give away memory to whoever sends "
+    "compressed messages (CVE-2025-14847): `pccd db stop`, then `pccd db start`"
+)
 
 
 @dataclass(frozen=True)
@@ -126,15 +131,17 @@ def check_database(settings: "Settings") -> Check:
     from pccd_workflows.execution import mongo, mongod
 
     try:
-        if settings.mongodb_uri is None and not mongod.status(settings).running:
-            found = f"embedded, started when needed ({_mongod(settings)})"
-            runs = f"MongoDB {mongod.version(settings)}"
+        if settings.mongodb_uri is not None:
+            found = f"{mongo.hosts(settings)} answers; {_server(settings)}"
+        elif (now := mongod.status(settings)).running:
+            off = "compression of messages is on" if now.compresses else NO_COMPRESSION
+            found = f"embedded, {mongo.hosts(settings)} answers; {_server(settings)}, {off}"
+            if now.compresses:
+                return Check("database", False, found, COMPRESSION_COST)
         else:
-            server = mongo.database(settings).client.server_info()
-            found, runs = f"{mongo.hosts(settings)} answers", f"MongoDB {server['version']}"
-        if settings.mongodb_uri is None:
-            runs += ", no network compression (CVE-2025-14847 needs it)"
-        found = f"{found}; {runs}"
+            binary = mongod.find_mongod(settings)
+            runs = f"MongoDB {mongod.version(settings)}, {NO_COMPRESSION}"
+            found = f"embedded, started when needed ({binary}); {runs}"
         return Check("database", True, found, needed=True)
     except PccdError as error:
         cost = "nothing can be stored, so no campaign can run"
@@ -168,10 +175,11 @@ def _package(name: str, cost: str, *, needed: bool = False) -> Check:
         return Check(name, False, "not installed", cost, needed=needed)
 
 
-def _mongod(settings: "Settings") -> Path:
-    from pccd_workflows.execution import mongod
+def _server(settings: "Settings") -> str:
+    """Return which server answers."""
+    from pccd_workflows.execution import mongo
 
-    return mongod.find_mongod(settings)
+    return f"MongoDB {mongo.database(settings).client.server_info()['version']}"
 
 
 def check_files(settings: "Settings") -> Check:  # noqa: ARG001

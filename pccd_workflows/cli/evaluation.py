@@ -31,6 +31,7 @@ DEFAULT_PARTS = (
     "generation",
     "symmetry",
     "conditions",
+    "types",
 )
 IMPLIED = {"copy": ("csp", "overlap"), "generation": ("symmetry",)}
 """Parts that are shown with others."""
@@ -178,6 +179,11 @@ class Evaluation:
 
         return evaluate_conditions(self.model, self.crystals, **self._common())
 
+    def _types(self) -> dict[str, Any]:
+        from pccd_workflows.evaluation.types import evaluate_types
+
+        return evaluate_types(self.model, self.crystals, **self._common())
+
     def _similarity(self) -> Any:
         from pccd_workflows.evaluation.similarity import compare_pairs
         from pccd_workflows.evaluation.stored_potential import stored_potential
@@ -246,6 +252,8 @@ def chosen_parts(only: str | None, info: "ModelInfo", data: Path) -> list[str]:
             left_out |= {"csp", "substitution", "copy", "overlap"}
         if info.symmetry is None:
             left_out |= {"copy", "overlap", "symmetry", "conditions"}
+        if info.new_types is None:
+            left_out.add("types")
         if info.symmetry is None or data.suffix == ".npz":
             left_out.add("substitution")
         return [name for name in DEFAULT_PARTS if name not in left_out]

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from pccd_workflows import following, operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.errors import DatabaseError, PccdError
+from pccd_workflows.core.errors import DatabaseError, Interrupted, PccdError
 from pccd_workflows.core.files import make_private
 from pccd_workflows.execution import mongod
 from pccd_workflows.execution.mongo import OUTAGE_SECONDS, explained
@@ -84,6 +84,13 @@ class Workers:
     def alive(self) -> int:
         """Number of workers that still run."""
         return sum(process.poll() is None for process in self.processes)
+
+    def kill(self) -> None:
+        """End all workers at once; `resume` puts their jobs back."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
     def stop(self) -> None:
         """End all workers; jobs in flight are put back by them or, later, by `resume`."""
@@ -166,22 +173,31 @@ def waiting_out(
 
 @contextmanager
 def _stopping(workers: Workers) -> Iterator[None]:
-    """Stop the workers whatever happens; say how to go on after an interruption."""
+    """Stop the workers whatever happens; say how to go on after an interruption.
 
-    def interrupt(_signum: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
+    A second Ctrl-C does not wait for the workers to put their jobs back.
+    """
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    def interrupt(signum: int, _frame: Any) -> None:
+        raise KeyboardInterrupt(signum)
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield
-    except KeyboardInterrupt:
-        workers.stop()
-        raise PccdError(
+    except KeyboardInterrupt as first:
+        try:
+            workers.stop()
+        except KeyboardInterrupt:
+            workers.kill()
+        raise Interrupted(
             f"Interrupted; nothing is lost. Go on with `pccd campaign resume "
-            f"{workers.campaign_id}`."
+            f"{workers.campaign_id}`.",
+            first.args[0] if first.args else signal.SIGINT,
         ) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         workers.stop()
 
 

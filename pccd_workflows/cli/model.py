@@ -153,6 +153,23 @@ def train(
         typer.echo(f"Wrote {out} (weights sha256 {model_info.weights_sha256[:12]}…).")
 
 
+@app.command("add-parts")
+def add_parts(name: str = NAME, seed: int = SEED) -> None:
+    """Teach a trained model, from the crystals in its weights, new structure types and properties.
+
+    About ten minutes of one core.
+    """
+    from pccd_workflows.generators.pccd.checkpoint import find_model
+    from pccd_workflows.generators.pccd.config import SmallNetwork
+    from pccd_workflows.generators.pccd.new_types_training import add_parts
+    from pccd_workflows.settings import get_settings
+
+    folder = find_model(name, get_settings())
+    proposing = SmallNetwork(width=160, epochs=9)
+    model_info = add_parts(folder, proposing, SmallNetwork(width=96, epochs=20), seed)
+    typer.echo(f"Wrote {folder} (weights sha256 {model_info.weights_sha256[:12]}…).")
+
+
 @app.command()
 @takes_sampler
 def evaluate(
@@ -180,7 +197,8 @@ def evaluate(
     training crystal with its elements exchanged), copy (the analogue of the type aimed at, copied),
     overlap (which crystals these find), similarity (six metrics between crystals and their
     reconstructions), generation (validity, novelty, with --level stability), symmetry (what was
-    aimed at against what came), conditions (each crystal system asked for).
+    aimed at against what came), conditions (each crystal system asked for), types (crystals whose
+    structure type training lacks, in 20 guesses).
     """
     from pccd_workflows.cli import evaluation
     from pccd_workflows.evaluation.crystals import read_crystals

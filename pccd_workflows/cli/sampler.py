@@ -26,6 +26,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         float,
         typer.Option(min=0, max=2, help="Of the composition; 0 = always the likeliest"),
     ),
+    "new_types": (
+        float,
+        typer.Option(min=0, max=1, help="Share of samples that aim at structure types never seen"),
+    ),
     "recall": (
         bool,
         typer.Option("--recall", help="Known compounds of the elements asked for come again"),

@@ -23,14 +23,14 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     data = content.encode() if isinstance(content, str) else content
     scratch: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         scratch = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        scratch.chmod(0o666 & ~_umask())
+        scratch.chmod(0o644 & ~_umask())
         scratch.replace(path)
     except OSError as error:
         if scratch is not None:
@@ -46,6 +46,17 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it that are missing, in which nobody else writes.
+
+    A folder that is there keeps its mode; a umask of 000 opens none.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o755, exist_ok=True)
 
 
 def make_private(folder: Path) -> None:

@@ -342,7 +342,13 @@ class Potential(OneRun):
         elements: Sequence[str],
         settings: "Settings",  # noqa: ARG002
     ) -> None:
-        """See that a potential is installed, and that it knows every element asked for."""
+        """See that a potential is installed, and that it knows every element asked for.
+
+        Raises
+        ------
+        MissingDependencyError, InputError
+            One sentence that says what to install, or names the elements.
+        """
         package = level.calculator.partition(":")[0].partition(".")[0]
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(
@@ -352,8 +358,8 @@ class Potential(OneRun):
         known = level.elements
         if known is not None and (foreign := [e for e in elements if e not in known]):
             raise InputError(
-                f"Level {level.name!r} was not trained on {', '.join(foreign)}: leave it out of "
-                "the elements, or use another level."
+                f"Level {level.name!r} was not trained on {', '.join(foreign)}: ask for other "
+                "elements, or use another level."
             )
 
     def key(self, level: Level, structure: Structure, task: Task) -> str:

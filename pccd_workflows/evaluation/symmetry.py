@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pccd_workflows.core.intervals import share
+import numpy as np
+
+from pccd_workflows.core.intervals import Estimate, bootstrapped, share
 from pccd_workflows.evaluation.crystals import draw_rows, elements_of
 from pccd_workflows.generators.pccd.dataset import CRYSTAL_SYSTEMS, CrystalArrays, crystal_system
 from pccd_workflows.generators.pccd.sampler import Sampler
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 STRICT, LOOSE = 0.01, 0.1
 """Å; tolerances of spglib: of what is symmetric by construction, and of published structures."""
+GAPS = (0.0, 1.0, 3.0, 6.0)
+"""eV; asked for."""
+ABOUT = 0.5
+"""eV; a crystal whose gap is so near to the one asked for shows that its elements can have it."""
 TRIVIAL = 1
 """Space group P1."""
 
@@ -63,9 +69,52 @@ def evaluate_symmetry(
 def evaluate_conditions(
     model: "Model", crystals: CrystalArrays, *, samples: int, seed: int, sampler: Sampler
 ) -> dict[str, Any]:
-    """Ask for each crystal system in turn; count the crystals that have it (symprec 0.01 Å)."""
-    if "crystal_system" not in model.info.conditions:
+    """Ask for each crystal system in turn, and for band gaps.
+
+    Returns
+    -------
+    `crystal_system`: of each the share of crystals that have it (symprec 0.01 Å); `band_gap`: of
+    each value asked for, see `_band_gaps`.
+    """
+    result: dict[str, Any] = {}
+    if "crystal_system" in model.info.conditions:
+        result["crystal_system"] = _crystal_systems(
+            model, crystals, samples=samples, seed=seed, sampler=sampler
+        )
+    if model.properties is not None:
+        result["band_gap"] = _band_gaps(model, crystals, samples, seed, sampler)
+    return result
+
+
+def _band_gaps(
+    model: "Model", crystals: CrystalArrays, samples: int, seed: int, sampler: Sampler
+) -> dict[str, Any]:
+    """Return the estimated gap, eV, of crystals asked to have one, by what was asked.
+
+    The network that estimates is not the one that chose them, and was fitted to other chemical
+    systems. Elements are those of held-out crystals: of any, and (`attainable`) of those whose
+    known gap is about the one asked for, since most sets of elements have no compound with a gap.
+    """
+    from pccd_workflows.generators.pccd.properties import estimate
+
+    properties = model.properties
+    if properties is None:
         return {}
+
+    def estimated(some: CrystalArrays, asked: float) -> Estimate:
+        made = _generate(model, some, Conditions(band_gap=asked), samples, seed, sampler)
+        cells = [(one.cell.numbers, one.cell.space_group) for one in made]
+        return bootstrapped(estimate(properties.judging, cells)["band_gap"])
+
+    near = {gap: crystals.take(np.abs(crystals.band_gap - gap) <= ABOUT) for gap in GAPS}
+    result: dict[str, Any] = {f"{gap:g}": estimated(crystals, gap) for gap in GAPS}
+    attainable = {f"{gap:g}": estimated(some, gap) for gap, some in near.items() if len(some)}
+    return {**result, "attainable": attainable}
+
+
+def _crystal_systems(
+    model: "Model", crystals: CrystalArrays, *, samples: int, seed: int, sampler: Sampler
+) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for place, name in enumerate(CRYSTAL_SYSTEMS):
         made = _generate(
@@ -74,7 +123,7 @@ def evaluate_conditions(
         groups = [space_group_of(one.structure, STRICT) for one in made]
         right = sum(group is not None and crystal_system(group) == place for group in groups)
         result[name] = share(right, len(made))
-    return {"crystal_system": result}
+    return result
 
 
 def _generate(

@@ -89,7 +89,7 @@ def mongodb_uri(settings: Settings) -> str:
     elif _patience is not None:  # a worker waits for it to come back, at the same address
         uri = _embedded.get(settings.data_dir)
     if uri is None:
-        raise DatabaseError("The embedded database is not running: start it with `pccd db start`.")
+        raise DatabaseError(mongod.why_down(settings))
     return uri
 
 
@@ -209,14 +209,26 @@ def explain_error(error: Exception, settings: Settings) -> str | None:  # noqa: 
             f"database {settings.database!r}."
         )
     if isinstance(error, ConnectionFailure):
-        cure = "check PCCD_MONGODB_URI and the server" if mine else "`pccd db start` starts it"
         waited = (
             f" within {settings.database_timeout:g} s"
             if isinstance(error, ServerSelectionTimeoutError)
             else ""
         )
-        return f"MongoDB at {where} does not answer{waited}: {cure}."
+        return f"MongoDB at {where} does not answer{waited}: {_cure(settings)}"
     return None
+
+
+def _cure(settings: Settings) -> str:
+    """Return what helps when a server does not answer."""
+    if settings.mongodb_uri is not None:
+        return "check PCCD_MONGODB_URI and the server."
+    now = mongod.status(settings)
+    if now.pid is None:
+        down = mongod.why_down(settings)
+        return down[0].lower() + down[1:]
+    log = now.folder / "mongod.log"
+    hangs = mongod.HANGS.format(pid=now.pid)
+    return f"it runs (pid {now.pid}), so it is busy or hangs: try again, and see {log}. {hangs}"
 
 
 @contextmanager

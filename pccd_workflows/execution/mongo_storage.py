@@ -1,6 +1,7 @@
 """Storage in MongoDB: what the workers of a cluster share."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 from pymatgen.core import Structure
 from pymongo import DeleteOne, UpdateOne
+from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from pccd_workflows.core.plain_structures import plain_structure
@@ -18,6 +20,9 @@ from pccd_workflows.execution import costs, mongo
 from pccd_workflows.execution.mongo import survive_outage
 from pccd_workflows.settings import Settings
 
+FENCE: ContextVar[Callable[[ClientSession], None] | None] = ContextVar("fence", default=None)
+"""Asked in the transaction that writes rows whether the running job is still this worker's: raises
+if it is not. None outside of workers."""
 ROW_FIELDS = tuple(StageRow.__dataclass_fields__)
 BY_RANK = (("rank", 1), ("index", 1))
 TELL_SECONDS = 1.0
@@ -77,8 +82,7 @@ class MongoStorage:
             for row in rows
         ]
         stamp = [{"at": "$$NOW"}]
-        self._write(
-            "stage_records",
+        self._write_fenced(
             [
                 UpdateOne(
                     {"_id": document["_id"]},
@@ -86,13 +90,32 @@ class MongoStorage:
                     upsert=True,
                 )
                 for document in documents
-            ],
+            ]
         )
 
     def _write(self, collection: str, writes: Sequence[Any]) -> None:
         for first in range(0, len(writes), PAGE):
             page = writes[first : first + PAGE]
             survive_outage(partial(self.database[collection].bulk_write, page, ordered=False))
+
+    def _write_fenced(self, writes: Sequence[Any]) -> None:
+        """Write rows, unless the job that says them was given to another worker."""
+        fence = FENCE.get()
+        if fence is None:
+            self._write("stage_records", writes)
+            return
+        for first in range(0, len(writes), PAGE):
+            page = writes[first : first + PAGE]
+
+            def step(session: ClientSession, page: Sequence[Any] = page) -> None:
+                fence(session)
+                self.database["stage_records"].bulk_write(page, ordered=False, session=session)
+
+            survive_outage(partial(self._transact, step))
+
+    def _transact(self, step: Callable[[ClientSession], None]) -> None:
+        with self.database.client.start_session() as session:
+            session.with_transaction(step)
 
     def rows(
         self,

@@ -18,13 +18,14 @@ from types import FrameType
 from typing import Any
 from urllib.parse import unquote_plus
 
+from pymongo.client_session import ClientSession
 from pymongo.errors import AutoReconnect, PyMongoError
 
 from pccd_workflows.core.errors import DeviceFault, MachineFault, PccdError
 from pccd_workflows.core.faults import FULL, machine_fault
 from pccd_workflows.core.files import make_private
 from pccd_workflows.core.optional import optional_imports
-from pccd_workflows.execution.atomic_launchpad import PING_SECONDS, AtomicLaunchPad
+from pccd_workflows.execution.atomic_launchpad import LEASED, PING_SECONDS, AtomicLaunchPad
 from pccd_workflows.execution.launchpad import (
     ACTIVE,
     NEXT_FIRST,
@@ -46,6 +47,7 @@ from pccd_workflows.execution.mongo import (
     patient,
     survive_outage,
 )
+from pccd_workflows.execution.mongo_storage import FENCE
 from pccd_workflows.execution.reruns import note_failure
 from pccd_workflows.execution.stores import PatientJobStore, job_store
 from pccd_workflows.settings import Settings
@@ -61,8 +63,9 @@ SHORTEST_SECRET = 5
 RELEASE_SECONDS = 5.0
 """How often an idle worker looks for jobs whose workers died."""
 
-CHOICES_AFTER_A_RACE = 16
-"""Of how many ready jobs a worker picks one by chance after another was faster."""
+MOST_CHOICES = 128
+"""Of so many ready jobs at most a worker picks one by chance. Its choices double whenever another
+worker was faster, and halve when none was: alone, it takes the jobs in their order."""
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +144,17 @@ class _WorkerLaunchPad(AtomicLaunchPad):
         launch_id = self._launch_id
         if launch_id is not None and survive_outage(lambda: is_lost(self, launch_id)):
             raise JobTakenError(f"launch {launch_id} was given to another worker")
+
+    def hold(self, session: ClientSession) -> None:
+        """Renew the lease of the running job in a transaction; raise `JobTakenError` if it is lost.
+
+        The launch is written, not only read: a transaction that takes the job away at the same
+        time conflicts with this one, so that no row is written after it.
+        """
+        own = {"launch_id": self._launch_id, "state": "RUNNING", "released": {"$exists": False}}
+        launches = session.client[self.db.name]["launches"]  # a session stays with its client
+        if launches.find_one_and_update(own, LEASED, session=session) is None:
+            raise JobTakenError(f"launch {self._launch_id} was given to another worker")
 
     def ping_launch(self, launch_id: int, *args: Any, **kwargs: Any) -> None:
         """Tell that the job is alive; FireWorks adds a checkpoint right before it begins."""
@@ -299,13 +313,14 @@ class _Worker:
         firework = survive_outage(self._next)
         if firework is None:
             return bool(self._release_dead())
+        fence = FENCE.set(self.launchpad.hold)
         try:
             with _run_folder(self.runs, firework, self.launchpad.secrets):
                 # FireWorks claims exactly this one, unless another worker was faster.
                 ran = launch_rocket(
                     self.launchpad, self.fworker, firework["fw_id"], strm_lvl="INFO"
                 )
-                self._choices = 1 if ran else CHOICES_AFTER_A_RACE
+                self._choices = max(1, self._choices // 2) if ran else 2 * self._choices
         except WorkerStopped:
             # between the job's end and its storage
             self._next_release = 0.0
@@ -317,6 +332,7 @@ class _Worker:
             logger.exception("Job %s could not be run or stored.", firework["fw_id"])
             _fail(self.launchpad, firework["fw_id"], traceback.format_exc())
         finally:
+            FENCE.reset(fence)
             logging.getLogger("jobflow").handlers = []  # jobflow's writes to the job's stdout
         return True
 
@@ -326,7 +342,7 @@ class _Worker:
                 self.fworker.query | {"state": "READY"},
                 {"fw_id": 1, "name": 1, "spec.campaign_id": 1},
                 sort=NEXT_FIRST,
-                limit=self._choices,
+                limit=min(self._choices, MOST_CHOICES),
             )
         )
         return random.choice(rows) if rows else None  # noqa: S311
@@ -435,7 +451,7 @@ def _new_folder(base: Path, name: str) -> Path:
     while True:
         folder = base / (name if attempt == 1 else f"{name}-{attempt}")
         try:
-            folder.mkdir()
+            folder.mkdir(mode=0o700)
         except FileExistsError:
             attempt += 1
         else:

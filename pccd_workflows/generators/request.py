@@ -170,6 +170,18 @@ class Generate(AskedElements):
     sampler: Sampler = Sampler()
 
 
+class Aim(Record):
+    """Structure type that a crystal was drawn for."""
+
+    space_group: int = Field(ge=1, le=230)
+    orbits: dict[str, list[int]] | None = Field(
+        None,
+        description="Of each element the atoms of its orbits in the conventional cell; null where "
+        "the model does not decide them beforehand",
+    )
+    new_type: bool = Field(description="Whether no training crystal has the structure type")
+
+
 class Generation(Record):
     """How a crystal was made: enough to make it again, alone."""
 
@@ -186,6 +198,7 @@ class Generation(Record):
     )
     conditions: dict[str, Any] = Field(default_factory=dict)
     sampler: dict[str, Any] = Field(default_factory=dict)
+    aim: Aim | None = Field(None, description="Null where nothing was aimed at")
     error_class: str | None = Field(None, description="Why there is no crystal, as a class")
     reason: str | None = None
     seconds: float = Field(

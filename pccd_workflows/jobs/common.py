@@ -55,10 +55,13 @@ def named(unnamed: Job, name: str) -> Job:
     return unnamed
 
 
-def taking(sharing: Job, stage: str, share: Share) -> Job:
-    """Return a job that tells whose crystals wait for it: a share of those after a stage."""
+def taking(sharing: Job, stage: str, share: Share, writes: str) -> Job:
+    """Return a job that tells whose crystals wait for it: a share of those after a stage.
+
+    writes: the stage whose rows it, or what it starts, writes.
+    """
     asked = {"stage": stage, "formulas": share.formulas, "places": share.places}
-    sharing.update_metadata({SHARE: asked}, dynamic=False)
+    sharing.update_metadata({SHARE: asked, WRITES: writes}, dynamic=False)
     return sharing
 
 

@@ -24,9 +24,8 @@ from pccd_workflows.jobs.common import (
 )
 from pccd_workflows.jobs.compute import compute_jobs
 from pccd_workflows.jobs.stages import hull
-from pccd_workflows.stages import bands, relax
+from pccd_workflows.stages import bands, relax, sharing
 from pccd_workflows.stages.rung import Rung
-from pccd_workflows.stages.sharing import BRANCHES, by_place
 
 
 @plain_job
@@ -65,11 +64,11 @@ def _relax_jobs(
     """Return the jobs that relax a share of crystals; for very many, those that start such jobs."""
     first, end = share.places or (0, 0)
     each = rung.batch if engine_of(rung.level).batched and relax_maker is None else 1
-    if end - first > BRANCHES * each:
-        shares = by_place(first, end, each)
+    if end - first > sharing.BRANCHES * each:
+        shares = sharing.by_place(first, end, each)
         starts = [relax_share(campaign, rung, part, relax_maker) for part in shares]
         for start, part in zip(starts, shares, strict=True):
-            taking(start, relax.stage_before(campaign, rung), part)
+            taking(start, relax.stage_before(campaign, rung), part, f"relax:{rung.level}")
             named(start, f"relax {_label(part)} {rung.level}")
         return starts
     refs = relax.choose(campaign, rung, storage, share)

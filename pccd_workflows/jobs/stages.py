@@ -40,19 +40,23 @@ def generate_and_screen(campaign: Campaign, start: int, stop: int, versions: lis
 @plain_job
 def deduplicate(
     campaign: Campaign,
-    systems: list[str],
+    systems: list[str] | None,
     after: Any = None,  # noqa: ARG001
 ) -> Response[int] | int:
     """Keep one crystal of each group of equal ones and say which are known.
 
     Many crystals are shared out among jobs.
+
+    systems: whose competing phases are there; None if the job that sees to it was lost.
     """
+    systems = systems or []
     with job_storage() as storage:
         shares = joined(deduplicate_stage.shares(campaign, storage))
         if len(shares) < 2:
             return deduplicate_stage.run(campaign, systems, storage)
     jobs = [deduplicate_share(campaign, systems, share) for share in shares]
-    return _shared_out(jobs, deduplicate_stage.STAGE_BEFORE, shares, "deduplicate")
+    between = (deduplicate_stage.STAGE_BEFORE, "deduplicate")
+    return _shared_out(jobs, shares, between, "deduplicate")
 
 
 @plain_job
@@ -66,20 +70,24 @@ def deduplicate_share(campaign: Campaign, systems: list[str], share: Share) -> i
 def hull(
     campaign: Campaign,
     rung: Rung,
-    systems: list[str],
+    systems: list[str] | None,
     after: Any = None,  # noqa: ARG001
 ) -> Response[int] | int:
     """Place relaxed crystals on the hull of their chemical system; keep those near it.
 
     Many crystals are shared out among jobs.
+
+    systems: as in `deduplicate`.
     """
+    systems = systems or []
     with job_storage() as storage:
         hull_stage.refuse(campaign, rung, storage)
         shares = joined(hull_stage.shares(campaign, rung, storage))
         if len(shares) < 2:
             return hull_stage.run(campaign, rung, systems, storage)
     jobs = [hull_share(campaign, rung, systems, share) for share in shares]
-    return _shared_out(jobs, f"relax:{rung.level}", shares, f"hull {rung.level}")
+    between = (f"relax:{rung.level}", f"hull:{rung.level}")
+    return _shared_out(jobs, shares, between, f"hull {rung.level}")
 
 
 @plain_job
@@ -90,10 +98,15 @@ def hull_share(campaign: Campaign, rung: Rung, systems: list[str], share: Share)
 
 
 def _shared_out(
-    jobs: Sequence[Job], stage: str, shares: Sequence[Share], name: str
+    jobs: Sequence[Job], shares: Sequence[Share], between: tuple[str, str], name: str
 ) -> Response[int]:
+    """Return the jobs of shares in place of the one that starts them.
+
+    between: the stage whose crystals are shared out, and the one that the jobs are.
+    """
+    before, after = between
     for number, (job, share) in enumerate(zip(jobs, shares, strict=True), start=1):
-        named(taking(job, stage, share), f"{name} {number}/{len(jobs)}")
+        named(taking(job, before, share, after), f"{name} {number}/{len(jobs)}")
     return gathered(jobs, f"{name} done")
 
 

@@ -18,7 +18,7 @@ from pccd_workflows.known.build import Progress, silent
 from pccd_workflows.known.compute import NEAR_IN_SOURCES
 from pccd_workflows.known.library import KnownCrystal, KnownLibrary, library
 from pccd_workflows.known.options import source_name
-from pccd_workflows.known.relaxed_hull import Phase, Relax, relax_near_hull
+from pccd_workflows.known.relaxed_hull import Phase, Relax, relax_near_hull, with_correction
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -109,6 +109,7 @@ def known_reference_set(
     new = _new(known, imported)
     n_phases = len(rows) + len(new)
     phases += _computed([*wanted, *new], engines.single_point, progress)
+    phases = with_correction(phases, level)
     _need_elements(symbols, phases, level)
     if engines.relax is not None:
         phases = relax_near_hull(phases, level, engines.relax, progress)

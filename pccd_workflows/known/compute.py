@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import make_folder
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
@@ -108,7 +109,7 @@ class Ledger:
             Another process writes the file.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             with self.path.open("a", encoding="utf-8") as file:
                 yield lambda result: self._append(file, result)
         except OSError as error:

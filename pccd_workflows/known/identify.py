@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pccd_workflows.core.systems import atomic_number
 from pccd_workflows.known.library import KnownLibrary, library
 from pccd_workflows.known.novelty import Kind
 from pccd_workflows.matching.cells import Cell, ReductionError, reduce_structure
@@ -32,6 +33,25 @@ Pattern = tuple[int, ...]
 """Numbers of atoms of each element in lowest terms, ascending."""
 MAX_CRYSTALS = 100_000
 """Reduced cells that are kept, 1.5 kB each; the least recently used go first."""
+LAST_TRICLINIC = 2
+"""Number of P-1, the last triclinic space group."""
+
+
+@dataclass(frozen=True)
+class WyckoffPositions:
+    """Space group and Wyckoff positions, the same for all descriptions of a crystal.
+
+    Attributes
+    ----------
+    space_group
+        International number.
+    positions
+        A number for those of all elements, by their numbers of atoms, then the most electropositive
+        first.
+    """
+
+    space_group: int
+    positions: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,7 @@ class Identifier:
         self._index = KnownCrystals(settings=settings)
         self._indexed: set[Composition] = set()
         self._types: OrderedDict[tuple[Pattern, int], KnownCrystals] = OrderedDict()
+        self._positions: dict[int, WyckoffPositions | None] = {}
 
     def find_known(self, structures: Sequence["Structure"]) -> list[str | None]:
         """Return for each crystal the smallest id of the known ones that match it, or None.
@@ -85,14 +106,16 @@ class Identifier:
         for composition in sorted(compositions - self._indexed):
             for row in self.library.rows_of(dict(composition)):
                 with suppress(ReductionError):  # a flat cell, in old databases: nothing matches it
-                    self._index.add(self.library.id_of(row), self.library.structure(row))
+                    self._index.add_cell(self.library.id_of(row), self.library.cell(row))
         self._indexed |= compositions
 
     def kinds_of_new(self, structures: Sequence["Structure"]) -> list[KindOfNew]:
         """Return what each crystal is: duplicate, substitution or new structure type.
 
-        The first comparison with a frequent kind of formula reduces all its known crystals, which
-        takes some seconds (ABC2 with four sites: 8,900).
+        A structure type is known if the sites of a known crystal match, whatever their elements; or
+        else if one has the same space group and Wyckoff positions. The first comparison with a
+        frequent kind of formula reduces all its known crystals, which takes some seconds (ABC2
+        with four sites: 12,500).
 
         Raises
         ------
@@ -110,22 +133,53 @@ class Identifier:
         # a known cell that repeats within itself counts as its primitive one
         rows = self.library.rows_by_pattern.get(pattern, np.empty(0, dtype=np.int64))
         rows = rows[self.library.n_sites[rows] % n_sites == 0]
-        if len(rows):
-            framework = self._type_index(pattern, n_sites, rows).find_frameworks([structure])[0]
-            if framework is not None:
-                return KindOfNew("substitution", framework)
-        return KindOfNew("new_structure_type", None)
+        if not len(rows):
+            return KindOfNew("new_structure_type", None)
+        framework = self._type_index(pattern, n_sites, rows).find_frameworks([structure])[0]
+        if framework is None:
+            framework = self._same_positions(cell, structure.volume / len(structure), rows)
+        kind: Kind = "new_structure_type" if framework is None else "substitution"
+        return KindOfNew(kind, framework)
 
     def _type_index(self, pattern: Pattern, n_sites: int, rows: NDArray[np.int64]) -> KnownCrystals:
         """Return the reduced cells of the library's crystals of one pattern and size."""
         key = pattern, n_sites
         if key not in self._types:
-            crystals = ((self.library.id_of(row), self.library.structure(row)) for row in rows)
-            self._types[key] = KnownCrystals(crystals, settings=self._settings)
+            index = KnownCrystals(settings=self._settings)
+            for row in rows:
+                with suppress(ReductionError):
+                    index.add_cell(self.library.id_of(row), self.library.cell(row))
+            self._types[key] = index
             while len(self._types) > 1 and sum(map(len, self._types.values())) > MAX_CRYSTALS:
                 self._types.popitem(last=False)
         self._types.move_to_end(key)
         return self._types[key]
+
+    def _same_positions(
+        self, cell: Cell, volume_per_site: float, rows: NDArray[np.int64]
+    ) -> str | None:
+        """Return the smallest id of the crystals with the same space group and Wyckoff positions.
+
+        In triclinic groups the positions say no more than how many atoms there are: no crystal is
+        named for them.
+        """
+        own = wyckoff_positions(cell, volume_per_site)
+        if own.space_group <= LAST_TRICLINIC:
+            return None
+        rows = rows[self.library.spacegroup[rows] == own.space_group]
+        for row in sorted(rows.tolist(), key=self.library.id_of):
+            if row not in self._positions:
+                self._positions[row] = self._wyckoff_positions_of(row)
+            if self._positions[row] == own:
+                return self.library.id_of(row)
+        return None
+
+    def _wyckoff_positions_of(self, row: int) -> WyckoffPositions | None:
+        try:
+            cell = self.library.cell(row)
+        except ReductionError:
+            return None
+        return wyckoff_positions(cell, self.library.volume_per_site(row))
 
 
 @lru_cache(maxsize=2)
@@ -146,6 +200,18 @@ def kinds_of_new(
 ) -> list[KindOfNew]:
     """Return what each crystal is to those of a library; see `Identifier.kinds_of_new`."""
     return _identifier(known).kinds_of_new(structures)
+
+
+def wyckoff_positions(cell: Cell, volume_per_site: float) -> WyckoffPositions:
+    """Return space group and Wyckoff positions of a reduced cell.
+
+    volume_per_site: of the crystal, Å^3; reduced cells have one.
+    """
+    from pccd_workflows.generators.pccd.standard import standard_cell
+
+    numbers = np.repeat([atomic_number(s) for s, _ in cell.species], [n for _, n in cell.species])
+    found = standard_cell(cell.matrix * volume_per_site ** (1 / 3), numbers, cell.coords)
+    return WyckoffPositions(found.space_group, found.structure_type)
 
 
 def _identifier(known: KnownLibrary | None) -> Identifier:

@@ -5,7 +5,6 @@ structures at hand. Where it knows one near its hull that the library lacks, a c
 stable may not be.
 """
 
-import gzip
 import re
 import zlib
 from collections import defaultdict
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from pccd_workflows.core.bounded_files import file_lines
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import MissingPhase
 from pccd_workflows.known.columns import ColumnsFile, pack_text, write_columns
@@ -110,9 +110,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         The file cannot be read.
     """
     try:
-        data = path.read_bytes()
-        lines = (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()
-        return [orjson.loads(line) for line in lines if line.strip()]
+        return [orjson.loads(line) for line in file_lines(path) if line.strip()]
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from None
 

@@ -12,9 +12,11 @@ import orjson
 from pydantic import ValidationError
 from pymatgen.core import Element, Lattice, Structure
 
+from pccd_workflows.core.bounded_files import CHUNK, read_bounded
+from pccd_workflows.core.crystal_files import entries as crystal_entries
 from pccd_workflows.core.crystal_files import json_lines
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.plain_structures import Unreadable, attempt, from_cif, plain_structure
+from pccd_workflows.core.plain_structures import Unreadable, plain_structure
 from pccd_workflows.core.records import SCHEMA_VERSION, EnergyConvention
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.core.resources import resource
@@ -23,7 +25,11 @@ from pccd_workflows.engines.records import Relaxation
 
 SET_SUFFIX = ".json.gz"
 ENERGIES = "energies.json"
-"""Optional file in a folder of CIFs: total energy of each file's cell, eV, by file name."""
+"""Optional file in a folder of CIFs: total energy of each file's cell, eV, by file name, or by
+name#block where a file has several data blocks."""
+
+MAX_SET = 1 << 30
+"""Most bytes of a written set and of `energies.json`, unpacked: 100,000 phases have 300 MB."""
 
 MOST_ENERGY = 1e6
 """eV/atom; all electrons of uranium have 7.6e5."""
@@ -154,7 +160,10 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        digest.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()[:16]
 
 
@@ -223,34 +232,44 @@ def _cif_entries(folder: Path, chemsys: str, relax: Relax | None) -> Iterator[Re
     energies = _given_energies(folder)
     wanted = set(chemsys.split("-"))
     for path in paths:
-        structure = _cif_structure(path)
-        if not {element.symbol for element in structure.elements} <= wanted:
-            continue
-        if path.name in energies:
-            yield _entry(path.stem, structure, energies[path.name], {"file": path.name})
-        elif relax is not None:
-            yield _relaxed_entry(path, structure, relax)
-        else:
-            raise InputError(
-                f"{path} has no energy in {ENERGIES}, and this level cannot compute one here."
-            )
+        for name, structure in _cif_structures(path):
+            if not {element.symbol for element in structure.elements} <= wanted:
+                continue
+            given = f"{path.name}{name.removeprefix(path.stem)}"
+            if given in energies:
+                yield _entry(name, structure, energies[given], {"file": path.name})
+            elif relax is not None:
+                yield _relaxed_entry(name, path, structure, relax)
+            else:
+                raise InputError(
+                    f"{path.parent / given} has no energy in {ENERGIES}, and this level cannot "
+                    "compute one here."
+                )
 
 
-def _relaxed_entry(path: Path, structure: Structure, relax: Relax) -> ReferenceEntry:
+def _relaxed_entry(name: str, path: Path, structure: Structure, relax: Relax) -> ReferenceEntry:
     relaxation = relax(structure)
     if not relaxation.usable or relaxation.structure is None or relaxation.energy is None:
         raise InputError(f"{path} cannot be relaxed at {relaxation.level}: {relaxation.reason}")
     data = {"file": path.name, "relaxation": relaxation.key}
-    return _entry(path.stem, relaxation.structure, relaxation.energy, data)
+    return _entry(name, relaxation.structure, relaxation.energy, data)
 
 
-def _cif_structure(path: Path) -> Structure:
-    found = attempt(lambda: from_cif(path.read_text(encoding="utf-8", errors="replace")))
-    if isinstance(found, Unreadable) and found.error_class == "partial_occupancy":
-        raise InputError(f"{path} has partially occupied sites; give an ordered model.")
-    if isinstance(found, Unreadable):
-        raise InputError(f"{path} is not a crystal that can be read ({found.reason}).")
-    return found
+def _cif_structures(path: Path) -> Iterator[tuple[str, Structure]]:
+    """Yield name and crystal of each data block: the file's name, #block where there are several.
+
+    Raises
+    ------
+    InputError
+        A block holds no ordered crystal.
+    """
+    for entry in crystal_entries(path):
+        found = entry.read()
+        if isinstance(found, Unreadable) and found.error_class == "partial_occupancy":
+            raise InputError(f"{path} has partially occupied sites; give an ordered model.")
+        if isinstance(found, Unreadable):
+            raise InputError(f"{path} is not a crystal that can be read ({found.reason}).")
+        yield entry.name, found
 
 
 def _given_energies(folder: Path) -> dict[str, float]:
@@ -258,9 +277,9 @@ def _given_energies(folder: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     try:
-        energies = json.loads(path.read_text(encoding="utf-8"))
+        energies = json.loads(read_bounded(path, MAX_SET))
         return {str(name): float(value) for name, value in energies.items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path} must hold {{'file.cif': energy in eV, ...}}.") from None
 
 
@@ -281,8 +300,7 @@ def read_reference_set(path: str | Path) -> ReferenceSet:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-        document = orjson.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        document = orjson.loads(read_bounded(path, MAX_SET))
         stored = document.get("schema_version", SCHEMA_VERSION)
         reference_set = ReferenceSet.model_validate(document)
     except (OSError, EOFError, orjson.JSONDecodeError, AttributeError):

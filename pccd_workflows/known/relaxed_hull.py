@@ -6,10 +6,12 @@ all of them are; then what lies within reach of it.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.levels import get_level, hull_convention
 from pccd_workflows.engines.records import Relaxation
@@ -48,7 +50,12 @@ class Phase:
 
 
 def relax_near_hull(
-    phases: Sequence[Phase], level: str, relax: Relax, progress: Progress = silent
+    phases: Sequence[Phase],
+    level: str,
+    relax: Relax,
+    progress: Progress = silent,
+    *,
+    reach: float = REACH,
 ) -> list[Phase]:
     """Return the phases, those that may lie on their hull at rest.
 
@@ -62,16 +69,18 @@ def relax_near_hull(
         Relaxes one crystal.
     progress
         Told after each relaxation; the total grows when the hull moves.
+    reach
+        How far above the hull of phases at rest those lie that may come to it, eV/atom.
     """
     found = list(phases)
-    corrected = [_corrected(phase, level) for phase in phases]
+    corrected = [corrected_energy(phase, level) for phase in phases]
     settled = {i for i, phase in enumerate(found) if phase.relaxed}
     done = 0
-    while batch := _next(found, corrected, level, settled):
+    while batch := _next(found, heights(found, corrected, level), settled, reach):
         total = done + len(batch)
         for place in batch:
             found[place] = _at_rest(found[place], relax)
-            corrected[place] = _corrected(found[place], level)
+            corrected[place] = corrected_energy(found[place], level)
             settled.add(place)
             done += 1
             progress(WHAT, done, total)
@@ -79,18 +88,17 @@ def relax_near_hull(
 
 
 def _next(
-    phases: Sequence[Phase], corrected: Sequence[float], level: str, settled: set[int]
+    phases: Sequence[Phase], above: Sequence[float], settled: set[int], reach: float
 ) -> list[int]:
     """Return which phases are relaxed next: those on the hull, else those within reach.
 
     Small cells come first: they cost least and lower the hull that spares others.
     """
-    above = _heights(phases, corrected, level)
-    for reach in (0.0, REACH):
+    for limit in (0.0, reach):
         near = [
             i
             for i, height in enumerate(above)
-            if i not in settled and height <= reach + SAME_ENERGY
+            if i not in settled and height <= limit + SAME_ENERGY
         ]
         if near:
             return sorted(near, key=lambda i: (len(phases[i].structure), phases[i].id))
@@ -106,7 +114,7 @@ def _at_rest(phase: Phase, relax: Relax) -> Phase:
     return replace(phase, structure=structure, energy=energy, relaxed=True)
 
 
-def _corrected(phase: Phase, level: str) -> float:
+def corrected_energy(phase: Phase, level: str) -> float:
     """Return a phase's energy in the convention of its hull, eV/atom."""
     n_sites = len(phase.structure)
     convention = get_level(level).convention
@@ -114,8 +122,22 @@ def _corrected(phase: Phase, level: str) -> float:
     return total / n_sites
 
 
-def _heights(phases: Sequence[Phase], corrected: Sequence[float], level: str) -> list[float]:
-    """Return how far phases lie above their hull, eV/atom."""
+def with_correction(phases: Sequence[Phase], level: str) -> list[Phase]:
+    """Return the phases that the corrections of the level's hull apply to; mostly all."""
+    get_level(level)  # an unknown level is no property of a phase
+    found = []
+    for phase in phases:
+        with suppress(InputError):  # no hull of a system is lost for one odd phase of it
+            corrected_energy(phase, level)
+            found.append(phase)
+    return found
+
+
+def heights(phases: Sequence[Phase], corrected: Sequence[float], level: str) -> list[float]:
+    """Return how far phases lie above their hull, eV/atom.
+
+    corrected: of `corrected_energy`.
+    """
     convention = hull_convention(get_level(level).convention)
     compositions = [phase.structure.composition for phase in phases]
     queries = [

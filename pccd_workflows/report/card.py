@@ -16,6 +16,7 @@ from pccd_workflows.report.stages import StageLine, stage_lines
 from pccd_workflows.rescore import Rescore
 from pccd_workflows.stages.hull import millis
 from pccd_workflows.stages.level_difference import note
+from pccd_workflows.stages.stage import words
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,11 @@ def _inline(label: str, filename: str, text: str) -> Download:
 
 
 def make_badges(doc: CandidateDoc) -> list[Badge]:
-    """Return novelty, energy, verdicts of stages and, if it did not pass, how it ended."""
+    """Return novelty, kind, energy, verdicts of stages and, if it did not pass, how it ended."""
     badges = [badge] if (badge := novelty_badge(doc.novel)) else []
+    if doc.novel and doc.kind_of_new is not None:
+        like = f" of {doc.known_id}" if doc.known_id else ""
+        badges.append(Badge(f"{words(doc.kind_of_new)}{like}", "new"))
     if doc.energy_above_hull is not None:
         text = f"{millis(doc.energy_above_hull)} meV/atom"
         badges.append(Badge(text, energy_class(doc.energy_above_hull)))

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.files import make_folder, write_whole
 from pccd_workflows.evaluation.inversion import Inversion
 from pccd_workflows.evaluation.prediction import Prediction
 from pccd_workflows.evaluation.reconstruction import (
@@ -83,7 +83,7 @@ def write_evaluation(
         )
         if section is not None
     ]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for section in sections:
         for number, (caption, picture) in enumerate(section["pictures"], start=1):
             name = f"{section['anchor']}_{number:02d}_{_slug(caption)}.svg"

@@ -162,7 +162,8 @@ def share_below(
 
     unique, screened, raw: the denominators; crystals without an energy count in each of them.
     """
-    near = [point for point in points if point.energy_above_hull <= threshold + ON_HULL]
+    # on the hull up to rounding, which a wider threshold does without, as the funnel's steps do
+    near = [point for point in points if point.energy_above_hull <= max(threshold, ON_HULL)]
     return ThresholdRow(
         threshold,
         len(near),

@@ -56,11 +56,11 @@ def judge_novelty(crystals: Crystals, compared: Compared) -> dict[str, Novelty]:
     if section.library:
         look_ups[LIBRARY] = partial(in_library, settings=section.matcher, kinds=compared.kinds)
     of_name = {"references": _in_references, "training": _in_training, "history": _in_history}
-    for source in section.against:
-        if source != "references" or not _is_library(compared):
-            look_ups[source] = partial(of_name[source], compared=compared)
-    for name in section.sets:
-        look_ups[name] = partial(_in_imported_set, name, compared=compared)
+    for name in section.against:
+        if name != "references" or not _is_library(compared):
+            look_ups[name] = partial(of_name[name], compared=compared)
+    for imported in section.sets:
+        look_ups[imported] = partial(_in_imported_set, imported, compared=compared)
     duplicates = find_duplicates(crystals, section.matcher)
     unique = {name: crystal for name, crystal in crystals.items() if name not in duplicates}
     found = look_up(unique, look_ups, kinds=compared.kinds)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pymatgen.core import Structure
 
 from pccd_workflows.core.plain_structures import plain_structure
@@ -119,6 +120,9 @@ def read_relaxation(document: Any, start: Structure, level: str) -> Relaxation:
     if structure is None or energy is None:
         reason = "The job of the relaxing Maker left no structure or no energy."
         return Relaxation(level=level, key="", verdict="error", reason=reason)
+    if not np.isfinite(float(energy)):
+        reason = "The job of the relaxing Maker left an energy that is not a number."
+        return Relaxation(level=level, key="", verdict="not_a_number", reason=reason)
     converged = _get(document, "is_force_converged")
     if converged is None:
         converged = str(_get(document, "state")).rpartition(".")[2].lower() == "successful"

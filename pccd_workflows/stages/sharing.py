@@ -4,9 +4,12 @@ No job loads or carries a whole campaign. Equal crystals have one composition, s
 crystals takes compositions one by one; what treats each crystal alone takes the next so many.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from pccd_workflows.core.storage import Share
+
+T = TypeVar("T")
 
 TOGETHER = 512
 """Crystals compared in one go: whole compositions, so many at least. Bounds the memory."""
@@ -33,11 +36,15 @@ def by_composition(numbers: Iterable[tuple[str, int]]) -> list[Share]:
     return found
 
 
-def joined(shares: list[Share]) -> list[Share]:
+def runs(items: Sequence[T]) -> list[list[T]]:
+    """Return the items in at most BRANCHES runs of (nearly) the same length, in their order."""
+    size = max(1, -(-len(items) // BRANCHES))
+    return [list(items[first : first + size]) for first in range(0, len(items), size)]
+
+
+def joined(shares: Sequence[Share]) -> list[Share]:
     """Return the same compositions in at most BRANCHES shares: what a job takes bit by bit."""
-    size = max(1, -(-len(shares) // BRANCHES))
-    runs = [shares[first : first + size] for first in range(0, len(shares), size)]
-    ends = ((run[0].formulas, run[-1].formulas) for run in runs)
+    ends = ((run[0].formulas, run[-1].formulas) for run in runs(shares))
     return [Share(formulas=(one[0], other[1])) for one, other in ends if one and other]
 
 

@@ -1,6 +1,7 @@
 """`pccd doctor`: what it says of machines that lack something."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from pccd_workflows.cli import doctor
 from pccd_workflows.cli.doctor import Check, app
+from pccd_workflows.execution import mongod
 from pccd_workflows.settings import Settings
 
 SEVENN = Check("potential sevenn", True, "0.13", needed=True)
@@ -129,7 +131,7 @@ def test_the_model(bare, tmp_path):
 
 
 def test_a_potential_that_does_not_import(monkeypatch):
-    row = doctor._potential("chgnet", "chgnet.no_such_module", needed=True)
+    row = doctor._potential("chgnet", "chgnet.no_such_module")
     assert not row.ok
     assert "ModuleNotFoundError" in row.found
     assert "pip install 'chgnet'" in row.cost
@@ -187,3 +189,25 @@ def test_slurm(bare, tmp_path, monkeypatch):
 
 def test_pymatgen_settings_are_read():
     assert doctor._pymatgen_setting("NO_SUCH_SETTING") is None
+
+
+def test_a_server_that_an_earlier_version_started_is_named(
+    bare, tmp_path, monkeypatch, free_tcp_port
+):
+    own = bare.model_copy(update={"data_dir": tmp_path / "own", "mongod_port": free_tcp_port})
+    options = mongod.NO_COMPRESSION
+    monkeypatch.setattr(mongod, "NO_COMPRESSION", ("--networkMessageCompressors", "zlib"))
+    mongod.start(own)
+    monkeypatch.setattr(mongod, "NO_COMPRESSION", options)
+    try:
+        row = doctor.check_database(own)
+        assert (row.ok, row.needed) == (False, False)
+        assert "compression of messages is on" in row.found
+        assert "CVE-2025-14847" in row.cost
+        mongod.stop(own)
+        mongod.start(own)
+        row = doctor.check_database(own)
+        assert row.ok
+        assert re.search(r"MongoDB \d+\.\d+\.\d+, no compression of messages", row.found)
+    finally:
+        mongod.stop(own)

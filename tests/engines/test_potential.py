@@ -350,7 +350,7 @@ def test_elements_that_a_level_does_not_know_are_refused_at_the_door() -> None:
     assert {"H", "Mg", "Mn", "O", "Pu"} <= MPTRJ_ELEMENTS
     for name in ("chgnet", "7net-l3i5"):
         level = get_level(name)
-        with pytest.raises(InputError, match=f"Level '{name}' was not trained on Po, Rn: leave"):
+        with pytest.raises(InputError, match=f"Level '{name}' was not trained on Po, Rn: ask"):
             engine_of(level).check(level, ["O", "Po", "Rn"], get_settings())
         engine_of(level).check(level, ["O", "Pu"], get_settings())
     polonium = Structure(Lattice.cubic(3.3), ["Po"], [[0, 0, 0]])

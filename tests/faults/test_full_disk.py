@@ -10,9 +10,9 @@ import launchpad_jobs as jobs
 import pytest
 from jobflow import Flow
 
-from pccd_workflows.core.errors import InputError, MachineFault
+from pccd_workflows.core.errors import DatabaseError, InputError, MachineFault
 from pccd_workflows.core.files import write_whole
-from pccd_workflows.execution import launchpad, reruns
+from pccd_workflows.execution import launchpad, mongo, mongod, reruns
 from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
 from pccd_workflows.execution.memory import FolderStorage
 from pccd_workflows.execution.worker import run_worker
@@ -22,11 +22,12 @@ CAMPAIGN = "full-0123456789"
 
 
 @pytest.fixture
-def disk(tmp_path) -> Iterator[Path]:
-    """A disk of one megabyte."""
+def disk(tmp_path, request) -> Iterator[Path]:
+    """A disk of one megabyte, or of the size that the test asks for."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=60", "tmpfs", str(folder)]
+    options = getattr(request, "param", "size=1m,nr_inodes=60")
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
     except OSError:
@@ -37,11 +38,11 @@ def disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607
 
 
-def fill(disk: Path) -> Path:
+def fill(disk: Path, blocks: int = 1000) -> Path:
     """Leave no byte free; return the file that takes it all."""
     path = disk / "ballast"
     with path.open("wb", buffering=0) as stream, pytest.raises(OSError, match="No space left"):
-        [stream.write(b"x" * 4096) for _ in range(1000)]
+        [stream.write(b"x" * 4096) for _ in range(blocks)]
     return path
 
 
@@ -111,3 +112,39 @@ def test_a_file_that_may_not_be_written_is_wrong_input(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         write_whole(tmp_path / "file" / "below", "x")
+
+
+@pytest.mark.parametrize("disk", ["size=420m"], indirect=True)
+def test_a_full_disk_under_mongod(disk, monkeypatch, free_tcp_port):
+    """What was stored is whole, and every command names the disk until there is room again."""
+    monkeypatch.setenv("PCCD_DATA_DIR", str(disk / "data"))
+    monkeypatch.setenv("PCCD_MONGOD_PORT", str(free_tcp_port))
+    monkeypatch.setenv("PCCD_DATABASE_TIMEOUT", "2")
+    monkeypatch.setattr(mongo, "BRIEF_OUTAGE_SECONDS", 1.0)
+    get_settings.cache_clear()
+    own = get_settings()
+    mongod.start(own)
+    try:
+        for number in range(3):
+            mongo.put_result(mongo.database(own), f"{number}", "relaxation", {"number": number})
+        ballast = fill(disk, blocks=200_000)
+        with pytest.raises(DatabaseError, match=r"(?i)the disk of .* is full"):
+            store_until_it_fails(own)  # the server dies of it
+        with pytest.raises(DatabaseError, match=rf"died, because the disk of {disk}.* is full"):
+            mongo.database(own)
+        with pytest.raises(DatabaseError, match=rf"^The disk of {disk}/data/mongod is full"):
+            mongod.start(own)
+        ballast.unlink()
+        mongod.start(own)
+        found = [mongo.get_result(mongo.database(own), f"{number}") for number in range(3)]
+        assert found == [{"number": 0}, {"number": 1}, {"number": 2}]
+    finally:
+        mongod.stop(own)
+
+
+def store_until_it_fails(own) -> None:
+    with mongo.explained(own):
+        for number in range(3, 3000):
+            mongo.put_result(
+                mongo.database(own), f"{number}", "relaxation", {"x": os.urandom(200_000)}
+            )

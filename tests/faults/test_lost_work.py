@@ -15,7 +15,7 @@ from pccd_workflows.core.errors import DeviceFault
 from pccd_workflows.execution import launchpad, mongo
 from pccd_workflows.execution.worker import run_worker
 
-HERE = Path(__file__).parent
+HERE = Path(faulty_parts.__file__).parent
 RELAXED = f"relax:{faulty_parts.NAME}:emt"
 
 

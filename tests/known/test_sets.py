@@ -36,6 +36,7 @@ from pccd_workflows.known.sets import (
     pack,
     remove_known_set,
     stored_crystals,
+    structures_in_system,
     unpack,
 )
 from pccd_workflows.matching.settings import MatcherSettings
@@ -338,6 +339,53 @@ def test_a_set_is_imported_once_and_found_by_formula(database):
     assert list_known_sets(database) == [known]
 
 
+def test_bad_records_are_counted_and_the_rest_is_compared(database, tmp_path):
+    """Partial occupancies, numbers that are none, ids that repeat: a reason each."""
+    disordered = Structure(Lattice.cubic(3), [{"Mg": 0.5, "Mn": 0.5}], [[0, 0, 0]])
+    cell = {"lattice": [[3, 0, 0], [0, 3, 0], [0, 0, 3]], "species": ["Mg"]}
+    rows = [
+        {"id": "ok", "structure": CRYSTALS["a-1"].as_dict(), "energy": float("nan")},
+        {"id": "ok", "structure": CRYSTALS["a-2"].as_dict()},
+        {"id": "mixed", "structure": disordered.as_dict()},
+        {"id": "nowhere", **cell, "frac_coords": [[0, 0, float("nan")]]},
+    ]
+    path = tmp_path / "bad.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    known = import_known_set(database, "bad", read_crystals(path), source="bad.jsonl")
+    assert known.n_structures == 1
+    assert known.unreadable.pop("it has disorder") == 1
+    assert known.unreadable.pop("its id is that of another record") == 1
+    assert sum(known.unreadable.values()) == 1
+    moved = CRYSTALS["a-1"].copy().perturb(0.05)
+    verdict = verdicts_of(database, campaign(sets=["bad"]), [("c-1", moved)])["c-1"]["bad"]
+    assert (verdict.known, verdict.matched_id) == (True, "ok")
+
+
+def test_the_crystals_of_a_chemical_system_are_found(database):
+    """By whole symbols: none of C and O is in Co, none of Sn in S and N."""
+    cells = {
+        "a": ["C", "O"],
+        "b": ["Co"],
+        "c": ["C"],
+        "d": ["C", "O", "O", "S"],
+        "e": ["Sn"],
+        "f": ["C", "N", "O", "N", "C"],
+    }
+    rows = [
+        (name, Structure(Lattice.cubic(4), symbols, [[i / 7, 0, 0] for i in range(len(symbols))]))
+        for name, symbols in cells.items()
+    ]
+    import_known_set(database, "mine", rows, source="tests")
+
+    def found(chemsys: str) -> list[str]:
+        return sorted(name for name, _ in structures_in_system(database, "mine", chemsys))
+
+    assert found("C-O") == ["a", "c"]
+    assert found("C-N-O") == ["a", "c", "f"]
+    assert found("N-S") == []
+    assert found("Co-O") == ["b"]
+
+
 def test_a_complete_set_is_not_read_again_and_not_overwritten(database):
     first = import_known_set(database, "mine", CRYSTALS.items(), source="a.json")
     assert import_known_set(database, "mine", iter(pytest.fail, None), source="a.json") == first
@@ -421,7 +469,8 @@ def verdicts_of(database, asked: Campaign, crystals, *, kinds: bool = False) -> 
 
 
 def test_a_verdict_names_the_set_and_the_id(database):
-    import_known_set(database, "alexandria", CRYSTALS.items(), source="alexandria.json")
+    whose = {"attribution": "Alexandria, CC-BY-4.0"}
+    import_known_set(database, "alexandria", CRYSTALS.items(), source="alexandria.json", **whose)
     other = {"w-7": caesium_chloride("Mg", "O", 2.66)}
     import_known_set(database, "wbm", other.items(), source="wbm.json")
     crystals = [
@@ -438,6 +487,7 @@ def test_a_verdict_names_the_set_and_the_id(database):
     }
     assert verdicts["c-1"]["wbm"].known is False
     assert verdicts["c-1"]["alexandria"].note.startswith("3 crystals of alexandria.json, content ")
+    assert verdicts["c-1"]["alexandria"].note.endswith(" (Alexandria, CC-BY-4.0)")
 
 
 def test_a_new_composition_of_a_known_structure_type(database):

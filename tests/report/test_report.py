@@ -103,6 +103,7 @@ def test_report_says_of_which_kind_the_kept_crystals_are(tmp_path):
         for card in re.findall(r'<p class="badges">.*?</p>', text)
     ]
     assert badges == ["new", "new", "known"]
+    assert text.count(">substitution of mp-1<") == 1
 
 
 def test_every_shown_crystal_leads_to_its_document(page):

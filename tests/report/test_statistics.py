@@ -184,6 +184,38 @@ def test_thresholds_of_a_level():
     assert rows[1].of_unique.value == pytest.approx(3 / 5)
 
 
+@pytest.mark.parametrize("what", ["duplicate", "known"])
+def test_a_crystal_that_relaxed_to_another_one_counts_in_no_table(what):
+    """The funnel left it out; the table beside it counted it (27 and 28 of the quickstart)."""
+    docs = [factory.judged(0, "MgMn2O4", above=0.05), factory.judged(1, "MgO", above=0.25)]
+    twin = factory.judged(2, "MgO", above=0.05)
+    update = {"passed": False, "reason_class": what, "reason": "The same."}
+    record = twin.stabilities[0].model_copy(update=update)
+    ended = {"stabilities": [record], "status": "rejected", "reason_class": what, "reached": []}
+    edge = factory.judged(3, "MgO", above=0.25005)
+    summary = summarize([*docs, twin.model_copy(update=ended), edge], factory.campaign())
+    assert summary.count("within:chgnet") == 2
+    assert summary.thresholds("chgnet")[-1].count == 2
+    assert summary.n_ranked == 3
+    assert twin.candidate_id not in [doc.candidate_id for doc in summary.best]
+
+
+def test_the_hull_has_the_name_of_what_the_crystals_on_it_lack():
+    def with_missing(number, above, n_missing):
+        doc = factory.judged(number, "MgO", above=above)
+        record = doc.stabilities[0].model_copy(update={"n_missing": n_missing})
+        return doc.model_copy(update={"stabilities": [record]})
+
+    def named(*pairs):
+        docs = [with_missing(number, *pair) for number, pair in enumerate(pairs)]
+        return summarize(docs, factory.campaign()).n_missing("chgnet")
+
+    assert named((0.1, 5), (-0.01, 0)) == 0
+    assert named((0.0, 2), (-0.01, 3), (0.0, 0)) == 3
+    assert named((0.0, 2), (-0.01, None)) is None
+    assert named((0.2, 4)) == 0
+
+
 def test_levels_are_never_mixed():
     which = factory.campaign(rungs=[{"level": "chgnet"}, {"level": "7net-0"}], phonons=None)
     doc = factory.judged(0, "MgMn2O4", above=0.2)

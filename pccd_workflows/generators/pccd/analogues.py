@@ -36,8 +36,9 @@ UNKNOWN_PROPERTY = 1.0
 """Distance to a crystal of which an asked property is not known."""
 PROPERTY = 6.0
 """Distance of properties whose log(1 + value / scale) differ by 1."""
-OTHER_ORDERING = 2.0
-"""Distance to a crystal with another magnetic ordering than the one asked for."""
+UNKNOWN_ORDERING, OTHER_ORDERING = 0.1, 0.2
+"""Distance to a crystal whose magnetic ordering is not known (99 % of them), or not the one asked
+for: small, so that the few known ones do not outvote those of likelier elements."""
 GAP_SCALE, HULL_SCALE = 2.0, 0.1
 """eV and eV/atom: properties are compared as log(1 + value / scale)."""
 
@@ -149,6 +150,11 @@ class Analogues:
         """Return the space group of a structure type."""
         return int(self._type_groups[structure_type])
 
+    def rows_of_type(self, structure_type: int) -> NDArray[np.int64]:
+        """Return the crystals (k,) of a structure type."""
+        order, first = self._by_type
+        return order[first[structure_type] : first[structure_type + 1]]
+
     def of_type(
         self,
         structure_type: int,
@@ -165,7 +171,7 @@ class Analogues:
         rows, _ = self._votes_of_cell(elements, counts, Conditions(), recall=recall)
         rows = rows[self.structure_type[rows] == structure_type]
         order = np.argsort(counts, kind="stable")
-        return rows, self._vote(rows, self._by_count[0], [elements[i] for i in order], asked)
+        return rows, self._vote(rows, self.by_count[0], [elements[i] for i in order], asked)
 
     def _votes_of_cell(
         self, elements: Sequence[int], counts: Sequence[int], asked: Conditions, *, recall: bool
@@ -174,7 +180,7 @@ class Analogues:
         order = np.argsort(counts, kind="stable")
         rows = self._of_counts.get(tuple(counts[i] for i in order), NOBODY)
         rows = self._voters(rows, elements, recall=recall)
-        return rows, self._vote(rows, self._by_count[0], [elements[i] for i in order], asked)
+        return rows, self._vote(rows, self.by_count[0], [elements[i] for i in order], asked)
 
     def _voters(
         self, rows: NDArray[np.int64], elements: Sequence[int], *, recall: bool
@@ -204,7 +210,7 @@ class Analogues:
         if asked.magnetic_ordering is not None:
             ordering = self.ordering[rows]
             same = ordering == ORDERINGS.index(asked.magnetic_ordering)
-            apart += np.where(same, 0, np.where(ordering < 0, UNKNOWN_PROPERTY, OTHER_ORDERING))
+            apart += np.where(same, 0, np.where(ordering < 0, UNKNOWN_ORDERING, OTHER_ORDERING))
         if asked.crystal_system is not None:
             wanted = CRYSTAL_SYSTEMS.index(asked.crystal_system)
             apart[self._system[rows] != wanted] = np.inf
@@ -222,6 +228,13 @@ class Analogues:
         return np.array(systems)[self.space_group]
 
     @cached_property
+    def _by_type(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Crystals in the order of their structure types, and where each type begins."""
+        order = np.argsort(self.structure_type, kind="stable")
+        counts = np.bincount(self.structure_type)
+        return order, np.concatenate([[0], np.cumsum(counts)])
+
+    @cached_property
     def _type_groups(self) -> NDArray[np.int64]:
         """Space group of each structure type."""
         groups = np.zeros(int(self.structure_type.max()) + 1, dtype=np.int64)
@@ -236,7 +249,7 @@ class Analogues:
         return dict(zip(names, range(len(names)), strict=True)), kind.reshape(-1)
 
     @cached_property
-    def _by_count(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def by_count(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Elements and counts (N, E) by number of atoms, then from electropositive on."""
         counts = self.cells[self.cell]
         order = np.argsort(np.where(counts > 0, counts, np.iinfo(np.int64).max), 1, kind="stable")
@@ -245,7 +258,7 @@ class Analogues:
     @cached_property
     def _of_counts(self) -> dict[tuple[int, ...], NDArray[np.int64]]:
         """Crystals by their numbers of atoms, in rising order."""
-        kinds, kind = np.unique(self._by_count[1], axis=0, return_inverse=True)
+        kinds, kind = np.unique(self.by_count[1], axis=0, return_inverse=True)
         rows = np.split(
             np.argsort(kind.reshape(-1), kind="stable"),
             np.cumsum(np.bincount(kind.reshape(-1)))[:-1],

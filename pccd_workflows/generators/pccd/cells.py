@@ -18,14 +18,18 @@ from pccd_workflows.generators.pccd.composition import CompositionModel, electro
 from pccd_workflows.generators.pccd.conditions import UNKNOWN, ConditionBatch
 from pccd_workflows.generators.pccd.dataset import CRYSTAL_SYSTEMS, ORDERINGS, crystal_system
 from pccd_workflows.generators.pccd.model import Model
+from pccd_workflows.generators.pccd.new_types import NewType, NewTypes
 from pccd_workflows.generators.pccd.pointcloud.elements import (
     atomic_number,
     symbol,
 )
+from pccd_workflows.generators.pccd.properties import nearest_to_asked
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.symmetry import SpaceGroupModel
 from pccd_workflows.generators.request import Conditions
 
+PROPOSALS = 32
+"""Cells that are drawn where a property is asked for, to take the one that fits it best."""
 REMEMBERED = 256
 """Answers kept of each question about cells."""
 Numbers = tuple[int, ...]
@@ -64,12 +68,15 @@ class Cell:
     space_group
         To aim at; None if the cloud decides it.
     structure_type
-        To aim at, as CrystalArrays numbers them; 0 if the cloud decides it.
+        To aim at, as CrystalArrays numbers them; 0 if the cloud decides it, or if it is new.
+    new_type
+        To aim at, instead of a known one.
     """
 
     numbers: tuple[int, ...]
     space_group: int | None = None
     structure_type: int = 0
+    new_type: NewType | None = None
 
 
 class Odds(NamedTuple):
@@ -84,6 +91,8 @@ class Odds(NamedTuple):
     """Elements, counts, conditions -> probabilities of the 230 space groups."""
     structure_types: Callable[[Numbers, Numbers, Conditions], Weights] | None
     """Elements, counts, conditions -> weights of the structure types; all 0 if nobody votes."""
+    new_types: Callable[[Numbers, Numbers, Conditions], list[NewType]] | None
+    """Elements, counts, conditions -> types that no training crystal has, likeliest first."""
 
 
 def draw_cells(
@@ -100,7 +109,7 @@ def draw_cells(
         If the composition asked for is none, or the model cannot make it.
     """
     odds = _odds(model, sampler)
-    return [_draw_cell(model, request, seed, sampler, odds) for request in requests]
+    return [_choose_cell(model, request, seed, sampler, odds) for request in requests]
 
 
 def likeliest_cells(
@@ -125,6 +134,27 @@ def likeliest_cells(
     return [[cells[min(k, len(cells) - 1)] for cells in ranked] for k in range(guesses)]
 
 
+def likeliest_new_cells(
+    model: Model, requests: Sequence[SampleRequest], guesses: int
+) -> list[list[Cell]]:
+    """Return for each request cells of its composition that aim at the likeliest new types.
+
+    Raises
+    ------
+    InputError
+        If the model proposes none, or as `draw_cells`.
+    """
+    if model.new_types is None:
+        raise InputError(f"Model {model.info.name} proposes no new structure types.")
+    found = []
+    for request in requests:
+        elements = tuple(electropositive_first([atomic_number(e) for e in request.elements]))
+        counts = _asked_counts(model, request, elements)
+        new = _new_types(model.new_types, elements, counts, request.conditions)[:guesses]
+        found.append([Cell(one.numbers, one.space_group, new_type=one) for one in new])
+    return found
+
+
 def _others(
     model: Model, request: SampleRequest, first: Cell, odds: Odds, guesses: int
 ) -> list[Cell]:
@@ -147,7 +177,21 @@ def _odds(model: Model, sampler: Sampler) -> Odds:
         remembered(partial(_compositions, model, composition, sampler)) if composition else None,
         remembered(partial(_space_groups, symmetry, known, recall)) if symmetry else None,
         remembered(partial(_structure_types, symmetry, known, recall)) if known else None,
+        remembered(partial(_new_types, model.new_types)) if model.new_types else None,
     )
+
+
+def _choose_cell(
+    model: Model, request: SampleRequest, seed: int, sampler: Sampler, odds: Odds
+) -> Cell:
+    """Return a cell; where properties are asked for, of several the one that fits them best."""
+    asked = request.conditions
+    if model.properties is None or (asked.band_gap is None and asked.energy_above_hull is None):
+        return _draw_cell(model, request, seed, sampler, odds)
+    seeds = [seed, *(stream(seed, k, "proposal") for k in range(1, PROPOSALS))]
+    drawn = [_draw_cell(model, request, one, sampler, odds) for one in seeds]
+    told = [(cell.numbers, cell.space_group) for cell in drawn]
+    return drawn[nearest_to_asked(model.properties, told, asked)]
 
 
 def _draw_cell(
@@ -167,6 +211,13 @@ def _draw_cell(
         weights = odds.compositions(elements, asked)
         drawn = draw(weights, sampler.composition_temperature, "composition")
         counts = tuple(model.composition.cells[drawn, : len(elements)].tolist())
+    numbers = tuple(z for z, n in zip(elements, counts, strict=True) for _ in range(n))
+    if odds.new_types is not None and _aims_at_new(request, seed, sampler):
+        proposed = odds.new_types(elements, counts, asked)
+        if proposed:
+            likely = np.exp([one.log_p - proposed[0].log_p for one in proposed])
+            new = proposed[draw(likely, sampler.temperature, "new type")]
+            return Cell(numbers, new.space_group, new_type=new)
     kind, group = 0, asked.space_group
     votes = odds.structure_types(elements, counts, asked) if odds.structure_types else None
     if votes is not None and model.analogues is not None and votes[1:].any():
@@ -175,8 +226,21 @@ def _draw_cell(
     elif group is None and odds.space_groups is not None:
         weights = odds.space_groups(elements, counts, asked)
         group = 1 + draw(weights, sampler.temperature, "space group")
-    numbers = tuple(z for z, n in zip(elements, counts, strict=True) for _ in range(n))
     return Cell(numbers, group, kind)
+
+
+def _aims_at_new(request: SampleRequest, seed: int, sampler: Sampler) -> bool:
+    """Return whether a sample is among the share that aims at new types."""
+    drawn = np.random.default_rng(stream(seed, request.index, "whether new")).random()
+    return bool(sampler.symmetric and drawn < sampler.new_types)
+
+
+def _new_types(
+    known: NewTypes, elements: Numbers, counts: Numbers, asked: Conditions
+) -> list[NewType]:
+    """Return the types that no training crystal has; see Odds."""
+    order = np.argsort(counts, kind="stable")
+    return known.candidates([elements[i] for i in order], [counts[i] for i in order], asked)
 
 
 @torch.no_grad()

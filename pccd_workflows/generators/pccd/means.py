@@ -27,6 +27,7 @@ from pccd_workflows.generators.pccd.denoiser import (
 )
 from pccd_workflows.generators.pccd.frames import Frame, FrameBatch, batch_frames, frame_of
 from pccd_workflows.generators.pccd.model import Model
+from pccd_workflows.generators.pccd.new_types import Begun, NewType, begun_from, draw_template
 from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number
 from pccd_workflows.generators.pccd.refine import MEMBERS, refine
 from pccd_workflows.generators.pccd.sampler import Sampler
@@ -38,10 +39,21 @@ STEP = 1e-3
 
 
 class Framed(NamedTuple):
-    """What a crystal is drawn in, and the analogue that it comes from; None if nothing is tied."""
+    """What a crystal is drawn in.
+
+    Attributes
+    ----------
+    frame
+        None if nothing is tied.
+    row
+        Known crystal that the frame comes from, among the model's analogues; None if none.
+    begin
+        Noise that it begins with, as a share of T; see `Sampler.start`.
+    """
 
     frame: Frame | None
     row: int | None
+    begin: float = 1.0
 
 
 def find_frames(
@@ -55,18 +67,50 @@ def find_frames(
 ) -> list[Framed]:
     """Return the frame that each crystal is drawn in: that of an analogue of its structure type.
 
+    A new type has none: there it is a known crystal with other elements on the same sites, taken
+    as it is, or without such a one a frame with free coordinates at random.
+
     Parameters
     ----------
     refined
         Whether its atoms are moved to where the other crystals of the type say; see `refine`.
     """
     framed = lru_cache(len(cells))(partial(_frame, model))
+    begun = lru_cache(len(cells))(partial(_begun, model))
     frames = []
     for request, cell in zip(requests, cells, strict=True):
+        if cell.new_type is not None:
+            drawn = stream(seed, request.index, "free coordinates")
+            frames.append(_new_frame(model, cell, begun(cell.new_type), drawn))
+            continue
         rows = _analogues(model, request, cell, seed, sampler)
         frame = framed(rows if refined else rows[:1], cell.numbers) if rows else None
-        frames.append(Framed(frame, rows[0][0] if frame is not None else None))
+        known = frame is not None
+        frames.append(Framed(frame, rows[0][0] if known else None, sampler.start if known else 1.0))
     return frames
+
+
+def _begun(model: Model, aim: NewType) -> Begun | None:
+    """Return the known crystal that fits a new type best with its elements put anew, if any."""
+    if model.new_types is None or model.analogues is None or model.templates is None:
+        return None
+    return next(iter(begun_from(model.new_types, aim, model.analogues, model.templates)), None)
+
+
+def _new_frame(model: Model, cell: Cell, begun: Begun | None, seed: int) -> Framed:
+    """Return the frame of a new type: that of a known crystal on its sites, or a random one."""
+    if model.new_types is None or cell.new_type is None:
+        return Framed(None, None)
+    drawn = begun is None
+    template = (
+        draw_template(cell.new_type, model.new_types.distances, seed)
+        if begun is None
+        else begun.template
+    )
+    frame = frame_of(template, model.info.setting)
+    if frame is None or tuple(frame.numbers.tolist()) != cell.numbers:
+        return Framed(None, None)
+    return Framed(frame, None if begun is None else begun.row, 1.0 if drawn else 0.0)
 
 
 def _analogues(
@@ -109,7 +153,7 @@ def sample_means(
     model: Model,
     denoiser: PointTransformer,
     conditions: ConditionBatch,
-    frames: Sequence[Frame | None],
+    framed: Sequence[Framed],
     seeds: Sequence[int],
     sampler: Sampler,
 ) -> tuple[Tensor, Tensor]:
@@ -118,16 +162,15 @@ def sample_means(
     Parameters
     ----------
     conditions
-    frames
-        All of them frames, or none: where `sampler.start` is less than 1, they are what sampling
-        begins with.
+    framed
+        All of them with a frame or none, and all beginning with as much noise.
     seeds
         One for each crystal: what fixes its noise.
     sampler
     """
     n = conditions.numbers.shape[1]
-    ties = batch_frames(frames, n).to(model.device)
-    begin = sampler.start if ties.known.all() else 1.0
+    ties = batch_frames([one.frame for one in framed], n).to(model.device)
+    begin = framed[0].begin
     known = _packed(sites_of(ties.frac_coords), lattice_rows(ties.lengths, ties.angles))
     if begin == 0:
         return known[:, :n], known[:, n:].flatten(1)

@@ -14,12 +14,16 @@ from pccd_workflows.generators.pccd.config import SmallNetwork
 from pccd_workflows.generators.pccd.denoiser import Denoiser
 from pccd_workflows.generators.pccd.model_info import ModelInfo
 from pccd_workflows.generators.pccd.networks import build_denoiser
+from pccd_workflows.generators.pccd.new_types import NewTypes
+from pccd_workflows.generators.pccd.properties import Properties
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.symmetry import SpaceGroupModel
 from pccd_workflows.generators.pccd.templates import Coordinates, Templates
 
 ANALOGUES = "analogues"
 TEMPLATES = "templates"
+NEW_TYPES = "new_types"
+PROPERTIES = "properties"
 Small = TypeVar("Small", CompositionModel, SpaceGroupModel)
 
 
@@ -40,6 +44,10 @@ class Model:
     templates
         Where the atoms of the analogues are, by their row; None if nothing knows: then no
         symmetry can be given to a crystal.
+    new_types
+        Proposes structure types that the analogues lack; None if nothing does.
+    properties
+        Choose among cells where a property is asked for; None if nothing does.
     log_snr
         Shape (T + 1,), float32. Noise schedule.
     device
@@ -54,6 +62,8 @@ class Model:
     log_snr: Tensor
     device: torch.device
     templates: Coordinates | None = None
+    new_types: NewTypes | None = None
+    properties: Properties | None = None
 
     def state(self) -> dict[str, Tensor]:
         """Return all weights by name."""
@@ -70,10 +80,14 @@ class Model:
         }
         voters = self.analogues.state() if self.analogues is not None else {}
         known = self.templates.state() if isinstance(self.templates, Templates) else {}
+        new_types = self.new_types.state() if self.new_types is not None else {}
+        estimating = self.properties.state() if self.properties is not None else {}
         return (
             networks
             | {f"{ANALOGUES}.{name}": column for name, column in voters.items()}
             | {f"{TEMPLATES}.{name}": column for name, column in known.items()}
+            | {f"{NEW_TYPES}.{name}": column for name, column in new_types.items()}
+            | {f"{PROPERTIES}.{name}": column for name, column in estimating.items()}
         )
 
 
@@ -110,7 +124,25 @@ def assemble(info: ModelInfo, state: Mapping[str, Tensor], device: torch.device)
     log_snr = cosine_log_snr(info.schedule.steps, info.schedule.shift).float()
     known = _part(state, TEMPLATES, keep_type=True)
     templates = Templates.from_state(known) if known else None
-    return Model(info, denoiser, composition, symmetry, analogues, log_snr, device, templates)
+    new_types = None
+    if info.new_types is not None:
+        proposing = _part(state, NEW_TYPES, keep_type=True)
+        new_types = NewTypes.from_state(proposing, info.new_types.width)
+    properties = None
+    if info.properties is not None:
+        properties = Properties.from_state(_part(state, PROPERTIES), info.properties.width)
+    return Model(
+        info,
+        denoiser,
+        composition,
+        symmetry,
+        analogues,
+        log_snr,
+        device,
+        templates,
+        new_types,
+        properties,
+    )
 
 
 def _part(state: Mapping[str, Tensor], part: str, *, keep_type: bool = False) -> dict[str, Tensor]:

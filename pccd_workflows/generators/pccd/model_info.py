@@ -30,6 +30,12 @@ class ModelInfo(BaseModel):
     symmetry: SmallNetwork | None = Field(
         None, description="Network that draws the space group; null if the cloud decides it"
     )
+    new_types: SmallNetwork | None = Field(
+        None, description="Network that proposes new structure types; null if there is none"
+    )
+    properties: SmallNetwork | None = Field(
+        None, description="Networks that estimate properties of cells; null if there are none"
+    )
     setting: Setting = Field("reduced", description="Of the cells it was trained on")
     max_elements: int = Field(ge=1, description="Most elements of a crystal")
     max_sites: int = Field(ge=1, description="Most atoms of a cell")

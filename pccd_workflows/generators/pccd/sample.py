@@ -111,7 +111,7 @@ def sample_crystals(
         chosen, of_batch = [requests[i] for i in places], [cells[i] for i in places]
         conditions = condition_batch(chosen, of_batch).to(model.device)
         seeds = [stream(seed, request.index, "noise") for request in chosen]
-        tied = [frames[i].frame for i in places]
+        tied = [frames[i] for i in places]
         sites, lattice = sample_means(model, denoiser, conditions, tied, seeds, sampler)
         frac = frac_of(sites).double().cpu().numpy()
         lengths, angles = (x.double().cpu().numpy() for x in cell_of(lattice))
@@ -154,7 +154,7 @@ def sample_clouds(
         conditions = condition_batch(chosen, of_batch).to(model.device)
         seeds = [stream(seed, r.index, "noise") for r in chosen]
         if frames is not None and isinstance(denoiser, PointTransformer):
-            tied = [frames[i].frame for i in places]
+            tied = [frames[i] for i in places]
             means = sample_means(model, denoiser, conditions, tied, seeds, sampler)
             drawn = denoiser.spread(*means, conditions)
         else:
@@ -170,13 +170,14 @@ def sample_clouds(
 def _batches(
     model: Model, cells: Sequence[Cell], frames: Sequence[Framed] | None
 ) -> Iterator[list[int]]:
-    """Yield the places of cells that go through the network together: alike in size, and all
-    with a frame or none.
+    """Yield the places of cells that go through the network together: alike in size, all with a
+    frame or none, and all beginning with as much noise.
     """
     size = CPU_BATCH if model.device.type == "cpu" else GPU_BATCH
-    framed = [frames is not None and frames[i].frame is not None for i in range(len(cells))]
-    for has in (True, False):
-        places = [i for i in range(len(cells)) if framed[i] == has]
+    framed = frames or [Framed(None, None)] * len(cells)
+    kinds = [(one.frame is None, one.begin) for one in framed]
+    for kind in sorted(set(kinds)):
+        places = [i for i in range(len(cells)) if kinds[i] == kind]
         places.sort(key=lambda i: len(cells[i].numbers))
         for first in range(0, len(places), size):
             yield places[first : first + size]

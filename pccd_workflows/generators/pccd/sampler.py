@@ -43,6 +43,15 @@ class Sampler(Section):
         description="Atoms that are predicted closer than this fraction of their covalent radii's "
         "sum are pushed apart while the noise is removed; 0 = leave them",
     )
+    new_types: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the samples that aim at a structure type which no training crystal "
+        "has; the others aim at known types",
+        # as `symmetric`
+        exclude_if=lambda asked: asked == 0,
+    )
     symmetric: bool = Field(
         True,
         description="Whether crystals get the symmetry that they aim at; without, the noise alone "

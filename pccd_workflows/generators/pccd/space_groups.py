@@ -149,7 +149,7 @@ def _shifts(group: SpaceGroup, rotation: NDArray[np.int64]) -> NDArray[np.float6
     place = {w.tobytes(): j for j, w in enumerate(group.rotations)}
     target = [place[w.tobytes()] for w in turned]
     wanted = group.translations[target] - group.translations @ rotation.T
-    points = _grid()
+    points = grid_points()
     fits = np.ones(len(points), dtype=bool)
     for w, difference in zip(turned, wanted, strict=True):
         points = points[fits]
@@ -176,7 +176,7 @@ def _modulo_lattice(points: NDArray[np.int64], fixed: NDArray[np.float64]) -> ND
 
 
 @lru_cache(maxsize=1)
-def _grid() -> NDArray[np.float64]:
+def grid_points() -> NDArray[np.float64]:
     """Return all points of [0, 1)^3 whose coordinates are multiples of 1 / GRID."""
     axis = np.arange(GRID) / GRID
     return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)

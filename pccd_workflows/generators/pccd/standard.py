@@ -166,7 +166,7 @@ def _name(
 
 
 _KNOWN: dict[tuple[int, bytes], NDArray[np.int64]] = {}
-"""Labels of Wyckoff positions in all descriptions, by what `_locus` says of one of their sites."""
+"""Labels of Wyckoff positions in all descriptions, by what `locus` says of one of their sites."""
 
 
 def _labels(number: int, ties: Ties, frac: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -174,14 +174,14 @@ def _labels(number: int, ties: Ties, frac: NDArray[np.float64]) -> NDArray[np.in
     projectors = ties.site_projectors()
     of_site: dict[int, NDArray[np.int64]] = {}
     for site in np.unique(ties.orbits).tolist():
-        key = (number, _locus(frac[site][None], projectors[site][None]).tobytes())
+        key = (number, locus(frac[site][None], projectors[site][None]).tobytes())
         if key not in _KNOWN:
-            _KNOWN[key] = _label_everywhere(number, frac[site], projectors[site])
+            _KNOWN[key] = label_everywhere(number, frac[site], projectors[site])
         of_site[site] = _KNOWN[key]
     return np.stack([of_site[first] for first in ties.orbits.tolist()], axis=1)
 
 
-def _label_everywhere(
+def label_everywhere(
     number: int, site: NDArray[np.float64], projector: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     """Return the label (k,) of a site's Wyckoff position in each description."""
@@ -193,14 +193,14 @@ def _label_everywhere(
     images = np.einsum("gij,kj->kgi", group.rotations, points) + group.translations
     freedoms = group.rotations @ freedom[:, None] @ turned
     shape = images.shape[:2]
-    loci = _locus(images.reshape(-1, 3), freedoms.reshape(-1, 3, 3)).reshape(*shape, -1)
+    loci = locus(images.reshape(-1, 3), freedoms.reshape(-1, 3, 3)).reshape(*shape, -1)
     smallest = [min(of_way.tobytes() for of_way in loci_of_way) for loci_of_way in loci]
     return np.array(
         [int.from_bytes(hashlib.sha256(s).digest()[:7], "big") for s in smallest], dtype=np.int64
     )
 
 
-def _locus(points: NDArray[np.float64], projectors: NDArray[np.float64]) -> NDArray[np.int8]:
+def locus(points: NDArray[np.float64], projectors: NDArray[np.float64]) -> NDArray[np.int8]:
     """Return what fixes the points (p, 3) that may move as the projectors (p, 3, 3) say.
 
     Returns

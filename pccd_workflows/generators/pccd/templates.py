@@ -104,6 +104,15 @@ def find_templates(crystals: CrystalArrays, setting: Setting) -> Templates:
     )
 
 
+def template_of(crystals: CrystalArrays, row: int, setting: Setting = "reduced") -> Template:
+    """Return a crystal of a dataset in the primitive setting of its space group."""
+    from pymatgen.core import Lattice
+
+    cell = _standard(crystals, row, setting)
+    lattice = Lattice.from_parameters(*cell.lengths.tolist(), *cell.angles.tolist()).matrix
+    return Template(cell.space_group, cell.numbers, cell.frac_coords, lattice)
+
+
 def _standard(crystals: CrystalArrays, row: int, setting: Setting) -> StandardCell:
     from pymatgen.core import Lattice
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import make_folder
 from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.generators.pccd.analogues import find_analogues, measure
 from pccd_workflows.generators.pccd.checkpoint import save_model
@@ -27,7 +28,9 @@ from pccd_workflows.generators.pccd.denoiser import Denoiser
 from pccd_workflows.generators.pccd.model import Model
 from pccd_workflows.generators.pccd.model_info import ModelInfo
 from pccd_workflows.generators.pccd.networks import build_denoiser
+from pccd_workflows.generators.pccd.new_types_training import train_new_types
 from pccd_workflows.generators.pccd.pointcloud.elements import symbol
+from pccd_workflows.generators.pccd.properties import train_properties
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.symmetry import train_space_group_model
 from pccd_workflows.generators.pccd.templates import find_templates
@@ -97,7 +100,7 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint so that a kill leaves the old one or the new one."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         partial = folder / "checkpoint.partial"
         state = {
             "module": self.module,
@@ -266,7 +269,7 @@ def _step(
 
 def log_progress(folder: Path, progress: Progress) -> None:
     """Add a line to the loss curve of a run."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(progress)) + "\n")
 
@@ -365,6 +368,15 @@ def write_model(
         if composition is not None and len(held_out):
             voted = measure(analogues, symmetry, composition, held_out)
             losses |= {f"voted_{name}": value for name, value in voted.items()}
+    templates = find_templates(crystals, config.setting) if analogues is not None else None
+    new_types = None
+    if config.new_types is not None and analogues is not None and templates is not None:
+        options = config.new_types.model_dump()
+        new_types = train_new_types(analogues, templates, **options, seed=config.seed)
+    properties = None
+    if config.properties is not None and analogues is not None:
+        options = config.properties.model_dump()
+        properties = train_properties(analogues, **options, seed=config.seed)
     numbers = np.unique(crystals.numbers)
     info = ModelInfo(
         name=config.name,
@@ -373,6 +385,8 @@ def write_model(
         schedule=config.schedule,
         composition=config.composition,
         symmetry=config.symmetry,
+        new_types=config.new_types if new_types is not None else None,
+        properties=config.properties if properties is not None else None,
         setting=config.setting,
         max_elements=config.architecture.max_elements,
         max_sites=config.architecture.max_sites,
@@ -394,10 +408,11 @@ def write_model(
         },
     )
     log_snr = cosine_log_snr(config.schedule.steps, config.schedule.shift).float()
-    templates = find_templates(crystals, config.setting) if analogues is not None else None
     cpu = torch.device("cpu")
-    model = Model(info, denoiser, composition, symmetry, analogues, log_snr, cpu, templates)
-    out.mkdir(parents=True, exist_ok=True)
+    small = (composition, symmetry, analogues)
+    added = (new_types, properties)
+    model = Model(info, denoiser, *small, log_snr, cpu, templates, *added)
+    make_folder(out)
     write_training_crystals(out, crystals)
     return save_model(out, model)
 

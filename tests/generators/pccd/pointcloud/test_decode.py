@@ -168,6 +168,12 @@ def test_elements_tell_points_of_one_place_apart(seed: int) -> None:
     assert difference[0] == pytest.approx(0.02, abs=0.015)
 
 
+def test_dbscan_tells_elements_of_one_place_apart() -> None:
+    crystal = Structure(Lattice.cubic(4), ["Mg", "O"], [[0.3, 0.3, 0.3]] * 2)
+    decoded = decode(noisy(encode(crystal), 0.01, 1), method="dbscan")
+    assert decoded.composition == crystal.composition
+
+
 def test_strays_and_soft_likelihoods_change_nothing() -> None:
     """A tenth of the points anywhere, likelihoods of 0.5 against 0.25, as weak models give them."""
     rng = np.random.default_rng(5)
