@@ -403,7 +403,7 @@ STAGE = Stage(
             difference,
             show=True,
             text=side_by_side,
-            heading="By level (meV/atom)",
+            heading="By level (meV)",
             all_records=True,
         ),
         Column("known_in", "", lambda record: _known_sets(record.novelty), show=True),
