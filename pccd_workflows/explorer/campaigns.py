@@ -54,7 +54,13 @@ def progress_json(database: "Database[Document]", reference: str, _query: str) -
 
 
 def compare_page(database: "Database[Document]", query: str) -> Answer:
-    """Return two campaigns side by side: ``a`` and ``b`` are their ids."""
+    """Return two campaigns side by side: ``a`` and ``b`` are their ids.
+
+    Raises
+    ------
+    InputError
+        Fewer are given.
+    """
     asked = parse_fields(query, {"a", "b"})
     if len(asked) < 2:
         raise InputError("Choose two campaigns to compare.")
