@@ -8,12 +8,12 @@ import numpy as np
 from pymatgen.core import Structure
 
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.collect import stored_campaign
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.phonon_modes import Lattice, Mode, stored_lattice
 from pccd_workflows.explorer.answers import Answer, NotFoundError, data, page
 from pccd_workflows.explorer.state import parse_fields
 from pccd_workflows.export import best_relaxation, cif_text, file_stem, properties
-from pccd_workflows.operations import stored_campaign
 from pccd_workflows.query import find_candidate
 from pccd_workflows.report.card import make_card
 from pccd_workflows.report.panels import cell_caption
