@@ -16,6 +16,7 @@ from pccd_workflows.core.storage import Share, StageRow
 from pccd_workflows.execution import launchpad, mongo, worker
 from pccd_workflows.execution.memory import MemoryStorage
 from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.jobs.common import counted
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.settings import Settings, get_settings
 from pccd_workflows.stages import deduplicate, references, relax, sharing
@@ -59,6 +60,10 @@ def test_no_job_starts_more_than_it_may(end):
         return [i for start, stop in places for i in leaves(start, stop)]
 
     assert leaves(0, end) == [*range(end)]
+
+
+def test_jobs_that_were_lost_halved_or_return_a_document_can_be_counted():
+    assert counted([8, None, [4, [2, 2]], {"structure": {}}, 1]) == 17
 
 
 @pytest.mark.parametrize("kind", ["memory", "mongo"])

@@ -126,7 +126,8 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
 
         def join(session: ClientSession) -> T:
             # Another worker was faster (a write conflict): do not meet it again at once.
-            time.sleep(random.random() * min(0.02 * next(attempts), 0.5))  # noqa: S311
+            longest = 0.02 * (2 ** min(next(attempts), 6) - 1)
+            time.sleep(random.random() * longest)  # noqa: S311
             self._thread.session = session
             try:
                 return step()

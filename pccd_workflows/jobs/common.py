@@ -66,9 +66,16 @@ def taking(sharing: Job, stage: str, share: Share, writes: str) -> Job:
 
 
 @plain_job
-def count(numbers: list[int | None]) -> int:
-    """Return the sum of what jobs counted; those that were lost counted nothing."""
-    return sum(number for number in numbers if number is not None)
+def count(outputs: list[Any]) -> int:
+    """Return the sum of what jobs counted; what is lost, or no number, counts nothing."""
+    return counted(outputs)
+
+
+def counted(output: Any) -> int:
+    """Return the sum of the numbers in the output of a job, or of those that took its place."""
+    if isinstance(output, list):
+        return sum(counted(one) for one in output)
+    return output if isinstance(output, int) else 0
 
 
 def gathered(jobs: Sequence[Job], name: str) -> Response[int]:
