@@ -6,6 +6,7 @@ last did, and writes only documents that differ from those stored.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
-from pccd_workflows import columns, stages
+from pccd_workflows import columns, query, stages
 from pccd_workflows.campaign import Campaign, index_of
 from pccd_workflows.candidate import CandidateDoc, stage_fields
 from pccd_workflows.core.records import Record
@@ -308,3 +309,37 @@ class Collector:
                 rows.append({"_id": name, **row, "updated_at": now})
         replace_documents(self.database["candidates"], rows)
         return len(rows)
+
+
+def stored_campaign(document: Document) -> Campaign:
+    """Return the campaign of a stored document, with the id that it was stored under."""
+    return Campaign.model_validate({**document["campaign"], "stored_id": document["_id"]})
+
+
+@dataclass(frozen=True)
+class FunnelCount:
+    """One step of the funnel.
+
+    reached: candidates that passed it. out_of: those that were asked; None if not known yet.
+    """
+
+    name: str
+    reached: int
+    out_of: int | None = None
+
+
+def count_funnel(campaign: Campaign, candidates: Any) -> list[FunnelCount]:
+    """Count a campaign's candidates step by step, each along an index.
+
+    candidates: a pymongo collection.
+    """
+    of_campaign = {"campaign_id": campaign.campaign_id}
+    older: Counter[str] = Counter()
+    for document in candidates.find({**of_campaign, "reached": {"$exists": False}}, {"_id": 0}):
+        older.update(reached(campaign, query.to_candidate(document).records))
+    steps: list[FunnelCount] = []
+    for step in stages.funnel(campaign):
+        out_of = steps[-1].reached if steps else campaign.n_samples
+        count = candidates.count_documents({**of_campaign, "reached": step.key})
+        steps.append(FunnelCount(step.label, count + older[step.key], out_of))
+    return steps

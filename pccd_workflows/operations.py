@@ -1,7 +1,6 @@
 """What a user does with a campaign: check, submit, follow, resume. Repeatable after any kill."""
 
 import re
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from pccd_workflows import columns, stages
+from pccd_workflows import columns
 from pccd_workflows.campaign import DEFAULTS, Campaign
-from pccd_workflows.collect import Collector, Loss, reached
+from pccd_workflows.collect import Collector, Loss, count_funnel
+from pccd_workflows.collect import FunnelCount as FunnelCount
+from pccd_workflows.collect import stored_campaign as stored_campaign
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.storage import Share
@@ -23,7 +24,6 @@ from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.registry import open_generator
 from pccd_workflows.jobs.common import CANDIDATES, CPU, GPU, OPTIONAL, SAMPLES, SHARE, WRITES
 from pccd_workflows.pipeline import DiscoveryMaker
-from pccd_workflows.query import to_candidate
 from pccd_workflows.settings import Settings
 from pccd_workflows.stages.generate import source_versions
 from pccd_workflows.stages.relax import stage_before
@@ -278,11 +278,6 @@ def campaign_id_of(name: str, settings: Settings) -> str:
     return str(campaign_document(name, settings)["_id"])
 
 
-def stored_campaign(document: Document) -> Campaign:
-    """Return the campaign of a stored document, with the id that it was stored under."""
-    return Campaign.model_validate({**document["campaign"], "stored_id": document["_id"]})
-
-
 def progress(campaign_id: str, settings: Settings) -> Progress:
     """Return where a campaign's jobs stand."""
     failures = launchpad.failures(settings, campaign_id)
@@ -363,38 +358,9 @@ def check_reference(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True)
-class FunnelCount:
-    """One step of the funnel.
-
-    reached: candidates that passed it. out_of: those that were asked; None if not known yet.
-    """
-
-    name: str
-    reached: int
-    out_of: int | None = None
-
-
 def funnel(campaign: Campaign, settings: Settings) -> list[FunnelCount]:
     """Count a campaign's candidates step by step, inside the database."""
     return count_funnel(campaign, mongo.database(settings)["candidates"])
-
-
-def count_funnel(campaign: Campaign, candidates: Any) -> list[FunnelCount]:
-    """Count a campaign's candidates step by step, each along an index.
-
-    candidates: a pymongo collection.
-    """
-    of_campaign = {"campaign_id": campaign.campaign_id}
-    older: Counter[str] = Counter()
-    for document in candidates.find({**of_campaign, "reached": {"$exists": False}}, {"_id": 0}):
-        older.update(reached(campaign, to_candidate(document).records))
-    steps: list[FunnelCount] = []
-    for step in stages.funnel(campaign):
-        out_of = steps[-1].reached if steps else campaign.n_samples
-        count = candidates.count_documents({**of_campaign, "reached": step.key})
-        steps.append(FunnelCount(step.label, count + older[step.key], out_of))
-    return steps
 
 
 def nothing_left(campaign: Campaign, settings: Settings) -> str | None:

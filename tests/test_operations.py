@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field
 
 from pccd_workflows import campaign as campaign_module
-from pccd_workflows import operations
+from pccd_workflows import collect, operations
 from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.campaign import MAX_GENERATE_JOBS, Campaign, load_campaign
 from pccd_workflows.cli import main
@@ -90,6 +90,7 @@ def upgrade(monkeypatch):
             screen: LaterScreen = LaterScreen()
 
         monkeypatch.setattr(operations, "Campaign", LaterCampaign)
+        monkeypatch.setattr(collect, "Campaign", LaterCampaign)
         monkeypatch.setattr(campaign_module, "Campaign", LaterCampaign)
         return LaterCampaign
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from pccd_workflows.collect import count_funnel, stored_campaign
 from pccd_workflows.core.errors import DatabaseError, InputError
 from pccd_workflows.core.intervals import percent
 from pccd_workflows.engines.levels import LEVELS
@@ -12,7 +13,6 @@ from pccd_workflows.execution.mongo import get_reference_set
 from pccd_workflows.explorer.answers import Answer, NotFoundError, data, page
 from pccd_workflows.explorer.flow_graph import draw_graph
 from pccd_workflows.explorer.state import parse_fields
-from pccd_workflows.operations import count_funnel, stored_campaign
 from pccd_workflows.query import campaign_ids
 from pccd_workflows.report.diagram_view import diagram_facts
 from pccd_workflows.report.protocol import show_time
@@ -54,7 +54,13 @@ def progress_json(database: "Database[Document]", reference: str, _query: str) -
 
 
 def compare_page(database: "Database[Document]", query: str) -> Answer:
-    """Return two campaigns side by side: ``a`` and ``b`` are their ids."""
+    """Return two campaigns side by side: ``a`` and ``b`` are their ids.
+
+    Raises
+    ------
+    InputError
+        Fewer are given.
+    """
     asked = parse_fields(query, {"a", "b"})
     if len(asked) < 2:
         raise InputError("Choose two campaigns to compare.")

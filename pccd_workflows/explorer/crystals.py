@@ -8,12 +8,12 @@ import numpy as np
 from pymatgen.core import Structure
 
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.collect import stored_campaign
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.phonon_modes import Lattice, Mode, stored_lattice
 from pccd_workflows.explorer.answers import Answer, NotFoundError, data, page
 from pccd_workflows.explorer.state import parse_fields
 from pccd_workflows.export import best_relaxation, cif_text, file_stem, properties
-from pccd_workflows.operations import stored_campaign
 from pccd_workflows.query import find_candidate
 from pccd_workflows.report.card import make_card
 from pccd_workflows.report.panels import cell_caption
@@ -49,7 +49,13 @@ def crystal_page(database: "Database[dict[str, Any]]", reference: str, _query: s
 
 
 def compare_page(database: "Database[dict[str, Any]]", query: str) -> Answer:
-    """Return some crystals side by side: ``id=...`` up to four times."""
+    """Return some crystals side by side: ``id=...`` up to four times.
+
+    Raises
+    ------
+    InputError
+        Fewer than two, or more than four are given.
+    """
     given = [value for key, value in parse_qsl(query) if key == "id" and value]
     if not 2 <= len(given) <= MOST_COMPARED:
         raise InputError(f"Choose 2 to {MOST_COMPARED} crystals to compare, not {len(given)}.")
@@ -88,7 +94,13 @@ def crystal_cif(database: "Database[dict[str, Any]]", reference: str, query: str
 
 
 def scene_json(database: "Database[dict[str, Any]]", reference: str, query: str) -> Answer:
-    """Return another cell of a crystal to draw: ``cell=primitive``."""
+    """Return another cell of a crystal to draw: ``cell=primitive``.
+
+    Raises
+    ------
+    InputError
+        There is no such cell.
+    """
     doc = find(database, reference)
     asked = parse_fields(query, {"cell"}).get("cell", CELLS[0])
     if asked not in CELLS:
@@ -109,6 +121,11 @@ def mode_json(database: "Database[dict[str, Any]]", reference: str, query: str) 
     """Return how atoms move in the mode nearest to a place in the picture of the bands.
 
     ``distance``: along the path, 1/Å. ``frequency``: THz.
+
+    Raises
+    ------
+    InputError
+        They are not two numbers, or the forces are not stored any more.
     """
     asked = parse_fields(query, {"distance", "frequency"})
     try:

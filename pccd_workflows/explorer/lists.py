@@ -36,7 +36,13 @@ def list_page(database: "Database[dict[str, Any]]", query: str) -> Answer:
 
 
 def list_json(database: "Database[dict[str, Any]]", query: str) -> Answer:
-    """Return a page of the list as data."""
+    """Return a page of the list as data.
+
+    Raises
+    ------
+    InputError
+        A filter is wrong.
+    """
     state = parse_state(query)
     if state.problems:
         raise InputError(state.problems[0])

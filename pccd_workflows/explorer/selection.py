@@ -35,6 +35,11 @@ def export_selected(database: "Database[dict[str, Any]]", query: str) -> Answer:
     """Return the crystals given by ``id`` (repeatable), else those that the filters pass.
 
     ``format`` is one of TYPES.
+
+    Raises
+    ------
+    InputError
+        The format or a filter is wrong, or the filters pass more than MOST crystals.
     """
     pairs = parse_qsl(query)
     form = next((value for key, value in pairs if key == "format"), "")
