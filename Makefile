@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: discover gpaw test test-wheel test-cluster test-cluster-faults screenshots check env clean
+.PHONY: discover docs pictures screenshots gpaw test test-wheel test-cluster test-cluster-faults check env clean
 
 discover: $(VENV)/.ready
 	$(BIN)/pccd quickstart
@@ -38,13 +38,23 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the site, into build/site: no warnings, no broken links, nothing that needs a network
+docs: $(VENV)/.ready
+	$(BIN)/python docs/_site/stage.py build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python docs/_site/offline.py build/site
+
+# what README and tour show of the example campaign; after `make discover`, needs chromium
+pictures: $(VENV)/.ready
+	$(BIN)/python docs/_site/pictures.py
+
 env: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pccd_workflows needs Python 3.11 or newer; use make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[workflow,vasp,mp,train,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[workflow,vasp,mp,train,test,docs]'
 	touch $@
 
 clean:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+import yaml
 from pydantic import (
     ConfigDict,
     Field,
@@ -267,6 +268,17 @@ def _samples_per_job(options: SourceOptions) -> int:
 def index_of(candidate_id: str) -> int:
     """Return the number of the sample that `Campaign.candidate_id` made an id of."""
     return int(candidate_id.rpartition("-")[2])
+
+
+def to_yaml(campaign: Campaign) -> str:
+    """Return a campaign file with every default filled in: the same campaign, with the same id."""
+    return yaml.safe_dump(
+        campaign.resolved(),
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=100,
+    )
 
 
 def load_campaign(path: str | Path) -> Campaign:

@@ -36,6 +36,32 @@ def long_jobs(campaign_id: str, settings: Settings) -> list[LongJob]:
     return found
 
 
+@dataclass(frozen=True)
+class RunningJob:
+    """A job that a worker runs now.
+
+    seconds: s, since it began.
+    """
+
+    name: str
+    seconds: float
+
+
+def running_jobs(campaign_id: str, settings: Settings) -> list[RunningJob]:
+    """Return the jobs of a campaign that run now, the oldest first."""
+    now = datetime.now(UTC)
+    query = {"spec.campaign_id": campaign_id, "state": "RUNNING"}
+    rows = mongo.database(settings)["fireworks"].find(query, {"name": 1, "updated_on": 1})
+    found = [(_moment(row["updated_on"]), str(row["name"])) for row in rows]
+    return [RunningJob(name, (now - began).total_seconds()) for began, name in sorted(found)]
+
+
+def _moment(stored: str | datetime) -> datetime:
+    """Return a time of FireWorks, which writes UTC, as text, and does not say so."""
+    moment = datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
 def missing_phases(campaign_id: str, settings: Settings) -> dict[str, list[MissingPhase]]:
     """Return the known phases that a campaign's hulls lack, by chemical system."""
     database, which = mongo.database(settings), {"campaign_id": campaign_id}

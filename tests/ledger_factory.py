@@ -12,6 +12,7 @@ from pccd_workflows.analysis.hull import Hull, HullQuery
 from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.collect import reached
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.records import Bands, Phonons, Relaxation
 from pccd_workflows.generators.request import Generation
@@ -424,3 +425,16 @@ def demo(n_judged: int = 70) -> list[CandidateDoc]:
         judged(165, "MnO2", above=0.012, novel=False),
     ]
     return docs
+
+
+def stored(name: str, n_judged: int = 20) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the documents of a whole campaign of this name: its own and its candidates'."""
+    which, plain = campaign(name=name), campaign()
+    rows = []
+    for doc in demo(n_judged):
+        steps = sorted(reached(plain, doc.records))
+        row = doc.model_copy(update={"reached": steps}).model_dump(mode="json")
+        row |= {"campaign": name, "campaign_id": which.campaign_id}
+        row |= {"candidate_id": which.candidate_id(doc.index)}
+        rows.append(row | {"_id": row["candidate_id"]})
+    return campaign_document(which), rows

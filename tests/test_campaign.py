@@ -115,6 +115,23 @@ def test_bad_values_are_refused_in_one_sentence_with_the_key(tmp_path, path, val
     assert "\n" not in text
 
 
+def test_all_problems_of_a_file_come_at_once_the_mistyped_key_first(tmp_path):
+    data = {"name": "Mg", "generate": {"elments": ["Mg"], "samples": 0}, "rungs": [{"lvl": "x"}]}
+    with pytest.raises(InputError) as caught:
+        load_campaign(write(tmp_path, {**data, "phonon": {}}))
+    first, *lines = str(caught.value).splitlines()
+    assert first.endswith("5 problems:")
+    assert [line.split(";")[0].strip() for line in lines[:3]] == [
+        "unknown key 'generate.elments'",
+        "unknown key 'rungs.0.lvl'",
+        "unknown key 'phonon'",
+    ]
+    assert "did you mean 'elements'?" in lines[0]
+    assert any("generate.samples" in line for line in lines)
+    assert any("name:" in line for line in lines)
+    assert not any("is missing" in line for line in lines)
+
+
 def test_draw_needs_counts_it_can_satisfy():
     data = changed("generate", {"draw": {"from": ["Mg", "O"], "n_elements": [1, 3]}})
     with pytest.raises(ValueError, match="between 1 and the 2 elements"):

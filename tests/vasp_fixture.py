@@ -18,38 +18,17 @@ from pccd_workflows.settings import Settings, get_settings
 STANDIN = Path(__file__).parent / "vasp_standin"
 sys.path.insert(0, str(STANDIN))  # the stand-in's modules import each other by plain names
 
-from potcars import write_potcars  # noqa: E402
-
-POTCARS = ["Mg_pv", "Mn_pv", "O", "Na_pv", "Cl", "Ni_pv"]
-
-
-def standin_environment(folder: Path, **settings: object) -> dict[str, str]:
-    """Return the environment in which VASP is the stand-in; faults.json is read from `folder`."""
-    quick = {
-        "vasp_command": STANDIN / "vasp_std",
-        "vasp_gamma_command": STANDIN / "vasp_gam",
-        "custodian_polling": 0.2,
-        "custodian_check": 1.0,
-    }
-    for functional in ("POT_GGA_PAW_PBE", "POT_GGA_PAW_PBE_54"):
-        write_potcars(folder / "potcars", POTCARS, functional)
-    return {
-        "PMG_VASP_PSP_DIR": str(folder / "potcars"),
-        "VASP_STANDIN_PYTHON": sys.executable,
-        "VASP_STANDIN_FAULTS": str(folder / "faults.json"),
-        "OMP_NUM_THREADS": "1",
-        **{f"PCCD_{name.upper()}": str(value) for name, value in (quick | settings).items()},
-    }
+from environment import environment as standin_environment  # noqa: E402
 
 
 def use_standin(monkeypatch: pytest.MonkeyPatch, folder: Path, **settings: object) -> None:
     """Let this process run the stand-in as VASP."""
     from pymatgen.core import SETTINGS
 
-    environment = standin_environment(folder, **settings)
-    for name, value in environment.items():
+    variables = standin_environment(folder, **settings)
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setitem(SETTINGS, "PMG_VASP_PSP_DIR", environment["PMG_VASP_PSP_DIR"])
+    monkeypatch.setitem(SETTINGS, "PMG_VASP_PSP_DIR", variables["PMG_VASP_PSP_DIR"])
     get_settings.cache_clear()
 
 

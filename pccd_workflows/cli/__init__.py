@@ -1,7 +1,12 @@
 """The `pccd` command. Each noun is a module that is imported only when it is asked for."""
 
+import difflib
 import importlib
+import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -24,8 +29,12 @@ NOUNS = {
     "explore": "Browse candidates in a web page on this machine.",
     "doctor": "Check what is installed and say what each missing thing would cost you.",
     "worker": "Run the jobs of campaigns until none is left.",
+    "completion": "Let bash, zsh or fish complete the commands.",
 }
 """Module below this package and help text of each command."""
+
+COMPLETE = "_PCCD_COMPLETE"
+"""Variable that is set by the shell that asks what could come next (`pccd completion`)."""
 
 
 class LazyNouns(TyperGroup):
@@ -44,6 +53,14 @@ class LazyNouns(TyperGroup):
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002
         """Return all nouns."""
         return list(NOUNS)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that is meant; a mistyped one is answered with the nearest."""
+        if args and args[0] not in NOUNS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], NOUNS, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else "`pccd --help` lists them."
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
         """Return the command of a noun; only its help text when listing all of them."""
@@ -90,8 +107,13 @@ def _root(
 def main(arguments: list[str] | None = None) -> None:
     """Run `pccd`; exit 0 done, 1 something failed, 2 the input is wrong."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if COMPLETE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     try:
-        app(arguments)
+        with _quiet_libraries(arguments):
+            app(arguments)
     except PccdError as error:
         if "--debug" in arguments:
             raise
@@ -102,6 +124,18 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"pccd: {explanation}", err=True)
         sys.exit(1)
+
+
+@contextmanager
+def _quiet_libraries(arguments: list[str]) -> Iterator[None]:
+    """Leave out what libraries warn their programmers of; jobs keep it, in their ``job.out``.
+
+    ``--debug`` and Python's own ways (``-W``, PYTHONWARNINGS) show it.
+    """
+    with warnings.catch_warnings():
+        if not sys.warnoptions and "--debug" not in arguments and "worker" not in arguments:
+            warnings.simplefilter("ignore")
+        yield
 
 
 def _explain(error: Exception) -> str | None:

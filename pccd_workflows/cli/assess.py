@@ -1,7 +1,6 @@
 """`pccd model batches | rediscover | compare-levels`: measures that need a potential."""
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,7 +157,6 @@ def compare_levels(
 def _loaded(name: str, data: Path) -> "ModelAndData":
     from pccd_workflows.evaluation.model_and_data import load_model_and_data
 
-    warnings.simplefilter("ignore")  # pymatgen warns of noble gases and of isolated atoms
     return load_model_and_data(name, data)
 
 

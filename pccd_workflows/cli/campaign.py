@@ -77,7 +77,7 @@ def status(name: str = NAME, as_json: bool = AS_JSON) -> None:
     """Show the funnel, the jobs by state and what failed."""
     from rich.console import Console
 
-    from pccd_workflows import operations
+    from pccd_workflows import following, operations
     from pccd_workflows.cli import live
 
     settings = _settings()
@@ -98,7 +98,10 @@ def status(name: str = NAME, as_json: bool = AS_JSON) -> None:
         }
         typer.echo(json.dumps(content, indent=2))
         return
-    Console().print(live.status_view(document["_id"], steps, progress))
+    doing = following.long_jobs(document["_id"], settings)
+    running = following.running_jobs(document["_id"], settings)
+    view = live.View(steps, progress, 0.0, None, doing, running)
+    Console().print(live.status_view(document["_id"], view))
 
 
 @app.command()
@@ -360,11 +363,13 @@ def _with_database(settings: "Settings") -> "Settings":
 
 
 def _describe(campaign: "Campaign", settings: "Settings") -> None:
+    """Check what a campaign needs here and print it as a campaign file that says everything."""
     from pccd_workflows import operations
+    from pccd_workflows.campaign import to_yaml
 
     operations.preflight(campaign, settings)
-    typer.echo(f"{campaign.campaign_id} is valid; with every default filled in:")
-    typer.echo(json.dumps(campaign.resolved(), indent=2))
+    typer.echo(f"# {campaign.campaign_id} is valid; with every default filled in:")
+    typer.echo(to_yaml(campaign), nl=False)
 
 
 def _finish(

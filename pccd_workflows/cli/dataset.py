@@ -1,7 +1,6 @@
 """`pccd dataset`: build and describe training sets."""
 
 import json
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +74,6 @@ def build(
         orderings=_names(magnetic_ordering),
         crystal_systems=_names(crystal_system),
     )
-    warnings.simplefilter("ignore")  # pymatgen warns of noble gases and of isolated atoms
     with _Bar(quiet=as_json) as bar:
         records = _records(source, limits, structure_field, bar.moved)
         arrays, rejected = build_dataset(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pccd_workflows.execution.reruns import Failure
 
 app = typer.Typer(
@@ -60,9 +62,6 @@ def failures(
     as_json: bool = AS_JSON,
 ) -> None:
     """Show failed jobs by class, with the evidence and what usually helps."""
-    from rich.markup import escape
-    from rich.table import Table
-
     found = _failures(campaign, candidate, error_class)
     groups = _grouped(found)
     if as_json:
@@ -72,8 +71,18 @@ def failures(
     if not found:
         typer.echo("No failed jobs.")
         return
-    table = Table("class", "jobs", "candidates", "evidence", "what helps")
+    _print(failure_table(found), f"{len(found)} failed jobs")
     for group in groups:
+        typer.echo(f"pccd job rerun --error-class {group['error_class']}{group['options']}")
+
+
+def failure_table(found: "list[Failure]") -> "Table":
+    """Return failures by class as a table: how many, the evidence, what helps."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("class", "jobs", "candidates", "evidence", "what helps")
+    for group in _grouped(found):
         table.add_row(
             group["error_class"],
             str(group["jobs"]),
@@ -81,9 +90,7 @@ def failures(
             escape(group["evidence"]),
             group["cure"],
         )
-    _print(table, f"{len(found)} failed jobs")
-    for group in groups:
-        typer.echo(f"pccd job rerun --error-class {group['error_class']}{group['options']}")
+    return table
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """`pccd known`: what novelty is measured against, the library that ships and imported sets."""
 
 import json
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,7 +57,6 @@ def import_set(
     from pccd_workflows.known.sets import import_known_set
     from pccd_workflows.settings import get_settings
 
-    warnings.simplefilter("ignore")  # pymatgen warns of noble gases and of most CIF files
     rows, label = _rows(source, query, field)
     if dry_run:
         kinds = [isinstance(crystal, Unreadable) for _, crystal in rows]

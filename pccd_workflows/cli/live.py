@@ -22,7 +22,7 @@ from pccd_workflows.core.errors import DatabaseError, Interrupted, PccdError
 from pccd_workflows.core.files import make_private
 from pccd_workflows.execution import mongod
 from pccd_workflows.execution.mongo import OUTAGE_SECONDS, explained
-from pccd_workflows.following import LongJob
+from pccd_workflows.following import LongJob, RunningJob
 from pccd_workflows.operations import FunnelCount, Progress
 from pccd_workflows.settings import Settings
 
@@ -36,6 +36,10 @@ WORKER_COMMAND = (sys.executable, "-P", "-m", "pccd_workflows", "worker", "--cam
 BAR_WIDTH = 30
 BEST = 8
 """Crystals in the closing table."""
+MOST_RUNNING = 4
+"""Running jobs that are named."""
+LOG_SECONDS = 30.0
+"""Between two lines of a log in which only the progress of a job has changed."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class View:
     seconds: float
     left: float | None
     long_jobs: list[LongJob] = field(default_factory=list)
+    running: list[RunningJob] = field(default_factory=list)
 
 
 @dataclass
@@ -124,6 +129,7 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
             time.monotonic() - began,
             operations.seconds_left(campaign, settings, max(1, workers.alive)),
             following.long_jobs(campaign_id, settings),
+            following.running_jobs(campaign_id, settings),
         )
 
     with _stopping(workers), _screen(console) as show:
@@ -205,25 +211,35 @@ def _stopping(workers: Workers) -> Iterator[None]:
 def _screen(console: Console) -> Iterator[Any]:
     """Yield a function that shows progress: redrawn on a terminal, line by line in a log."""
     if not console.is_terminal:
-        last = [""]
-
-        def write(view: View) -> None:
-            line = "  ".join(f"{step.name} {step.reached}" for step in view.steps)
-            line = "  ".join([line, *map(_long_job, view.long_jobs)])
-            if line != last[0]:
-                text = f"[{view.seconds:5.0f} s] {line}"
-                console.print(text, soft_wrap=True, highlight=False, markup=False)
-                last[0] = line
-
-        yield write
+        yield _Log(console).write
         return
     with Live(console=console, refresh_per_second=4) as live:
 
         def draw(view: View) -> None:
             jobs = _jobs_line(view.progress, view.seconds, view.left)
-            live.update(Group(funnel_table(view.steps), jobs, *map(_long_job_bar, view.long_jobs)))
+            bars = map(_long_job_bar, view.long_jobs)
+            live.update(Group(funnel_table(view.steps), jobs, running_line(view.running), *bars))
 
         yield draw
+
+
+@dataclass
+class _Log:
+    """Writes a line when the funnel or what runs has changed; of mere progress, now and then."""
+
+    console: Console
+    shown: str = ""
+    at: float = 0.0
+
+    def write(self, view: View) -> None:
+        steps = [f"{step.name} {step.reached}" for step in view.steps]
+        line = "  ".join([*steps, *(job.name for job in view.running[:MOST_RUNNING])])
+        due = bool(view.long_jobs) and view.seconds - self.at > LOG_SECONDS
+        if line == self.shown and not due:
+            return
+        self.shown, self.at = line, view.seconds
+        text = "  ".join([f"[{view.seconds:5.0f} s] {line}", *map(_long_job, view.long_jobs)])
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def funnel_table(steps: list[FunnelCount]) -> Table:
@@ -248,6 +264,14 @@ def _jobs_line(progress: Progress, seconds: float, left: float | None) -> Text:
     return Text(" · ".join(parts), style="bold")
 
 
+def running_line(running: list[RunningJob]) -> Text:
+    """Return what workers do now and since when; nothing where none does anything."""
+    shown = [f"{job.name} ({_clock(job.seconds)})" for job in running[:MOST_RUNNING]]
+    if len(running) > MOST_RUNNING:
+        shown.append(f"{len(running) - MOST_RUNNING} more")
+    return Text(f"now: {', '.join(shown)}" if shown else "")
+
+
 def _long_job(job: LongJob) -> str:
     left = "" if job.seconds_left is None else f", about {_clock(job.seconds_left)} left"
     return f"{job.what}: {job.done} of {job.total}{left}"
@@ -264,12 +288,15 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d} min"
 
 
-def status_view(campaign_id: str, steps: list[FunnelCount], progress: Progress) -> Group:
+def status_view(campaign_id: str, view: View) -> Group:
     """Return what `pccd campaign status` shows."""
+    progress = view.progress
     states = Table("jobs", "number", box=None, pad_edge=False)
     for state, number in sorted(progress.states.items()):
         states.add_row(state.lower(), str(number))
-    parts: list[Any] = [Text(campaign_id, style="bold"), funnel_table(steps), Text(""), states]
+    parts: list[Any] = [Text(campaign_id, style="bold"), funnel_table(view.steps), Text(""), states]
+    parts += [running_line(view.running)] if view.running else []
+    parts += map(_long_job_bar, view.long_jobs)
     parts += [
         Text(f"failed: {failure['name']}: {failure['error']}", "red")
         for failure in progress.failures

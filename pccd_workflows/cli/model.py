@@ -36,6 +36,8 @@ def info(name: str = NAME, as_json: bool = AS_JSON) -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     for key, value in content.items():
         shown = f"{len(value)}: {' '.join(value)}" if key == "elements" else _plain(value)
         table.add_row(key, shown)

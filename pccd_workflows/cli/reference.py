@@ -220,7 +220,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None)
     columns = ("chemsys", "level", "source", "phases", "on_hull", "stored", "id")
     for name in columns:
-        table.add_column(name.replace("_", " "))
+        table.add_column(name.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
     Console().print(table)

@@ -1,4 +1,4 @@
-"""What is wrong with a user's input, in one sentence with the field and the options."""
+"""What is wrong with a user's input: a sentence for each problem, with field and options."""
 
 import difflib
 from typing import Any
@@ -8,25 +8,56 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first problem of a pydantic error as one sentence with field and options."""
-    problems = error.errors()
-    first = problems[0]
-    if first["type"] == "missing":  # more often mistyped than forgotten
-        first = next((p for p in problems if p["type"] == "extra_forbidden"), first)
-    location = ".".join(str(part) for part in first["loc"])
-    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known: dict[str, Any] = first.get("ctx") or {}
-        options = known.get("options") or _keys_at(model, first["loc"][:-1])
-        close = difflib.get_close_matches(str(first["loc"][-1]), options, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"use one of {options}."
-        return f"unknown key {location!r}; {hint}{more}"
-    if first["type"] == "missing":
-        return f"{location!r} is missing.{more}"
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    value = repr(first["input"])
-    obvious = isinstance(first["input"], dict | list) or value in message
-    return f"{location or 'the file'}: {message}{'' if obvious else f' (got {value})'}.{more}"
+    """Return the problems of a pydantic error with field and options, one to a line.
+
+    A single one is a sentence that can go on one line with what it is about. Of several, mistyped
+    keys come first; a key that is missing because it was mistyped is not named twice.
+    """
+    problems = sorted(error.errors(), key=lambda problem: PRIORITY.get(problem["type"], 1))
+    meant = [_place(p, _closest(p, model)) for p in problems if p["type"] == "extra_forbidden"]
+    found = [
+        _sentence(problem, model)
+        for problem in problems
+        if problem["type"] != "missing" or problem["loc"] not in meant
+    ]
+    if len(found) == 1:
+        return found[0]
+    return "\n  ".join([f"{len(found)} problems:", *found])
+
+
+PRIORITY = {"extra_forbidden": 0, "missing": 2}
+"""Kinds of problems that come before or after all others."""
+
+
+def _sentence(problem: Any, model: type[BaseModel]) -> str:
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        close = _closest(problem, model)
+        hint = f"did you mean {close!r}?" if close else f"use one of {_options(problem, model)}."
+        return f"unknown key {location!r}; {hint}"
+    if problem["type"] == "missing":
+        return f"{location!r} is missing."
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    value = repr(problem["input"])
+    obvious = isinstance(problem["input"], dict | list) or value in message
+    return f"{location or 'the file'}: {message}{'' if obvious else f' (got {value})'}."
+
+
+def _options(problem: Any, model: type[BaseModel]) -> list[str]:
+    """Return the keys that are allowed where an unknown one stands."""
+    known: dict[str, Any] = problem.get("ctx") or {}
+    return known.get("options") or _keys_at(model, problem["loc"][:-1])
+
+
+def _closest(problem: Any, model: type[BaseModel]) -> str | None:
+    """Return the allowed key that is most like an unknown one; None if none is."""
+    close = difflib.get_close_matches(str(problem["loc"][-1]), _options(problem, model), n=1)
+    return close[0] if close else None
+
+
+def _place(problem: Any, key: str | None) -> tuple[Any, ...]:
+    """Return the place of a key beside the one that a problem is about."""
+    return (*problem["loc"][:-1], key)
 
 
 def with_options(error: ValidationError, model: type[BaseModel]) -> ValidationError:

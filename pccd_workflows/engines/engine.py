@@ -142,6 +142,11 @@ class Work:
     campaign_id: str | None = None
     restart: Restart = Restart()
 
+    def note_progress(self, what: str, done: int, total: int) -> None:
+        """Tell whoever watches the campaign how far a long piece of work is."""
+        if self.campaign_id is not None:
+            self.storage.note_progress(self.campaign_id, what, done, total)
+
     def note_cost(self, level: Level, task: Task, *, seconds: float, **facts: Any) -> None:
         """Add a run to the table of costs.
 

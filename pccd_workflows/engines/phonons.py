@@ -90,7 +90,7 @@ def compute_phonons(structure: Structure, settings: PhononSettings, work: Work) 
         return stored
     try:
         tight = tight_cell(structure, level, work)
-        found = [forces(cell, level, work).forces for cell in displaced_cells(tight, settings)]
+        found = _forces_of(displaced_cells(tight, settings), level, work)
     except (MachineFault, InputError, MissingDependencyError):
         raise
     except PccdError as error:
@@ -101,6 +101,16 @@ def compute_phonons(structure: Structure, settings: PhononSettings, work: Work) 
     record = record.model_copy(update={"seconds": round(time.monotonic() - began, 3)})
     work.storage.put_result(key, "phonons", record.model_dump(mode="json"))
     return record
+
+
+def _forces_of(cells: Sequence[Structure], level: str, work: Work) -> list[list[list[float]]]:
+    """Return the forces of displaced cells, one after the other, and tell how far that is."""
+    found = []
+    for number, cell in enumerate(cells, start=1):
+        found.append(forces(cell, level, work).forces)
+        what = f"displacements of {cell.composition.reduced_formula} at {level}"
+        work.note_progress(what, number, len(cells))
+    return found
 
 
 def stored_phonons(key: str, results: Results) -> Phonons | None:

@@ -1,6 +1,7 @@
 """Competing phases of a campaign's hulls: which chemical systems, and where they come from."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,15 @@ def known_phases(campaign: "Campaign", chemsys: str, storage: Storage) -> Refere
     return found or build(campaign, rung, chemsys, storage)
 
 
+@dataclass(frozen=True)
+class Computing:
+    """What computes a reference set's energies, and tells how far it is."""
+
+    work: Work
+    relax: Callable[[Structure], Relaxation]
+    progress: Callable[[str, int, int], None]
+
+
 def build(campaign: "Campaign", rung: Rung, chemsys: str, storage: Storage) -> ReferenceSet:
     """Return the competing phases of `chemsys` from the campaign's source at the rung's level.
 
@@ -107,6 +117,10 @@ def build(campaign: "Campaign", rung: Rung, chemsys: str, storage: Storage) -> R
     work = Work(storage, campaign.campaign_id)
     task = Task("relax", "reference", fmax=rung.fmax, steps=rung.steps)
     relax = partial(_relax, level=rung.level, work=work, task=task)
+
+    def progress(what: str, done: int, total: int) -> None:
+        work.note_progress(f"hull of {chemsys} at {rung.level}: {what}", done, total)
+
     if source == "file" and path is not None:
         computes = (
             relax if engine.engine_of(level).batched else None
@@ -114,14 +128,18 @@ def build(campaign: "Campaign", rung: Rung, chemsys: str, storage: Storage) -> R
         return load_reference_set(path, chemsys, rung.level, level.convention, relax=computes)
     if source == "materials_project":
         return materials_project.build_reference_set(
-            chemsys, rung.level, relax=relax, snapshot=_snapshot(storage)
+            chemsys,
+            rung.level,
+            relax=relax,
+            snapshot=_snapshot(storage),
+            progress=partial(progress, "phases"),
         )
     if source == "known":
-        return _known(campaign, chemsys, rung.level, work, relax)
+        return _known(campaign, chemsys, rung.level, Computing(work, relax, progress))
     if source == "prototypes":
         if (shipped := shipped_reference_set(chemsys, rung.level)) is not None:
             return shipped
-        return build_reference_set(chemsys, rung.level, relax=relax)
+        return build_reference_set(chemsys, rung.level, relax=relax, progress=progress)
     raise InputError(f"references.source {source!r} cannot be used at level {rung.level!r}.")
 
 
@@ -133,26 +151,21 @@ def _known(
     campaign: "Campaign",
     chemsys: str,
     level: str,
-    work: Work,
-    relax: Callable[[Structure], Relaxation],
+    computing: "Computing",
 ) -> ReferenceSet:
     """Return the known phases: of the library and of imported sets; what they lack is computed."""
     from pccd_workflows.known.competing import Engines, known_reference_set
 
     def single_point(structure: Structure) -> float | None:
-        return engine.static(structure, level, work).energy_per_atom
-
-    def progress(what: str, done: int, total: int) -> None:
-        told = f"hull of {chemsys} at {level}: {what}"
-        work.storage.note_progress(campaign.campaign_id, told, done, total)
+        return engine.static(structure, level, computing.work).energy_per_atom
 
     computes = engine.engine_of(level).batched
     return known_reference_set(
         chemsys,
         level,
-        engines=Engines(single_point, relax) if computes else Engines(),
-        imported=_imported(campaign, chemsys, work.storage),
-        progress=progress,
+        engines=Engines(single_point, computing.relax) if computes else Engines(),
+        imported=_imported(campaign, chemsys, computing.work.storage),
+        progress=computing.progress,
     )
 
 

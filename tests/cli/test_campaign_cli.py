@@ -9,6 +9,7 @@ from pymongo import MongoClient
 from pymongo.uri_parser import parse_uri
 from vasp_fixture import use_standin
 
+from pccd_workflows.campaign import load_campaign
 from pccd_workflows.cli import main
 from pccd_workflows.core.resources import resource
 from pccd_workflows.execution.queue import launch_lines, read_template
@@ -88,11 +89,14 @@ def test_truncated_weights_are_refused(capsys, tmp_path, settings, monkeypatch):
     assert "weights" in text
 
 
-def test_dry_run_prints_the_resolved_campaign_and_stores_nothing(capsys, tmp_path, settings):
+def test_dry_run_prints_the_campaign_as_a_file_and_stores_nothing(capsys, tmp_path, settings):
     code, out, _ = pccd(capsys, "campaign", "run", write(tmp_path), "--dry-run")
     assert code == 0
-    resolved = json.loads(out[out.index("{") :])
-    assert resolved["screen"]["min_distance"] == 0.7
+    assert yaml.safe_load(out)["screen"]["min_distance"] == 0.7
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(out)
+    assert load_campaign(printed).campaign_id in out.splitlines()[0]
+    assert load_campaign(printed).hash == load_campaign(write(tmp_path)).hash
     with MongoClient(settings.mongodb_uri.get_secret_value()) as client:
         assert settings.database not in client.list_database_names()
 

@@ -1,4 +1,4 @@
-"""The command that follows a campaign waits for its database as workers do."""
+"""The command that follows a campaign: what it shows, and that it waits for its database."""
 
 import os
 import signal
@@ -8,10 +8,15 @@ import time
 import psutil
 import pytest
 from pymongo.errors import AutoReconnect
+from rich.console import Console
 
+from pccd_workflows import following
 from pccd_workflows.cli import live
 from pccd_workflows.core.errors import DatabaseError
 from pccd_workflows.execution import mongo, mongod
+from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.following import LongJob, RunningJob
+from pccd_workflows.operations import FunnelCount, Progress
 from pccd_workflows.settings import Settings
 
 
@@ -55,3 +60,52 @@ def test_patience_ends(own):
     mongod.stop(own)
     with pytest.raises(DatabaseError, match="pccd db start"):
         live.waiting_out(lambda: count(own), own, patience=0.5)
+
+
+def view(reached: int, seconds: float, *jobs: LongJob) -> live.View:
+    steps = [FunnelCount("generated", reached, 96)]
+    return live.View(steps, Progress({}, []), seconds, None, [*jobs], [RunningJob("rung", 61)])
+
+
+def test_a_log_says_what_changed_at_once_and_mere_progress_now_and_then(capsys):
+    with live._screen(Console(width=80)) as show:
+        for second, done in enumerate(range(1, 100)):
+            show(view(48, float(second), LongJob("displacements", done, 108, 200.0)))
+        show(view(96, 99.0))
+    first, *progress, last = capsys.readouterr().out.splitlines()
+    assert first == "[    0 s] generated 48  rung  displacements: 1 of 108, about 3:20 min left"
+    assert len(progress) == 3
+    assert last == "[   99 s] generated 96  rung"
+
+
+def test_what_runs_now_is_named(settings):
+    database = mongo.database(settings)
+    rows = [
+        {"name": "dormant", "state": "READY", "spec": {"campaign_id": "c"}},
+        {"name": "phonons 7", "state": "RUNNING", "spec": {"campaign_id": "c"}},
+        {"name": "elsewhere", "state": "RUNNING", "spec": {"campaign_id": "d"}},
+    ]
+    stored = [row | {"fw_id": n, "updated_on": "2026-11-28T21:00:00"} for n, row in enumerate(rows)]
+    database["fireworks"].insert_many(stored)
+    MongoStorage(database).note_progress("c", "displacements of MgO at chgnet", 30, 108)
+    running = following.running_jobs("c", settings)
+    assert [job.name for job in running] == ["phonons 7"]
+    assert running[0].seconds > 0
+    (job,) = following.long_jobs("c", settings)
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console.print(
+        live.status_view(
+            "c",
+            live.View(
+                [FunnelCount("generated", 1, 1)],
+                Progress({"RUNNING": 1}, []),
+                0.0,
+                None,
+                [job],
+                running,
+            ),
+        )
+    )
+    shown = console.export_text()
+    assert "now: phonons 7 (" in shown
+    assert "displacements of MgO at chgnet: 30 of 108" in shown

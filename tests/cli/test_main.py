@@ -1,5 +1,6 @@
 """The `pccd` command itself."""
 
+import subprocess
 import sys
 
 import pytest
@@ -33,3 +34,26 @@ def test_unknown_nouns_are_refused(capsys):
     code, text = run(capsys, "nonsense")
     assert code == 2
     assert "nonsense" in text
+
+
+WARNS = """
+import sys, warnings
+from pccd_workflows import cli
+cli.app = lambda arguments: warnings.warn("No Pauling electronegativity for Ar")
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "shown"),
+    [
+        ([], ["model", "sample"], False),
+        ([], ["--debug", "model", "sample"], True),
+        ([], ["worker"], True),
+        (["-W", "default"], ["model", "sample"], True),
+    ],
+)
+def test_warnings_of_libraries_are_for_those_who_ask(options, arguments, shown):
+    command = [sys.executable, *options, "-c", WARNS, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert ("electronegativity" in done.stderr) is shown

@@ -218,3 +218,24 @@ def test_phonons_that_were_cut_short_go_on_from_the_stored_forces(monkeypatch) -
     assert len(results) == whole.n_displacements
     assert all(set(r) == {"forces", "seconds"} for r in results)
     assert max(len(json.dumps(r)) for r in storage._results.values()) < 100_000
+
+
+class Told(MemoryStorage):
+    """Remembers what it is told of progress."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, str, int, int]] = []
+
+    def note_progress(self, campaign_id: str, what: str, done: int, total: int) -> None:
+        self.told.append((campaign_id, what, done, total))
+
+
+def test_displacements_say_how_far_they_are():
+    storage, sites = Told(), [[0, 0, 0], [0.5, 0.5, 0.5]]
+    settings = PhononsSection(level="emt", min_length=7.0)
+    compute_phonons(crystal("Pm-3m", 3.7, ["Cu", "Au"], sites), settings, Work(storage, "c"))
+    told = [row for row in storage.told if row[1] == "displacements of CuAu at emt"]
+    total = told[0][3]
+    assert total > 1
+    assert [row[2] for row in told] == [*range(1, total + 1)]

@@ -2,10 +2,10 @@
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
 from contract import check_contract
+from document import DOCS, blocks
 
 from pccd_workflows.campaign import load_campaign
 from pccd_workflows.execution.memory import MemoryStorage
@@ -13,12 +13,12 @@ from pccd_workflows.generators import source_names
 from pccd_workflows.generators.registry import GROUP
 from pccd_workflows.stages import generate as stage
 
-TEXT = (Path(__file__).parents[2] / "docs" / "generators.md").read_text(encoding="utf-8")
+TEXT = (DOCS / "generators.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def example(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    (code,) = [block for block in blocks("generators.md", "python") if "class Cubes" in block]
     (tmp_path / "my_generator.py").write_text(code)
     installed = tmp_path / "cubes-1.dist-info"
     installed.mkdir()
