@@ -98,10 +98,12 @@ def check_known_materials(campaign: Campaign, settings: Settings) -> None:
         check_known_sets(mongo.database(settings), campaign.novelty.sets)
     if path is not None:
         _check_reference_file(campaign, path)
-    if source == "known" and not campaign.novelty.sets:
-        from pccd_workflows.known.competing import need_phases
+    if source == "known":
+        from pccd_workflows.known.competing import check_library
 
-        need_phases(campaign.elements)
+        # an imported set may have what the library lacks
+        needed = [] if campaign.novelty.sets else campaign.elements
+        check_library(needed, [rung.level for rung in campaign.rungs])
     if source == "materials_project":
         from pccd_workflows.known.mp_client import NO_KEY, has_api_key
         from pccd_workflows.known.snapshots import MongoSnapshot

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020, correct_references
+from pccd_workflows.analysis.hull_words import ON_HULL
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION, Record
@@ -103,7 +104,13 @@ def verdict(stability: Stability) -> Verdict:
     above = stability.energy_above_hull
     if not stability.passed:
         return "rejected"
-    return "below the hull" if above is not None and above < -NOTHING else "kept"
+    return "below the hull" if above is not None and above < -ON_HULL else "kept"
+
+
+def verdict_in_words(stability: Stability) -> str:
+    """Return a verdict as people read it: below which hull, kept or rejected."""
+    said = verdict(stability)
+    return stability.place if said == "below the hull" else said
 
 
 def rescore(

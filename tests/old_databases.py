@@ -39,6 +39,21 @@ def expected_ledger(name: str) -> Ledger:
     return ledger
 
 
+def judged_today(ledger: Ledger, settings: Settings) -> Ledger:
+    """Return a ledger with the one verdict that changed since: known before relaxing, known now.
+
+    Earlier versions took the verdict on the relaxed crystal alone.
+    """
+    query = {"novelty.duplicate_of": None, "novelty": {"$ne": None}}
+    documents = mongo.database(settings)["candidates"].find(query)
+    known = {
+        row["_id"]
+        for row in documents
+        if any(found["known"] for found in row["novelty"]["sets"].values())
+    }
+    return {name: row | ({"novel": False} if name in known else {}) for name, row in ledger.items()}
+
+
 def ledger_of(settings: Settings) -> Ledger:
     """Return what `expected_ledger` returns of the candidates that are stored now."""
     rows = mongo.database(settings)["candidates"].find().sort("_id", 1)

@@ -19,16 +19,24 @@ from pymatgen.core import Structure
 
 from pccd_workflows.execution import mongo, mongod
 from pccd_workflows.explorer.server import HEADERS, Explorer
+from pccd_workflows.figures import write_figures
 from pccd_workflows.report import write_report
+from pccd_workflows.report.statistics import summarize
 from pccd_workflows.settings import Settings
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "images"
 WIDTHS = {"wide": 1300, "narrow": 390}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ID = demo.CAMPAIGN.candidate_id
+FIGURES = ("funnel", "energies", "diagram")
+FORMATION = "formation_energy_ev_per_atom"
 PAGES = {  # name: address, height wide and narrow
     "explorer-list": ("/?sort=energy_above_hull", 1100, 1500),
-    "explorer-scatter": ("/scatter?x=nsites&y=formation_energy_ev_per_atom", 1150, 1500),
+    "explorer-scatter": (
+        "/scatter?x=nsites&y=formation_energy_ev_per_atom&colour=novel",
+        1150,
+        1500,
+    ),
     "explorer-crystal": (f"/candidate/{ID(demo.REAL)}", 1500, 2600),
     "explorer-compare": (f"/compare?id={ID(160)}&id={ID(162)}", 1700, 1700),
     "explorer-campaigns": ("/campaigns", 420, 480),
@@ -91,6 +99,7 @@ def main(out: Path = OUT) -> None:
             candidates=factory.demo(),
             reference_sets=[factory.reference_set()],
         )
+        draw_figures(folder / "figures", out)
         with explorer(folder / "data") as server:
             pages = {
                 name: (framed(server.url, address), wide, narrow)
@@ -102,6 +111,14 @@ def main(out: Path = OUT) -> None:
                     take(address, out / f"{name}-{kind}.png", (width, height), folder)
             dark = out / "explorer-crystal-dark.png"
             take(pages["explorer-crystal"][0], dark, (WIDTHS["wide"], 1500), folder, dark=True)
+
+
+def draw_figures(folder: Path, out: Path) -> None:
+    """Write some of the figures of the made-up campaign."""
+    summary = summarize(factory.demo(), demo.CAMPAIGN)
+    for figure in write_figures(folder, summary, [factory.reference_set()]):
+        if figure.name.split("-")[0] in FIGURES:
+            shutil.copy(figure.files[1], out / f"figure-{figure.name.split('-')[0]}.svg")
 
 
 def take(
@@ -120,15 +137,15 @@ def take(
     )
     shown = (max(width, 500), height)
     shoot(page.as_uri() if width < 500 else address, path, shown, folder / "profile", dark=dark)
-    if shown != size:
-        crop(path, size)
+    finish(path, size)
 
 
-def crop(path: Path, size: tuple[int, int]) -> None:
+def finish(path: Path, size: tuple[int, int]) -> None:
+    """Cut a picture to its size and store it in few colours: a third of the bytes."""
     from PIL import Image
 
-    image = Image.open(path)
-    image.crop((0, 0, *size)).save(path, optimize=True)
+    image = Image.open(path).convert("RGB").crop((0, 0, *size))
+    image.quantize(192).save(path, optimize=True)
 
 
 def framed(url: str, address: str) -> str:

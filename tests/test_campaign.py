@@ -145,7 +145,7 @@ def test_reference_path_is_taken_from_the_campaign_files_folder(tmp_path):
 
 
 HASHES = {
-    "quickstart": "9bfbf3d2ccf8bbd76c5c0e5fcc789669c09b1c1d0694c1c9a4e83030c32ec579",
+    "quickstart": "b6e505559c67cbf4cf9f7067b8109059e19d8e1792519df50c88d2c333009814",
     "seed-batch-1": "dd1d4e9c5f460c2812bfb8b7c02c2ada235db34a7d75c6547b24b17e55e17c0c",
     "seed-batch-2": "265991d5c70501d00e4299608232ab921e68e2fa32b89af30a92d26ad0856682",
     "seed-batch-3": "16731e9eadbccbf74e4a87293da7a2539c2902b70274df4834e4efeb2946beba",

@@ -10,6 +10,7 @@ from old_databases import (
     HALF_RUN,
     LEDGER_FIELDS,
     expected_ledger,
+    judged_today,
     ledger_of,
     load_database,
 )
@@ -109,7 +110,7 @@ def test_a_migrated_campaign_is_folded_from_its_rows(capsys, finished):
     mongo.database(finished)["candidates"].delete_many({})
     status = json.loads(pccd(capsys, "campaign", "status", CAMPAIGN, "--json"))
     assert status["jobs"] == {"COMPLETED": 23}
-    assert_same_ledger(ledger_of(finished), LEDGER, READ_AGAIN)
+    assert_same_ledger(ledger_of(finished), judged_today(LEDGER, finished), READ_AGAIN)
 
 
 def test_a_campaign_under_living_workers_is_not_migrated(capsys, settings, monkeypatch):
@@ -208,7 +209,11 @@ def test_a_half_run_campaign_is_resumed(capsys, settings, tmp_path, monkeypatch)
     pccd(capsys, "campaign", "resume", CAMPAIGN, "--workers", "1")
 
     assert set(launchpad.campaign_states(settings, campaign["_id"])) == {"COMPLETED"}
-    assert_same_ledger(ledger_of(settings), expected_ledger(HALF_RUN), RELAXED_AGAIN)
+    # what is left is judged by today's novelty: geometry and the library, no hash of training data
+    ends, expected = ledger_of(settings), expected_ledger(HALF_RUN)
+    for row in (*ends.values(), *expected.values()):
+        del row["novel"]
+    assert_same_ledger(ends, expected, RELAXED_AGAIN)
     # three relaxations were stored and stay as they are; three more follow, two of the phonons
     for name, rows in before.items():
         now = by_id(database[name])

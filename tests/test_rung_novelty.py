@@ -18,6 +18,7 @@ CAMPAIGN = Campaign.model_validate(
         "name": "twins",
         "generate": {"elements": ["Na", "Cl"]},
         "novelty": {"library": False, "against": ["references"]},
+        "references": {"source": "prototypes"},
         "rungs": [{"level": "chgnet", "keep": {"energy_above_hull": 0.5}}],
     }
 )
@@ -59,7 +60,13 @@ def judged(found: dict[str, tuple[Novelty, Relaxation]]) -> dict[str, Stability]
     storage.put_structures({structure_key(SALT): SALT})
     for number, (name, (said, relaxation)) in enumerate(found.items()):
         generated = StageRow(
-            CAMPAIGN.campaign_id, name, number, "generate", {}, key=structure_key(SALT)
+            CAMPAIGN.campaign_id,
+            name,
+            number,
+            "generate",
+            {},
+            key=structure_key(SALT),
+            formula="NaCl",
         )
         storage.put_rows([generated, generated.following("deduplicate", said, goes_on=True)])
         relax.store(storage, CAMPAIGN.campaign_id, "chgnet", {name: relaxation})

@@ -13,7 +13,12 @@ from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import mongo
-from pccd_workflows.rescore import Rescored, rescore_campaign, store_rescored
+from pccd_workflows.rescore import (
+    Rescored,
+    rescore_campaign,
+    store_rescored,
+    verdict_in_words,
+)
 from pccd_workflows.settings import Settings
 
 if TYPE_CHECKING:
@@ -117,6 +122,10 @@ def print_rescored(rescored: Rescored, *, stored: bool) -> None:
             f"{(s.energy_above_hull or 0.0) * EV_TO_MEV:.0f}" for s in (flip.before, flip.after)
         ]
         table.add_row(
-            flip.candidate_id, flip.formula, *flip.verdicts, " -> ".join(energies), flip.reason
+            flip.candidate_id,
+            flip.formula,
+            *map(verdict_in_words, (flip.before, flip.after)),
+            " -> ".join(energies),
+            flip.reason,
         )
     Console().print(table)

@@ -130,15 +130,31 @@ def known_reference_set(
     )
 
 
-def need_phases(symbols: Iterable[str], known: KnownLibrary | None = None) -> None:
-    """See that every element has a known phase: without, there is no hull.
+def check_library(
+    symbols: Iterable[str], levels: Iterable[str], known: KnownLibrary | None = None
+) -> None:
+    """See that the library can be read and has a phase of every element: without, no hull.
+
+    Parameters
+    ----------
+    symbols
+        The elements.
+    levels
+        Of whose energies those that the library has are read.
+    known
+        The library; the one of the package by default.
 
     Raises
     ------
     InputError
-        One has none.
+        A file is damaged, cut off or of another version; or an element has no phase.
     """
     known = known or library()
+    there = known.levels
+    for level in levels:
+        if level in there:
+            known.energies(level)
+    known.missing("H")  # reads the list of all
     lacking = [symbol for symbol in symbols if not known.rows_in(symbol)]
     if lacking:
         raise InputError(

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import faulty_parts
+import launchpad_jobs as jobs
 import pytest
 import yaml
+from jobflow import Flow
 
 from pccd_workflows import operations
 from pccd_workflows.cli import live, main
@@ -59,15 +61,23 @@ def test_a_second_signal_does_not_wait_and_shows_no_traceback(first, code):
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_worker_that_is_stopped_says_so(settings, tmp_path, signum, code):
+    started = tmp_path / "started"
+    job = jobs.wait_for(str(started), str(tmp_path / "go"), 1)
+    launchpad.submit(Flow([job]), settings)
     command = [sys.executable, "-m", "pccd_workflows", "worker", "--forever"]
-    worker = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    launchpad.launchpad(settings)
-    time.sleep(8)
+    paths = os.pathsep.join([str(HERE), *sys.path])
+    worker = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": paths}
+    )
+    deadline = time.monotonic() + 120
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
     worker.send_signal(signum)
     _, printed = worker.communicate(timeout=60)
     assert worker.returncode == code, printed
     assert printed.strip().splitlines()[-1].startswith(f"pccd: Stopped by {signum.name}")
     assert "Traceback" not in printed
+    assert launchpad.campaign_states(settings, None) == {"READY": 1}
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_rescore_lists_flips_and_keeps_what_was(settings, judged, tmp_path, caps
     # shown with the candidate, and in the campaign's report
     shown = pccd(capsys, "candidate", "show", flip["candidate_id"])[1]
     assert "rescore:chgnet" in shown
-    assert "rejected: unstable (flipped)" in shown
+    assert "rejected: above threshold (flipped)" in shown
     assert f"references {new.reference_id}" in shown
     assert f"before: {judged.reference_id}" in shown
     report = tmp_path / "report.html"
@@ -208,7 +208,7 @@ def test_rescore_lists_flips_and_keeps_what_was(settings, judged, tmp_path, caps
     assert code == 0, err
     page = " ".join(report.read_text().split())
     assert f"Judged again by {new.reference_id}: 1 of 2 verdicts flip" in page
-    assert "rejected: unstable (flipped)" in page
+    assert "rejected: above threshold (flipped)" in page
     # by its id, now that it is stored
     assert pccd(capsys, *command[:-1], new.reference_id, "--dry-run")[0] == 0
 

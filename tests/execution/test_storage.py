@@ -10,7 +10,7 @@ from maggma.stores import MemoryStore
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.core.progress import watched
-from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.reference_set import MissingPhase, ReferenceEntry, ReferenceSet
 from pccd_workflows.core.storage import (
     StageRow,
     load_crystals,
@@ -22,7 +22,7 @@ from pccd_workflows.execution import mongo
 from pccd_workflows.execution.memory import FolderStorage, MemoryStorage
 from pccd_workflows.execution.mongo_storage import MongoStorage, mongo_storage
 from pccd_workflows.execution.storage import current_storage, use_storage
-from pccd_workflows.following import long_jobs
+from pccd_workflows.following import long_jobs, missing_phases
 from pccd_workflows.jobs.common import job_storage, plain_job
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
@@ -197,6 +197,33 @@ def test_how_far_a_job_is_is_noted_until_it_is_done(settings):
     assert long_jobs("another", settings) == []
     storage.note_progress("c", "hull of Na-Cl at chgnet: relaxing", 4, 4)
     assert database["progress"].count_documents({}) == 0
+
+
+def test_what_the_hulls_of_a_campaign_lack_is_read_from_their_sets(settings):
+    lacking = MissingPhase(
+        id="mp-1",
+        chemsys="Cl-Na",
+        formula="NaCl3",
+        energy_above_hull=0.0,
+        shift=0.02,
+        n_same_composition=0,
+    )
+    entry = ReferenceEntry(entry_id="Na", formula="Na1", energy=-1.3)
+    found = ReferenceSet(
+        source="known",
+        chemsys="Cl-Na",
+        level="chgnet",
+        convention="mp2020",
+        entries=[entry],
+        missing=[lacking],
+    )
+    storage, database = mongo_storage(settings), mongo.database(settings)
+    stored = storage.put_references(found)
+    assert storage.get_references(stored).missing == [lacking]
+    judged = {"stabilities": [{"references": stored}], "index": 0}
+    database["candidates"].insert_one({"_id": "c-0", "campaign_id": "c", **judged})
+    assert missing_phases("c", settings) == {"Cl-Na": [lacking]}
+    assert missing_phases("another", settings) == {}
 
 
 def test_in_memory_progress_is_told_to_whoever_watches():

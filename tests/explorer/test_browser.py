@@ -10,6 +10,7 @@ from html import unescape
 from pathlib import Path
 
 import explorer_demo as demo
+import ledger_factory as factory
 import pytest
 from pymatgen.core import Lattice, Structure
 
@@ -19,6 +20,7 @@ from pccd_workflows.explorer import server as server_module
 from pccd_workflows.explorer.answers import Answer
 from pccd_workflows.explorer.pages import answer
 from pccd_workflows.explorer.server import Explorer
+from pccd_workflows.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = Path(__file__).with_name("driver.js")
@@ -36,11 +38,12 @@ PAGES = [
     f"/campaign/{demo.CAMPAIGN.campaign_id}",
     f"/diagrams/{demo.CAMPAIGN.campaign_id}",
     "/nothing",
+    "/report",
 ]
 
 
 @pytest.fixture
-def explored(settings, monkeypatch):
+def explored(settings, monkeypatch, tmp_path):
     """Run the explorer with one page more: the driver, which shows the others in a frame."""
     level = Level("emt", "potential", "uncorrected", "ase.calculators.emt:EMT", {}, "ase")
     monkeypatch.setitem(LEVELS, "emt", level)
@@ -53,12 +56,19 @@ def explored(settings, monkeypatch):
     script = script.replace("</script", "<\\/script")
     driver = f"<!doctype html><title>driver</title><body><script>{script}</script>"
 
+    report = write_report(
+        tmp_path / "report.html",
+        campaign=factory.campaign_document(),
+        candidates=factory.demo(n_judged=5),
+        reference_sets=[factory.reference_set()],
+    )
+    own = {"/driver": driver, "/report": report.read_text()}
+
     def respond(database, path, query):
-        return Answer(driver) if path == "/driver" else answer(database, path, query)
+        return Answer(own[path]) if path in own else answer(database, path, query)
 
     policy = server_module.HEADERS["Content-Security-Policy"]
     policy = policy.replace("frame-ancestors 'none'", "frame-src 'self'; frame-ancestors 'self'")
-    policy = policy.replace("script-src ", "script-src 'unsafe-eval' ")
     monkeypatch.setitem(server_module.HEADERS, "Content-Security-Policy", policy)
     monkeypatch.setattr(server_module, "answer", respond)
     with Explorer("127.0.0.1", 0, lambda: database) as running:

@@ -1,6 +1,7 @@
 """Competing phases from the library: stored energies, computed ones, and what is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ from pccd_workflows.known import relaxed_hull
 from pccd_workflows.known.competing import (
     Engines,
     ImportedSet,
+    check_library,
     known_reference_set,
-    need_phases,
 )
 from pccd_workflows.known.energies import LevelEnergies, write_energies
 from pccd_workflows.known.library import KnownLibrary, library
@@ -160,9 +161,38 @@ def test_a_phase_without_correction_costs_its_system_no_hull(
 def test_elements_without_a_known_phase_are_refused_before_anything_runs(
     known: KnownLibrary,
 ) -> None:
-    need_phases(["Mg", "O"], known)
+    check_library(["Mg", "O"], ["chgnet", "7net-l3i5"], known)
     with pytest.raises(InputError, match=r"has no phase of Xe, Ca, so there is no hull"):
-        need_phases(["Mg", "Xe", "Ca"], known)
+        check_library(["Mg", "Xe", "Ca"], [], known)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "words"),
+    [
+        ("energies-chgnet.columns", lambda data: data[:-9], "is cut off: it has"),
+        (
+            "energies-chgnet.columns",
+            lambda data: b"PCCDcol0" + data[8:],
+            "is of another version of",
+        ),
+        ("energies-chgnet.columns", lambda data: data[:40], "is damaged or cut off"),
+        ("missing.columns", lambda data: data[:-1], "is cut off: it has"),
+        ("missing.columns", lambda _data: b"hello", "is not one of this package's data files"),
+    ],
+)
+def test_damaged_files_of_a_library_are_found_before_anything_runs(
+    known: KnownLibrary, file: str, damage: Callable[[bytes], bytes], words: str
+) -> None:
+    table = known.folder / "table.jsonl"
+    row = {"id": "mp-90", "formula": "MgO2", "formation_energy_per_atom": -2.9}
+    table.write_text(json.dumps(row))
+    write_missing(known, table)
+    path = known.folder / file
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=words) as caught:
+        check_library(["Mg", "O"], ["chgnet"], KnownLibrary(known.folder))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_level_without_energies(known: KnownLibrary) -> None:
