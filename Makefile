@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: discover gpaw test test-wheel test-cluster test-cluster-faults check env clean
+.PHONY: discover gpaw test test-wheel test-cluster test-cluster-faults screenshots check env clean
 
 discover: $(VENV)/.ready
 	$(BIN)/pccd quickstart
@@ -28,6 +28,10 @@ gpaw: $(VENV)/.ready
 # whatever dies on a cluster, one after the other; by hand, five to ten minutes
 test-cluster-faults: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/cluster -m cluster_faults -s
+
+# docs/images: every page of explorer and report; needs chromium
+screenshots: $(VENV)/.ready
+	PYTHONPATH=tests $(BIN)/python tests/screenshots.py
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

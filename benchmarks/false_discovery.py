@@ -1,38 +1,45 @@
 """Do "new" and "stable" hold? Known compounds as candidates, and samples of random systems.
 
-    OMP_NUM_THREADS=1 python benchmarks/false_discovery.py --json [--level chgnet] [--known 500]
+    OMP_NUM_THREADS=1 python benchmarks/false_discovery.py --json [--level chgnet] [--minutes 60]
 
 Known compounds: stable ones (as their sources state) of the val and test chemical systems are
 looked up as they are, and again after their sites were displaced by 0.1 Å and the crystal relaxed;
-relaxed ones are placed on the hull of the library's phases. Systems: random ternary ones whose
-hulls are made from the library and timed; samples of the shipped model are relaxed, looked up and
-placed. A verdict "new and on or below the hull" is contradicted where the legacy hull (all sizes,
-with the phases that the library has no structure of) lies lower at that composition than the
-legacy hull of what is at hand, by more than the crystal lies below. Relaxations are kept in
---results and not done twice.
+relaxed ones are placed on the hull of the library's phases. Systems: random ternary ones; samples
+of the shipped model are relaxed, looked up and placed. A verdict "new and on or below the hull" is
+contradicted where the legacy hull (all sizes, with the phases that the library has no structure of)
+lies lower at that composition than the legacy hull of what is at hand, by more than the crystal
+lies below.
+
+What is found out of a compound, and of a system with its samples, is one line of a ledger in
+--results, where relaxations are kept, too: a run of --minutes goes on where the last one ended, and
+the shares are over what is done by then. Ten compounds, then a system, and so on.
 """
 
 import argparse
 import json
-import statistics
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from command import run
-from pccd_workflows.execution.disk_results import DiskResults
 from pymatgen.core import Composition, Structure
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020, correct_references
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.intervals import share
+from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
-from pccd_workflows.engines.energy_only import energy_only
+from pccd_workflows.engines import engine
+from pccd_workflows.engines.engine import Task, Work
+from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
+from pccd_workflows.execution.memory import FolderStorage
 from pccd_workflows.known.competing import Engines, known_reference_set
 from pccd_workflows.known.identify import Identifier
 from pccd_workflows.known.library import KnownLibrary, library
@@ -50,7 +57,6 @@ TARGETS = {
     "known_displaced_and_relaxed": 0.97,
     "within_30_mev": {"chgnet": 0.85, "7net-l3i5": 0.9},
     "contradicted": 0.05,
-    "seconds_to_hull": 20.0,
     "look_up_ms": 0.76,
 }
 
@@ -61,9 +67,10 @@ def main() -> int:
     parser.add_argument("--level", default="chgnet", help="a potential")
     parser.add_argument("--known", type=int, default=500, help="known compounds to submit")
     parser.add_argument("--systems", type=int, default=50, help="random ternary systems")
-    parser.add_argument("--samples", type=int, default=32, help="of each system; 0 for hulls only")
+    parser.add_argument("--samples", type=int, default=32, help="of each system")
     parser.add_argument("--max-sites", type=int, default=20, help="of the known compounds")
     parser.add_argument("--table", type=Path, help="legacy formation energies, for contradictions")
+    parser.add_argument("--minutes", type=float, default=9.0, help="stop after so long")
     parser.add_argument("--results", type=Path, default=Path("scratch/false-discovery"))
     parser.add_argument(
         "--as-they-are",
@@ -72,14 +79,18 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
+    os.nice(19)
     bench = Bench(args)
+    crystals = stable_compounds(bench.known, args.known, args.max_sites)
+    chosen = random_systems(bench.known, args.systems)
+    bench.go_on(work_on(bench, crystals, chosen, args.samples), minutes=args.minutes)
     result = {
         "level": args.level,
         "library": bench.known.version,
         "energies": bench.coverage(),
         "look_up_ms": look_up_ms(bench.known),
-        "known_compounds": known_compounds(bench, args.known, args.max_sites),
-        "systems": systems(bench, args.systems, args.samples, args.table),
+        "known_compounds": known_compounds(bench, crystals),
+        "systems": verdicts(bench, chosen, args.table),
         "targets": TARGETS,
     }
     print(json.dumps(result, indent=1) if args.json else text(result))
@@ -97,18 +108,39 @@ def text(result: dict[str, Any], indent: str = "") -> str:
     return "\n".join(lines)
 
 
+Row = dict[str, Any]
+
+
 class Bench:
-    """The library, a level, and results that are kept."""
+    """The library, a level, results that are kept and what was found out so far."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.level: str = args.level
         self.known = library()
         self.identifier = Identifier(self.known)
-        self.results = DiskResults(args.results)
+        self.work = Work(FolderStorage(args.results))
         relax = None if args.as_they_are else self.relax
         self.engines = Engines(self.single_point, relax)
-        self.hulls: dict[str, Hull] = {}
-        self.seconds: dict[str, float] = {}
+        hulls = "-as-they-are" if args.as_they_are else ""
+        self.path: Path = args.results / f"{args.level}{hulls}-{self.known.version}.jsonl"
+        self.rows: dict[str, Row] = {}
+        if self.path.is_file():
+            lines = self.path.read_text().splitlines()
+            self.rows = {row["item"]: row for row in map(json.loads, lines)}
+
+    def go_on(self, items: Iterable[tuple[str, Callable[[], Row]]], *, minutes: float) -> None:
+        """Do what was not done yet, until the time is over; each is a line of the ledger."""
+        end = time.monotonic() + 60 * minutes
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as ledger:
+            for item, work in items:
+                if item in self.rows:
+                    continue
+                if time.monotonic() > end:
+                    return
+                self.rows[item] = {"item": item, **work()}
+                ledger.write(json.dumps(self.rows[item]) + "\n")
+                ledger.flush()
 
     def coverage(self) -> dict[str, Any]:
         """Return how many phases have an energy at the level."""
@@ -117,63 +149,103 @@ class Bench:
 
     def single_point(self, structure: Structure) -> float | None:
         """Return an energy, eV/atom; None where the potential fails."""
-        try:
-            return energy_only(structure, self.level)
-        except (KeyError, ValueError, RuntimeError, IndexError):
-            return None
+        return engine.static(structure, self.level, self.work).energy_per_atom
 
     def relax(self, structure: Structure) -> Relaxation:
         """Relax a crystal, or read what was done before."""
-        return self.results.relax(structure, self.level)
+        task = Task("relax", "reference", fmax=0.05, steps=300)
+        return engine.relax(structure, self.level, self.work, task)
 
     def hull(self, chemsys: str) -> Hull:
-        """Return the hull of a system, made once; the time goes into `seconds`."""
-        if chemsys not in self.hulls:
-            start = time.perf_counter()
-            references = known_reference_set(
-                chemsys, self.level, engines=self.engines, known=self.known
-            )
-            self.hulls[chemsys] = Hull(correct_references(references))
-            self.seconds[chemsys] = time.perf_counter() - start
-        return self.hulls[chemsys]
+        """Return the hull of a system."""
+        references = known_reference_set(
+            chemsys, self.level, engines=self.engines, known=self.known
+        )
+        return Hull(correct_references(references))
 
-    def place(self, relaxation: Relaxation) -> float | None:
-        """Return the energy above hull, eV/atom; None if there is none."""
-        structure, energy = relaxation.structure, relaxation.energy
-        if not relaxation.usable or structure is None or energy is None:
-            return None
-        convention = relaxation.convention or "mp2020"
-        try:
-            total = correct_mp2020(structure, energy, convention=convention)
-            hull = self.hull("-".join(sorted(e.symbol for e in structure.elements)))
-        except InputError:
-            return None
-        query = HullQuery("c", structure.composition, total, hull.convention, self.level)
-        return hull.place([query])[0].energy_above_hull
+    def place(self, relaxations: Sequence[Relaxation]) -> list[float | None]:
+        """Return energies above hull of crystals of one system, eV/atom; None without one."""
+        queries: dict[int, HullQuery] = {}
+        for number, relaxation in enumerate(relaxations):
+            structure, energy = relaxation.structure, relaxation.energy
+            if relaxation.usable and structure is not None and energy is not None:
+                convention = relaxation.convention or "mp2020"
+                with suppress(InputError):
+                    total = correct_mp2020(structure, energy, convention=convention)
+                    query = HullQuery(
+                        str(number),
+                        structure.composition,
+                        total,
+                        hull_convention(convention),
+                        self.level,
+                    )
+                    queries[number] = query
+        if not queries:
+            return [None] * len(relaxations)
+        elements = {e.symbol for query in queries.values() for e in query.composition}
+        placed = self.hull("-".join(sorted(elements))).place(list(queries.values()))
+        above = dict(zip(queries, (one.energy_above_hull for one in placed), strict=True))
+        return [above.get(number) for number in range(len(relaxations))]
 
 
-def known_compounds(bench: Bench, number: int, max_sites: int) -> dict[str, Any]:
-    """Return how often known stable compounds are called known, and placed near the hull."""
-    crystals = stable_compounds(bench.known, number, max_sites)
-    as_they_are = bench.identifier.find_known(crystals)
-    moved = [displaced(c, seed) for seed, c in enumerate(crystals)]
-    before = bench.identifier.find_known(moved)
-    relaxations = [bench.relax(crystal) for crystal in moved]
-    after = found_after(bench.identifier, relaxations)
-    above = [bench.place(relaxation) for relaxation in relaxations]
-    placed = [a for a in above if a is not None]
+def work_on(
+    bench: Bench, crystals: Sequence[Structure], systems: Sequence[str], samples: int
+) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """Yield what there is to do: ten compounds, a system, ten compounds, ..."""
+    waiting = iter(systems)
+    for number, crystal in enumerate(crystals):
+        yield f"known {number}", partial(judge_known, bench, crystal, number)
+        if number % 10 == 9 and (chemsys := next(waiting, None)) is not None:
+            yield f"system {chemsys}", partial(judge_samples, bench, chemsys, samples)
+    for chemsys in waiting:
+        yield f"system {chemsys}", partial(judge_samples, bench, chemsys, samples)
+
+
+def judge_known(bench: Bench, crystal: Structure, seed: int) -> Row:
+    """Return whether a known compound is found, and where it lies, displaced and relaxed."""
+    moved = displaced(crystal, seed)
+    relaxation = bench.relax(moved)
+    as_it_is, before = bench.identifier.find_known([crystal, moved])
+    (after,) = found_after(bench.identifier, [relaxation])
+    (above,) = bench.place([relaxation])
     return {
-        "n": len(crystals),
+        "formula": crystal.composition.reduced_formula,
+        "as_it_is": as_it_is,
+        "displaced": before,
+        "relaxed": after,
+        "above": above,
+    }
+
+
+def known_compounds(bench: Bench, crystals: Sequence[Structure]) -> dict[str, Any]:
+    """Return how often known stable compounds are called known, and placed near the hull."""
+    rows = [bench.rows.get(f"known {number}") for number in range(len(crystals))]
+    done = [row for row in rows if row is not None]
+    placed = [row["above"] for row in done if row["above"] is not None]
+    # every one of them is looked up as it is: that is cheap
+    as_they_are = bench.identifier.find_known(crystals)
+
+    def number(*fields: str) -> int:
+        return sum(any(row[field] is not None for field in fields) for row in done)
+
+    return {
+        "asked": len(crystals),
         "known_as_they_are": share(sum(i is not None for i in as_they_are), len(crystals)),
-        "known_displaced": share(sum(i is not None for i in before), len(crystals)),
-        "known_relaxed": share(sum(i is not None for i in after), len(crystals)),
-        "known_displaced_and_relaxed": share(
-            sum(a is not None or b is not None for a, b in zip(before, after, strict=True)),
-            len(crystals),
-        ),
-        "without_verdict": len(above) - len(placed),
+        "relaxed_so_far": len(done),
+        "known_displaced": share(number("displaced"), len(done)),
+        "known_relaxed": share(number("relaxed"), len(done)),
+        "known_displaced_and_relaxed": share(number("displaced", "relaxed"), len(done)),
+        "without_verdict": len(done) - len(placed),
         "within_30_mev": share(sum(abs(a) <= CLOSE for a in placed), len(placed)),
         "median_ev_per_atom": round(float(np.median(placed)), 4) if placed else None,
+        "farthest": sorted(
+            (
+                f"{row['formula']}: {row['above']:+.3f}"
+                for row in done
+                if row["above"] is not None and abs(row["above"]) > CLOSE
+            ),
+            key=lambda text: -abs(float(text.rpartition(" ")[2])),
+        )[:20],
     }
 
 
@@ -206,47 +278,31 @@ def found_after(identifier: Identifier, relaxations: Sequence[Relaxation]) -> li
     return found
 
 
-def systems(bench: Bench, number: int, samples: int, table: Path | None) -> dict[str, Any]:
-    """Return times to hulls of random ternary systems, and verdicts that do not hold."""
-    chosen = random_systems(bench.known, number)
-    for chemsys in chosen:
-        bench.hull(chemsys)
-    seconds = [bench.seconds[chemsys] for chemsys in chosen]
-    result: dict[str, Any] = {
-        "n": len(chosen),
-        "seconds_to_hull": {
-            "median": round(statistics.median(seconds), 2),
-            "largest": round(max(seconds), 2),
-        }
-        if seconds
-        else None,
-    }
-    if samples:
-        judged = [each for chemsys in chosen for each in judge(bench, chemsys, samples)]
-        result |= verdicts(judged, bench, table)
-    return result
-
-
 def random_systems(known: KnownLibrary, number: int) -> list[str]:
     """Return ternary systems, among those of which the library has a crystal."""
     ternary = sorted(s for s in known.systems if s.count("-") == 2)
     return [str(s) for s in np.random.default_rng(1).permutation(ternary)[:number]]
 
 
-def judge(bench: Bench, chemsys: str, samples: int) -> list[dict[str, Any]]:
+def judge_samples(bench: Bench, chemsys: str, samples: int) -> Row:
     """Return what is found out about samples of a system."""
+    start = time.process_time()
     crystals = sampled(tuple(chemsys.split("-")), samples)
     before = bench.identifier.find_known(crystals)
     relaxations = [bench.relax(crystal) for crystal in crystals]
     after = found_after(bench.identifier, relaxations)
     rows = []
-    for crystal, relaxation, *ids in zip(crystals, relaxations, before, after, strict=True):
-        above = bench.place(relaxation)
+    above = bench.place(relaxations)
+    for crystal, relaxation, *ids, height in zip(
+        crystals, relaxations, before, after, above, strict=True
+    ):
+        structure = relaxation.structure or crystal
         known_id = next((i for i in ids if i is not None), None)
-        new_and_stable = known_id is None and above is not None and above <= SAME_ENERGY
-        row = {"chemsys": chemsys, "known": known_id, "above": above, "new_stable": new_and_stable}
-        rows.append({**row, "crystal": relaxation.structure or crystal})
-    return rows
+        new_stable = known_id is None and height is not None and height <= SAME_ENERGY
+        row = {"formula": structure.composition.formula, "known": known_id, "above": height}
+        kept = {"crystal": structure.as_dict()} if new_stable else {}
+        rows.append({**row, "new_stable": new_stable, **kept})
+    return {"rows": rows, "cpu_seconds": round(time.process_time() - start, 1)}
 
 
 def sampled(elements: tuple[str, ...], samples: int) -> list[Structure]:
@@ -265,35 +321,41 @@ def sampled(elements: tuple[str, ...], samples: int) -> list[Structure]:
     return [structure for structure in structures if structure is not None]
 
 
-def verdicts(judged: Sequence[dict[str, Any]], bench: Bench, table: Path | None) -> dict[str, Any]:
+def verdicts(bench: Bench, systems: Sequence[str], table: Path | None) -> dict[str, Any]:
     """Return how many verdicts there are, of what kinds, and which ones are contradicted."""
-    claims = [row for row in judged if row["new_stable"]]
-    kinds = bench.identifier.kinds_of_new([row["crystal"] for row in claims])
-    hidden = [sum(p.could_move_hull for p in bench.known.missing(r["chemsys"])) > 0 for r in claims]
+    done = [s for s in systems if f"system {s}" in bench.rows]
+    judged = [(s, row) for s in done for row in bench.rows[f"system {s}"]["rows"]]
+    claims = [(chemsys, row) for chemsys, row in judged if row["new_stable"]]
+    crystals = [plain_structure(row["crystal"]) for _, row in claims]
+    kinds = bench.identifier.kinds_of_new(crystals)
+    hidden = [bool(bench.known.missing(crystal.chemical_system)) for crystal in crystals]
     result: dict[str, Any] = {
+        "asked": len(systems),
+        "done": len(done),
         "samples": len(judged),
-        "known": sum(row["known"] is not None for row in judged),
-        "placed": sum(row["above"] is not None for row in judged),
+        "known": sum(row["known"] is not None for _, row in judged),
+        "placed": sum(row["above"] is not None for _, row in judged),
         "new_and_on_or_below_the_hull": len(claims),
-        "of_these_where_phases_are_missing": sum(hidden),
+        "of_these_below_the_known_hull": sum(hidden),
         "kinds_of_new": dict(Counter(kind.kind for kind in kinds)),
     }
     if table is not None and claims:
-        shift = legacy_shift(bench.known, table, [row["crystal"].composition for row in claims])
+        shift = legacy_shift(bench.known, table, [crystal.composition for crystal in crystals])
         wrong = [
-            f"{row['crystal'].composition.reduced_formula}: {row['above']:+.3f}, legacy hull lower "
-            f"by {s:.3f} eV/atom"
-            for row, s in zip(claims, shift, strict=True)
-            if row["above"] + s > STABLE
+            above + lower > STABLE
+            for above, lower in zip((row["above"] for _, row in claims), shift, strict=True)
         ]
-        silent = sum(
-            row["above"] + s > STABLE and not h
-            for row, s, h in zip(claims, shift, hidden, strict=True)
-        )
         result |= {
-            "contradicted": share(len(wrong), len(claims)),
-            "contradicted_without_a_warning": share(silent, len(claims)),
-            "named": wrong,
+            "contradicted": share(sum(wrong), len(claims)),
+            "contradicted_without_a_warning": share(
+                sum(w and not h for w, h in zip(wrong, hidden, strict=True)), len(claims)
+            ),
+            "named": [
+                f"{row['formula']}: {row['above']:+.3f}, legacy hull lower by {lower:.3f} eV/atom"
+                + ("; phases missing, which was said" if told else "")
+                for (_, row), lower, bad, told in zip(claims, shift, wrong, hidden, strict=True)
+                if bad
+            ],
         }
     return result
 

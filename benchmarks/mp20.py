@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/mp20.py --data mp20_test.jsonl.gz [--samples 400] [--json]
 
-The literature's test (CDVAE, DiffCSP, FlowMM): composition and number of atoms given, one guess,
+The literature's test (CDVAE, DiffCSP): composition and number of atoms given, one guess,
 StructureMatcher at stol 0.5, ltol 0.3, angle_tol 10, RMSE over the matches. DATA holds the test
 set, one crystal a line (lattice, species, frac_coords).
 

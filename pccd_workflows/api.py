@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from pccd_workflows.core.reference_set import ReferenceSet
     from pccd_workflows.engines.records import Relaxation
-    from pccd_workflows.known.novelty import Novelty
+    from pccd_workflows.kinds import KindCounts
+    from pccd_workflows.known.novelty import Novelty, SetNovelty
+    from pccd_workflows.matching.known_crystals import KnownCrystals
     from pccd_workflows.stages.hull import Stability
 
 Folder = str | os.PathLike[str]
@@ -75,6 +77,12 @@ class Candidates(Sequence[CandidateDoc]):
             for step in stages.funnel(self.campaign)
         }
 
+    def kinds(self) -> "KindCounts":
+        """Return how many crystals the last rung kept: new ones by kind, and known ones."""
+        from pccd_workflows.kinds import kinds_of
+
+        return kinds_of(self.campaign, self)
+
     @property
     def passed(self) -> list[CandidateDoc]:
         """Those that no stage rejected."""
@@ -109,7 +117,7 @@ def discover(  # noqa: PLR0913
     seed: int = 0,
     level: str = "chgnet",
     energy_above_hull: float = 0.25,
-    references: str = "prototypes",
+    references: str = "known",
     folder: Folder | None = None,
     maker: "Maker | None" = None,
     progress: bool = True,
@@ -130,8 +138,8 @@ def discover(  # noqa: PLR0913
     energy_above_hull
         What is kept, eV/atom, at most.
     references
-        Where the competing phases come from, as in a campaign file: ``prototypes`` is quick where
-        a set is shipped, ``known`` holds more of what exists and may compute some of it first.
+        Where the competing phases come from, as in a campaign file: ``known`` is the library that
+        comes with the project, ``prototypes`` are decorated structure types.
     folder
         Where results outlive the process: a second call with the same folder goes on. In memory if
         left out.
@@ -154,6 +162,7 @@ def discover(  # noqa: PLR0913
     from jobflow import run_locally
 
     from pccd_workflows.collect import fold
+    from pccd_workflows.core.progress import progress_bars, watched
     from pccd_workflows.execution.memory import FolderStorage, MemoryStorage
     from pccd_workflows.execution.storage import use_storage
     from pccd_workflows.execution.stores import memory_store
@@ -169,6 +178,8 @@ def discover(  # noqa: PLR0913
     with (
         tempfile.TemporaryDirectory(prefix="pccd-") as scratch,
         _telling(failures, progress=progress),
+        progress_bars(show=progress) as bars,
+        watched(bars),
         use_storage(storage),
         chdir(scratch),
     ):
@@ -294,11 +305,20 @@ def references(
     source: str = "known",
     level: str = "chgnet",
     folder: Folder | None = None,
+    progress: bool = True,
 ) -> "ReferenceSet":
     """Return the competing phases of a chemical system at a level, computed where missing.
 
-    source: as in a campaign file (`references.source`), of those that need no database.
+    Parameters
+    ----------
+    source
+        As in a campaign file (`references.source`), of those that need no database.
+    folder
+        Where what is computed outlives the process and is found again.
+    progress
+        Whether to draw how far it is, on a terminal.
     """
+    from pccd_workflows.core.progress import progress_bars, watched
     from pccd_workflows.stages.references import build
 
     campaign = Campaign.model_validate(
@@ -310,46 +330,99 @@ def references(
         }
     )
     system = chemical_system(chemsys.split("-"))
-    return build(campaign, campaign.rungs[0], system, _storage(folder))
+    with progress_bars(show=progress) as bars, watched(bars):
+        return build(campaign, campaign.rungs[0], system, _storage(folder))
 
 
-def place_on_hull(relaxations: "Sequence[Relaxation]", phases: "ReferenceSet") -> "list[Stability]":
+def place_on_hull(
+    relaxations: "Sequence[Relaxation]",
+    phases: "ReferenceSet | None" = None,
+    *,
+    folder: Folder | None = None,
+) -> "list[Stability]":
     """Return where relaxed crystals lie on the hull of competing phases of the same level.
 
     Energies that lack the MP2020 corrections get them here, once.
+
+    Parameters
+    ----------
+    relaxations
+        All of one level.
+    phases
+        What competes; the known crystals of their chemical systems if left out.
+    folder
+        Where what is computed of them outlives the process and is found again.
     """
     from pccd_workflows.stages.hull import judge_stability
     from pccd_workflows.stages.rung import Keep, Rung
 
-    everything = Rung(level=phases.level, keep=Keep(energy_above_hull=10.0))
     named = {str(number): relaxation for number, relaxation in enumerate(relaxations)}
-    found = judge_stability(named, everything, [phases])
+    sets = _known_phases(relaxations, folder) if phases is None else [phases]
+    if not relaxations:
+        return []
+    level = sets[0].level if sets else relaxations[0].level
+    everything = Rung(level=level, keep=Keep(energy_above_hull=10.0))
+    found = judge_stability(named, everything, sets)
     return [found[name] for name in named]
 
 
+def _known_phases(
+    relaxations: "Sequence[Relaxation]", folder: Folder | None
+) -> "list[ReferenceSet]":
+    """Return the known phases of the chemical systems of relaxed crystals, at their level."""
+    from pccd_workflows.core.systems import maximal_systems
+
+    usable = [r for r in relaxations if r.usable]
+    levels = sorted({r.level for r in usable})
+    if len(levels) > 1:
+        raise InputError(
+            f"The crystals have several levels ({', '.join(levels)}): place each alone."
+        )
+    systems = maximal_systems(
+        r.structure.chemical_system for r in usable if r.structure is not None
+    )
+    return [references(system, level=levels[0], folder=folder) for system in systems]
+
+
 def is_known(
-    structures: "Sequence[Structure]", known: "Sequence[Structure] | ReferenceSet"
+    structures: "Sequence[Structure]",
+    known: "Sequence[Structure] | ReferenceSet | None" = None,
 ) -> "list[Novelty]":
     """Return for each crystal whether it repeats an earlier one of them, and whether it is known.
 
-    known: crystals to compare with, by structure, whatever their cell.
+    The verdicts name the known crystal, and of what is new the kind: a substitution (of which
+    known crystal) or a new structure type.
+
+    known: crystals to compare with, by structure, whatever their cell; the library of known
+    crystals that comes with the project by default.
     """
+    from pccd_workflows.known.novelty import LIBRARY
+    from pccd_workflows.matching.groups import DEFAULT_SETTINGS
+    from pccd_workflows.stages import novelty
+
+    def look_up(crystals: novelty.Crystals) -> Mapping[str, "SetNovelty"]:
+        if known is None:
+            return novelty.in_library(crystals, settings=DEFAULT_SETTINGS, kinds=True)
+        return novelty.match_known(crystals, _index(known), frameworks=True)
+
+    name = LIBRARY if known is None else "known"
+    crystals = {str(number): structure for number, structure in enumerate(structures)}
+    duplicates = novelty.find_duplicates(crystals, DEFAULT_SETTINGS)
+    found = novelty.look_up(crystals, {name: look_up}, kinds=True)
+    return [
+        verdict.model_copy(update={"duplicate_of": duplicates.get(number)})
+        for number, verdict in found.items()
+    ]
+
+
+def _index(known: "Sequence[Structure] | ReferenceSet") -> "KnownCrystals":
     from pccd_workflows.core.reference_set import ReferenceSet
-    from pccd_workflows.known.novelty import Novelty
     from pccd_workflows.matching.known_crystals import KnownCrystals
-    from pccd_workflows.stages.novelty import find_duplicates, match_known
 
     if isinstance(known, ReferenceSet):
-        pairs = [(e.entry_id, e.structure) for e in known.entries if e.structure is not None]
-    else:
-        pairs = [(str(number), structure) for number, structure in enumerate(known)]
-    named = {str(number): structure for number, structure in enumerate(structures)}
-    index = KnownCrystals(pairs)
-    duplicates = find_duplicates(named, index.settings)
-    verdicts = match_known(named, index)
-    return [
-        Novelty(duplicate_of=duplicates.get(name), sets={"known": verdicts[name]}) for name in named
-    ]
+        entries = ((entry.entry_id, entry.structure) for entry in known.entries)
+        return KnownCrystals((i, structure) for i, structure in entries if structure is not None)
+    return KnownCrystals((str(number), structure) for number, structure in enumerate(known))
 
 
 def read_campaign(name: str) -> Candidates:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import (
     ConfigDict,
     Field,
@@ -15,15 +14,18 @@ from pydantic import (
     PlainValidator,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from pccd_workflows.analysis.screening import Screen
+from pccd_workflows.core.bounded_files import read_yaml
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.resources import campaign_file, shipped_campaigns
 from pccd_workflows.core.sections import FOLDER, NAME_PATTERN, Section
 from pccd_workflows.core.validation import explain, with_options
+from pccd_workflows.engines.levels import BEST_POTENTIAL, is_potential
 from pccd_workflows.generators.registry import read_sources, write_sources
 from pccd_workflows.generators.request import (
     MAX_SAMPLES,
@@ -43,8 +45,8 @@ MAX_GENERATE_JOBS = 500
 costs nothing when it is killed, because samples are stored batch by batch."""
 
 
-MAX_FILE = 1 << 20
-"""Most bytes of a campaign file; ours have a few thousand, a list of 10,000 sets has 200,000."""
+DEFAULTS = 2
+"""Version of the defaults of a campaign file; 1 took the competing phases from prototypes."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,17 @@ class Campaign(Section):
         if not isinstance(value, dict):
             return value
         return {kind: _stage_options(str(kind), given) for kind, given in value.items()}
+
+    @field_validator("phonons")
+    @classmethod
+    def _phonons_have_a_level(
+        cls, value: PhononsSection | None, info: ValidationInfo
+    ) -> PhononsSection | None:
+        if value is None or value.level:
+            return value
+        rungs = info.data.get("rungs") or []
+        potentials = [rung.level for rung in rungs if is_potential(rung.level)]
+        return value.model_copy(update={"level": [BEST_POTENTIAL, *potentials][-1]})
 
     @model_validator(mode="after")
     def _levels_are_distinct(self) -> Self:
@@ -207,6 +220,12 @@ class Campaign(Section):
         """Return the campaign with every default filled in, as plain JSON values."""
         return self.model_dump(mode="json", by_alias=True, exclude={"stored_id"})
 
+    def with_defaults(self, version: int) -> Self:
+        """Return what the same file meant when the defaults had this version (see `DEFAULTS`)."""
+        if version >= DEFAULTS or "source" in self.references.model_fields_set:
+            return self
+        return self.model_copy(update={"references": References(source="prototypes")})
+
     @property
     def hash(self) -> str:
         """sha256 over the resolved campaign: another file, another lineage."""
@@ -250,19 +269,6 @@ def index_of(candidate_id: str) -> int:
     return int(candidate_id.rpartition("-")[2])
 
 
-def _text_of(path: Path) -> str:
-    """Return the text of a campaign file, read no further than one may be long."""
-    with path.open("rb") as stream:
-        content = stream.read(MAX_FILE + 1)
-    if len(content) > MAX_FILE:
-        raise InputError(f"Campaign file {path} has more than {MAX_FILE >> 20} MB.")
-    text = content.decode("utf-8")
-    # a few lines of aliases of aliases make gigabytes; a campaign needs none
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-        raise InputError(f"Campaign file {path} uses YAML aliases (*name): write the values out.")
-    return text
-
-
 def load_campaign(path: str | Path) -> Campaign:
     """Read and check a campaign file.
 
@@ -276,21 +282,12 @@ def load_campaign(path: str | Path) -> Campaign:
     """
     path = campaign_file(path)
     try:
-        data = yaml.safe_load(_text_of(path))
+        data = read_yaml(path, "Campaign file")
     except FileNotFoundError:
         raise InputError(
             f"There is no campaign file {path}; with the project come "
             f"{', '.join(shipped_campaigns())}."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Campaign file {path} cannot be read: {error}.") from None
-    except RecursionError:
-        raise InputError(f"Campaign file {path} nests its brackets too deeply.") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1})" if where else ""
-        problem = getattr(error, "problem", None) or "bad syntax"
-        raise InputError(f"Campaign file {path} is not valid YAML{line}: {problem}.") from None
     if not isinstance(data, dict):
         raise InputError(f"Campaign file {path} must hold 'key: value' pairs, see flows/README.md.")
     if "stored_id" in data:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_valid
 from pccd_workflows.core.records import SCHEMA_VERSION, Record, StoredStructure
 from pccd_workflows.engines.records import Bands, Phonons, Relaxation
 from pccd_workflows.generators.request import Generation
+from pccd_workflows.known.novelty import Kind
 from pccd_workflows.stages import stage_of
 from pccd_workflows.stages.deduplicate import Novelty
 from pccd_workflows.stages.hull import Stability
@@ -57,9 +58,16 @@ class CandidateDoc(BaseModel):
     energy_above_hull: float | None = Field(
         None, description="eV/atom, at the highest rung reached"
     )
-    novel: bool | None = None
+    novel: bool | None = Field(None, description="Known before it was relaxed stays known")
+    kind_of_new: Kind | None = Field(None, description="Of crystals near the hull")
+    known_id: str | None = Field(
+        None, description="The known crystal that it is, or whose structure type it has"
+    )
     phonon_stable: bool | None = Field(None, description="None if unknown or ambiguous")
     band_gap: float | None = Field(None, description="eV, at the highest level computed; 0: metal")
+    values: dict[str, Any] = Field(
+        default_factory=dict, description="Of the stages' columns, by key: lists sort by them"
+    )
     # one record per stage
     generation: Generation
     screening: Screening | None = None

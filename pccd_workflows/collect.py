@@ -5,7 +5,8 @@ the workflow, so that a job that died in mid-chain is accounted for. It reads wh
 last did, and writes only documents that differ from those stored.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -13,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Structure
 
-from pccd_workflows import stages
-from pccd_workflows.campaign import Campaign
+from pccd_workflows import columns, stages
+from pccd_workflows.campaign import Campaign, index_of
 from pccd_workflows.candidate import CandidateDoc, stage_fields
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.storage import Document, Storage
 from pccd_workflows.engines.records import Bands, Relaxation
-from pccd_workflows.known.novelty import Novelty
 from pccd_workflows.stages import phonons
+from pccd_workflows.stages.generate import JOB_FAILED, not_made
 from pccd_workflows.stages.hull import Stability
+from pccd_workflows.stages.novelty import novelty_of
 from pccd_workflows.stages.stage import Outcome
 
 if TYPE_CHECKING:
@@ -30,9 +32,31 @@ if TYPE_CHECKING:
 SYMPREC = 0.1
 """Å; spglib tolerance of the space group in a candidate's document."""
 OVERLAP = timedelta(seconds=60)
-"""Rows this much older than the latest one read are read again: writers do not end in order."""
+"""Rows that are no older than this when they are read are read once more: writers do not end in
+order."""
 TOGETHER = 200
 """Candidates folded at once: bounds the memory, whatever the size of the campaign."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A failed job that may hold a candidate back.
+
+    Attributes
+    ----------
+    reason
+        Why it failed, as one sentence.
+    stage
+        The stage whose row it writes last: a candidate with that row is not held back. None if no
+        row tells.
+    """
+
+    reason: str
+    stage: str | None = None
+
+
+Losses = Mapping[str, Sequence[Loss]]
+"""Failed jobs by candidate_id."""
 
 
 @dataclass
@@ -49,31 +73,41 @@ class CandidateHistory:
         uuid of the job that made each.
     generated
         The crystal as it was sampled.
-    failure
-        Why a lost job holds it back; None if none does.
+    losses
+        Jobs that failed and may hold it back.
     """
 
     index: int = 0
     records: dict[str, Record] = field(default_factory=dict)
     jobs: dict[str, str] = field(default_factory=dict)
     generated: Structure | None = None
-    failure: str | None = None
+    losses: Sequence[Loss] = ()
+
+    @property
+    def failure(self) -> str | None:
+        """Why a lost job holds it back; None if none does."""
+        held = (loss.reason for loss in self.losses if loss.stage not in self.records)
+        return next(held, None)
 
 
 def candidate_document(
     campaign: Campaign, candidate_id: str, history: CandidateHistory
 ) -> CandidateDoc | None:
-    """Fold one candidate's records into its document; None while its generation is not stored."""
+    """Fold one candidate's records into its document.
+
+    None while its generation is not stored, unless the job that was to make it is lost.
+    """
     order = stages.names(campaign)
     records = {name: history.records[name] for name in order if name in history.records}
     if "generate" not in records:
-        return None
+        return _never_made(campaign, candidate_id, history.losses)
     relaxed = [r.structure for r in _of(records, Relaxation) if r.structure is not None]
     structure = relaxed[-1] if relaxed else history.generated
     hulls = _of(records, Stability)
-    energies = [s.energy_above_hull for s in hulls if s.energy_above_hull is not None]
+    energies = [s.energy_above_hull for s in hulls if _is_number(s.energy_above_hull)]
     gaps = [record.band_gap for record in _of(records, Bands) if record.band_gap is not None]
-    novelty = latest_novelty(next(iter(_of(records, Novelty)), None), hulls)
+    novelty = novelty_of(records)
+    judged = novelty if novelty is not None and novelty.duplicate_of is None else None
     outcome = judge(campaign, records, history.failure)
     return CandidateDoc(
         candidate_id=candidate_id,
@@ -88,9 +122,12 @@ def candidate_document(
         **_composition_fields(structure),
         spacegroup=_spacegroup(structure) if novelty is not None else None,
         energy_above_hull=energies[-1] if energies else None,
-        novel=novelty.novel if novelty is not None and novelty.duplicate_of is None else None,
+        novel=None if judged is None else judged.novel,
+        kind_of_new=None if judged is None else judged.kind,
+        known_id=None if judged is None else judged.known_id,
         phonon_stable=phonons.stable(records),
         band_gap=gaps[-1] if gaps else None,
+        values=columns.sortable(records),
         **stage_fields(records),
         reached=reached(campaign, records),
         jobs={name: history.jobs[name] for name in records if name in history.jobs},
@@ -100,6 +137,31 @@ def candidate_document(
             if (seconds := getattr(record, "seconds", None))
         },
     )
+
+
+def _never_made(
+    campaign: Campaign, candidate_id: str, losses: Sequence[Loss]
+) -> CandidateDoc | None:
+    """Return the document of a sample whose job was lost before it was stored."""
+    reason = next((loss.reason for loss in losses if loss.stage == "screen"), None)
+    if reason is None:
+        return None
+    index = index_of(candidate_id)
+    generation = not_made(campaign, index, reason)
+    return CandidateDoc(
+        candidate_id=candidate_id,
+        campaign_id=campaign.campaign_id,
+        campaign=campaign.name,
+        index=index,
+        status="failed",
+        reason_class=generation.error_class,
+        reason=reason,
+        generation=generation,
+    )
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _of(records: Mapping[str, Record], kind: type[Any]) -> list[Any]:
@@ -116,12 +178,6 @@ def reached(campaign: Campaign, records: Mapping[str, Record]) -> list[str]:
     return keys
 
 
-def latest_novelty(first: Novelty | None, hulls: Iterable[Stability]) -> Novelty | None:
-    """Return the verdict on the latest structure that was compared."""
-    later = [record.novelty for record in hulls if record.novelty is not None]
-    return later[-1] if later else first
-
-
 def judge(campaign: Campaign, records: Mapping[str, Record], failure: str | None) -> Outcome:
     """Return where a candidate stands: the first stage that ended its way decides.
 
@@ -130,7 +186,7 @@ def judge(campaign: Campaign, records: Mapping[str, Record], failure: str | None
     if (outcome := stages.judge(campaign, records)) is not None:
         return outcome
     if failure is not None:
-        return Outcome("failed", "job_failed", failure)
+        return Outcome("failed", JOB_FAILED, failure)
     last_rung = f"hull:{campaign.rungs[-1].level}"
     return Outcome("passed" if last_rung in records else "pending")
 
@@ -161,16 +217,13 @@ def fold(
     campaign: Campaign,
     storage: Storage,
     candidate_ids: Iterable[str],
-    failures: Mapping[str, str] | None = None,
+    losses: Losses | None = None,
 ) -> Iterator[CandidateDoc]:
-    """Yield the documents of candidates from what the storage holds about them.
-
-    failures: reason by candidate_id, of lost jobs.
-    """
+    """Yield the documents of candidates from what the storage holds about them."""
     ids = iter(candidate_ids)
     while batch := list(islice(ids, TOGETHER)):
         for candidate_id, history in _histories(campaign, storage, batch).items():
-            history.failure = (failures or {}).get(candidate_id)
+            history.losses = (losses or {}).get(candidate_id, ())
             if (document := candidate_document(campaign, candidate_id, history)) is not None:
                 yield document
 
@@ -200,28 +253,27 @@ class Collector:
     storage: Storage
     campaign: Campaign
 
-    def update(self, failures: Mapping[str, str] | None = None) -> int:
-        """Fold what changed into candidate documents; return how many documents changed.
-
-        failures: reason by candidate_id, of lost jobs.
-        """
-        failures = failures or {}
-        since = self._collected_until()
-        changed, latest = self.storage.changed(
-            self.campaign.campaign_id, None if since is None else since - OVERLAP
-        )
-        ids = sorted({*changed, *failures, *self._held_back()})
-        written = sum(self._write(batch) for batch in self._folded(ids, failures))
-        if latest is not None and latest != since:
+    def update(self, losses: Losses | None = None) -> int:
+        """Fold what changed into candidate documents; return how many documents changed."""
+        losses = losses or {}
+        now: datetime = self.database.command("hello")["localTime"]
+        changed, _ = self.storage.changed(self.campaign.campaign_id, self._collected_until())
+        held_back = set(self._held_back())
+        written = 0
+        for batch in self._folded(sorted({*changed, *losses, *held_back}), losses):
+            written += self._write(batch)
+            held_back.difference_update(document.candidate_id for document in batch)
+        # samples whose lost job is run again: they have no document until they are made
+        gone = {"_id": {"$in": sorted(held_back)}, "generation.error_class": JOB_FAILED}
+        written += self.database["candidates"].delete_many(gone).deleted_count
+        if changed:
             self.database["campaigns"].update_one(
-                {"_id": self.campaign.campaign_id}, {"$set": {"collected_until": latest}}
+                {"_id": self.campaign.campaign_id}, {"$set": {"collected_until": now - OVERLAP}}
             )
         return written
 
-    def _folded(
-        self, ids: Iterable[str], failures: Mapping[str, str]
-    ) -> Iterator[list[CandidateDoc]]:
-        documents = fold(self.campaign, self.storage, ids, failures)
+    def _folded(self, ids: Iterable[str], losses: Losses) -> Iterator[list[CandidateDoc]]:
+        documents = fold(self.campaign, self.storage, ids, losses)
         while batch := list(islice(documents, TOGETHER)):
             yield batch
 
@@ -233,7 +285,7 @@ class Collector:
 
     def _held_back(self) -> list[str]:
         """Return the candidates that a lost job held back when they were written."""
-        query = {"campaign_id": self.campaign.campaign_id, "reason_class": "job_failed"}
+        query = {"campaign_id": self.campaign.campaign_id, "reason_class": JOB_FAILED}
         return [row["_id"] for row in self.database["candidates"].find(query, {"_id": 1})]
 
     def _write(self, documents: list[CandidateDoc]) -> int:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -10,6 +11,9 @@ from pccd_workflows import stages
 from pccd_workflows.candidate import FIELDS
 from pccd_workflows.stages.hull import millis
 from pccd_workflows.stages.stage import Column, Records, Stage, Tone, words
+
+if TYPE_CHECKING:
+    from pymongo.database import Database
 
 Row = Mapping[str, Any]
 """A candidate's document, or the fields of it that `row_fields` names."""
@@ -64,6 +68,11 @@ def _novelty(row: Row, _records: Records) -> TableCell:
     return TableCell("" if novel is None else "new" if novel else "known", novel)
 
 
+def _kind(row: Row, _records: Records) -> TableCell:
+    kind = row.get("kind_of_new")
+    return TableCell(words(kind) if kind else "", kind)
+
+
 def _status(row: Row, _records: Records) -> TableCell:
     text = str(row.get("status", ""))
     reason = row.get("reason_class")
@@ -82,9 +91,14 @@ COMMON = (
         "energy_above_hull",
         numeric=True,
     ),
-    Heading("novel", "Novelty", "", _novelty),
+    Heading("novel", "Novelty", "", _novelty, "novel"),
 )
 """What every candidate has, before the columns of the stages."""
+KINDS = (
+    Heading("kind_of_new", "Kind", "", _kind, "kind_of_new"),
+    Heading("known_id", "Known crystal", "", _field("known_id"), "known_id"),
+)
+"""What kept crystals are to the known ones; left out where there are none."""
 STATUS = Heading("status", "Status", "", _status, "status")
 """The last column of every table."""
 
@@ -100,6 +114,8 @@ EXPORTED = (
     "reason_class",
     "reason",
     "novel",
+    "kind_of_new",
+    "known_id",
 )
 """Fields of every candidate in exports, before the columns of the stages."""
 
@@ -117,10 +133,79 @@ def stage_columns(*, shown: bool = False) -> list[tuple[Stage, Column]]:
 def values(records: Records, *, shown: bool = False) -> dict[str, Any]:
     """Return the value of each stage's column, by its key; None where a candidate has none."""
     latest = {stage.kind: stage.latest(records) for stage in stages.all_stages()}
+    found: dict[str, Any] = {}
+    for stage, column in stage_columns(shown=shown):
+        record = latest[stage.kind]
+        of = records if column.all_records else record
+        found[column.key] = None if record is None else column.value(of)
+    return found
+
+
+def sortable(records: Records) -> dict[str, Any]:
+    """Return what lists can sort and filter by: values of shown columns, and all numbers."""
+    shown = {column.key for _, column in stage_columns(shown=True)}
     return {
-        column.key: None if latest[stage.kind] is None else column.value(latest[stage.kind])
-        for stage, column in stage_columns(shown=shown)
+        key: value
+        for key, value in values(records).items()
+        if _is_number(value) or (key in shown and isinstance(value, bool | str))
     }
+
+
+def ensure_indexes(database: "Database[dict[str, Any]]") -> None:
+    """Create the indexes of the database, with those that lists sorted by a column read along."""
+    from pccd_workflows.execution import mongo
+
+    mongo.ensure_indexes(database)
+    keys = {column.key for _, column in stage_columns() if column.show or column.unit}
+    for key in sorted(keys):
+        database["candidates"].create_index([(f"values.{key}", 1), ("_id", 1)])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that candidates have: what ranges and axes are made of.
+
+    key: in addresses. field: of stored documents.
+    """
+
+    key: str
+    field: str
+    label: str
+    unit: str
+
+    @property
+    def title(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+
+def quantities() -> dict[str, Quantity]:
+    """Return the quantities that have a unit, and the number of atoms, by key."""
+    found = [
+        Quantity("energy_above_hull", "energy_above_hull", "E above hull", "eV/atom"),
+        Quantity("nsites", "nsites", "Atoms", ""),
+    ]
+    for _, column in stage_columns():
+        if column.unit and column.name not in {quantity.key for quantity in found}:
+            found.append(Quantity(column.key, f"values.{column.key}", column.label, column.unit))
+    return {quantity.key: quantity for quantity in found}
+
+
+def categories() -> dict[str, Quantity]:
+    """Return what has few values (verdicts, kinds, levels), by key."""
+    found = [
+        Quantity("kind_of_new", "kind_of_new", "Kind of new", ""),
+        Quantity("novel", "novel", "Novelty", ""),
+        Quantity("status", "status", "Status", ""),
+    ]
+    for _, column in stage_columns(shown=True):
+        if not column.unit:
+            found.append(Quantity(column.key, f"values.{column.key}", column.label, ""))
+    return {quantity.key: quantity for quantity in found}
 
 
 @dataclass(frozen=True)
@@ -134,9 +219,9 @@ class Table:
 def make_table(candidates: Iterable[tuple[Row, Records]]) -> Table:
     """Return the table of candidates, each a row and its records.
 
-    Columns of stages in which no candidate has a value are left out.
+    Columns of kinds and of stages in which no candidate has a value are left out.
     """
-    own = [_heading(stage, column) for stage, column in stage_columns(shown=True)]
+    own = [*KINDS, *(_heading(stage, column) for stage, column in stage_columns(shown=True))]
     headings = [*COMMON, *own, STATUS]
     rows = [[heading.cell(row, records) for heading in headings] for row, records in candidates]
     kept = [
@@ -152,13 +237,15 @@ def _heading(stage: Stage, column: Column) -> Heading:
         record = stage.latest(records)
         if record is None:
             return TableCell("")
-        value = column.value(record)
-        text = show_value(value) if column.text is None else column.text(record)
+        of = records if column.all_records else record
+        value = column.value(of)
+        text = show_value(value) if column.text is None else column.text(of)
         tone = stage.describe(record, records).tone if column.badge else None
         return TableCell(text, value, tone)
 
     unit = "" if column.text is not None else column.unit  # texts hold theirs
-    return Heading(column.key, column.label, unit, cell, numeric=bool(unit))
+    sort_key = f"values.{column.key}"
+    return Heading(column.key, column.label, unit, cell, sort_key, numeric=bool(unit))
 
 
 def show_value(value: Any) -> str:

@@ -7,20 +7,31 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TextIO, get_args
 
 from pymatgen.core import Structure
 
+from pccd_workflows.analysis.symmetry import symmetrised
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.collect import SYMPREC
 from pccd_workflows.columns import EXPORTED, values
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import make_folder
 from pccd_workflows.engines.records import Relaxation
 
-Format = Literal["cif", "poscar", "extxyz", "csv", "json"]
+Format = Literal["cif", "cif-p1", "poscar", "extxyz", "csv", "json"]
 FORMATS: tuple[str, ...] = get_args(Format)
-SUFFIXES = {"cif": ".cif", "poscar": ".vasp", "extxyz": ".extxyz", "csv": ".csv", "json": ".json"}
-ONE_FILE_EACH = {"cif", "poscar"}
+SUFFIXES = {
+    "cif": ".cif",
+    "cif-p1": ".cif",
+    "poscar": ".vasp",
+    "extxyz": ".extxyz",
+    "csv": ".csv",
+    "json": ".json",
+}
+ONE_FILE_EACH = {"cif", "cif-p1", "poscar"}
 """Formats with one crystal per file; the others hold all crystals in one."""
 
 
@@ -113,7 +124,7 @@ def _suffixes(form: str) -> set[str]:
 def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder, or a file name of the format.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
 
 def _write_all(
@@ -124,11 +135,12 @@ def _write_all(
         return [_write_csv(candidates, scratch / str(name), result)]
     if form == "json":
         return [_write_json(candidates, scratch / str(name), result)]
-    write: Callable[[CandidateDoc, Structure], str] = {
+    writers: dict[str, Callable[[CandidateDoc, Structure], str]] = {
         "cif": cif_text,
+        "cif-p1": partial(cif_text, p1=True),
         "poscar": poscar_text,
         "extxyz": extxyz_text,
-    }[form]
+    }
     files: list[Path] = []
     for doc in candidates:
         relaxation = best_relaxation(doc)
@@ -140,19 +152,35 @@ def _write_all(
         stem = file_stem(doc, relaxation.structure)
         path = scratch / (name or f"{stem}{SUFFIXES[form]}")
         with path.open("a", encoding="utf-8") as file:
-            file.write(write(doc, relaxation.structure))
+            file.write(writers[form](doc, relaxation.structure))
         result.n_written += 1
         if path not in files:
             files.append(path)
     return files
 
 
-def cif_text(doc: CandidateDoc, structure: Structure) -> str:
-    """Return a CIF in P1 (coordinates exactly as relaxed), the properties as comments."""
+def cif_text(doc: CandidateDoc, structure: Structure, *, p1: bool = False) -> str:
+    """Return a CIF with the properties as comments.
+
+    It is symmetrised within SYMPREC, which the comments state with the space group and how far
+    sites moved; the coordinates exactly as relaxed where `p1` asks for that, or where symmetrising
+    does not give the same crystal.
+    """
     from pymatgen.io.cif import CifWriter
 
-    comments = [f"# {key}: {_plain(value)}" for key, value in _known(doc).items()]
-    return "\n".join([*comments, str(CifWriter(structure, significant_figures=8))]) + "\n"
+    found = None if p1 else symmetrised(structure, SYMPREC)
+    told = dict(_known(doc))
+    if found is None:
+        told["symmetry"] = "P1: coordinates exactly as relaxed"
+        text = str(CifWriter(structure, significant_figures=8))
+    else:
+        told["symmetry"] = (
+            f"{found.symbol} (No. {found.number}), spglib with a tolerance of {SYMPREC:g} Å; "
+            f"sites moved by at most {found.moved:.4f} Å"
+        )
+        text = found.cif
+    comments = [f"# {key}: {_plain(value)}" for key, value in told.items()]
+    return "\n".join([*comments, text]) + "\n"
 
 
 def poscar_text(doc: CandidateDoc, structure: Structure) -> str:
@@ -185,15 +213,22 @@ def extxyz_text(doc: CandidateDoc, structure: Structure) -> str:
 
 def _write_csv(candidates: Iterable[CandidateDoc], path: Path, result: Export) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer: csv.DictWriter[str] | None = None
-        for doc in candidates:
-            row = properties(doc)
-            if writer is None:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                writer.writeheader()
-            writer.writerow({key: _cell(value) for key, value in row.items()})
-            result.n_written += 1
+        result.n_written += write_csv(candidates, file)
     return path
+
+
+def write_csv(candidates: Iterable[CandidateDoc], file: TextIO) -> int:
+    """Write a table of candidates, a row of `properties` each; return their number."""
+    writer: csv.DictWriter[str] | None = None
+    number = 0
+    for doc in candidates:
+        row = properties(doc)
+        if writer is None:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            writer.writeheader()
+        writer.writerow({key: _cell(value) for key, value in row.items()})
+        number += 1
+    return number
 
 
 def _write_json(candidates: Iterable[CandidateDoc], path: Path, result: Export) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pymatgen.core import Structure
 
+from pccd_workflows import columns
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.collect import reached
 from pccd_workflows.core.errors import InputError
@@ -100,7 +101,7 @@ def migrate(settings: Settings) -> Migration:
             f"Workers are running {len(found.running)} jobs ({found.running[0]}, ...): stop them "
             "first, then migrate."
         )
-    mongo.ensure_indexes(mongo.database(settings))
+    columns.ensure_indexes(mongo.database(settings))
     for step in found.steps:
         _migrate_campaign(step, settings)
     return found

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from pccd_workflows import stages
-from pccd_workflows.campaign import Campaign
-from pccd_workflows.collect import Collector, reached
+from pccd_workflows import columns, stages
+from pccd_workflows.campaign import DEFAULTS, Campaign
+from pccd_workflows.collect import Collector, Loss, reached
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
+from pccd_workflows.core.storage import Share
 from pccd_workflows.engines.engine import Task, engine_of, level_for
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.registry import open_generator
-from pccd_workflows.jobs.common import CPU, GPU, OPTIONAL
+from pccd_workflows.jobs.common import CANDIDATES, CPU, GPU, OPTIONAL, SAMPLES, SHARE, WRITES
 from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.query import to_candidate
 from pccd_workflows.settings import Settings
@@ -77,33 +78,47 @@ def preflight(campaign: Campaign, settings: Settings) -> list[str]:
     for rung in campaign.rungs:
         if rung.band_structure:  # of a level of one's own that could not be asked before
             level_for(rung.level, Task("bands"))
-    path = campaign.references.path
-    if path is not None and not path.exists():
-        raise InputError(f"references.path: there is no file or folder {path}.")
-    if path is not None:
-        _check_reference_file(campaign, path)
     check_known_materials(campaign, settings)
     return source_versions(campaign)
 
 
 def check_known_materials(campaign: Campaign, settings: Settings) -> None:
-    """See that imported sets are there, and that MP can be asked or was asked before.
+    """See that what competes and what novelty is measured against is there and can be used.
 
     Raises
     ------
     InputError
-        A set is missing, or there is neither an API key nor a snapshot.
+        A set is missing; a reference file cannot make a hull; an element has no known phase; or
+        there is neither an API key nor a snapshot of the Materials Project.
     """
+    source, path = campaign.references.source, campaign.references.path
     if campaign.novelty.sets:
         from pccd_workflows.known.sets import check_known_sets
 
         check_known_sets(mongo.database(settings), campaign.novelty.sets)
-    if campaign.references.source == "materials_project":
+    if path is not None:
+        _check_reference_file(campaign, path)
+    if source == "known" and not campaign.novelty.sets:
+        from pccd_workflows.known.competing import need_phases
+
+        need_phases(campaign.elements)
+    if source == "materials_project":
         from pccd_workflows.known.mp_client import NO_KEY, has_api_key
         from pccd_workflows.known.snapshots import MongoSnapshot
 
         if not has_api_key() and not MongoSnapshot(mongo.database(settings)).versions():
             raise InputError(NO_KEY)
+
+
+def _check_reference_file(campaign: Campaign, path: Path) -> None:
+    from pccd_workflows.known.reference_files import check_reference_file
+
+    if not path.exists():
+        raise InputError(f"references.path: there is no file or folder {path}.")
+    for rung in campaign.rungs:
+        level, chemsys = get_level(rung.level), "-".join(campaign.elements)
+        computes = engine_of(level).batched
+        check_reference_file(path, chemsys, level.name, level.convention, computes=computes)
 
 
 def levels_of(campaign: Campaign) -> list[str]:
@@ -112,17 +127,6 @@ def levels_of(campaign: Campaign) -> list[str]:
     levels = [rung.level for rung in campaign.rungs]
     levels += filter(None, [section.level, section.confirm] if section else [])
     return list(dict.fromkeys(levels))
-
-
-def _check_reference_file(campaign: Campaign, path: Path) -> None:
-    """Refuse a file whose energies are not those of every DFT rung: nothing computes them here."""
-    from pccd_workflows.known.reference_files import load_reference_set
-
-    chemsys = "-".join(campaign.elements)
-    for rung in campaign.rungs:
-        level = get_level(rung.level)
-        if not engine_of(level).batched:
-            load_reference_set(path, chemsys, level.name, level.convention)
 
 
 def submit(campaign: Campaign, settings: Settings) -> Document:
@@ -138,19 +142,10 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
     database = mongo.database(settings)
     campaign = as_stored(campaign, settings)
     versions = preflight(campaign, settings)
-    mongo.ensure_indexes(database)
+    columns.ensure_indexes(database)
     campaigns = database["campaigns"]
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "name": campaign.name,
-        "hash": campaign.hash,
-        "campaign": campaign.resolved(),
-        "versions": versions,
-        "submitted_at": datetime.now(UTC),
-        "state": "submitting",
-        "fw_ids": [],
-    }
-    mongo.insert_once(campaigns, {"_id": campaign.campaign_id, **document})
+    if campaigns.find_one({"_id": campaign.campaign_id}, {"_id": 1}) is None:
+        mongo.insert_once(campaigns, _new_document(campaign, versions, settings))
     stored = campaign_document(campaign.campaign_id, settings)
     if stored["state"] == "submitting":
         submit_workflow(stored, settings)
@@ -158,11 +153,30 @@ def submit(campaign: Campaign, settings: Settings) -> Document:
     return stored
 
 
+def _new_document(campaign: Campaign, versions: list[str], settings: Settings) -> Document:
+    """Return what is stored of a campaign when it is submitted."""
+    asks_history = "history" in campaign.novelty.against
+    return {
+        "_id": campaign.campaign_id,
+        "schema_version": SCHEMA_VERSION,
+        "name": campaign.name,
+        "hash": campaign.hash,
+        "campaign": campaign.resolved(),
+        "defaults": DEFAULTS,
+        "versions": versions,
+        "history": finished_campaigns(settings) if asks_history else [],
+        "submitted_at": datetime.now(UTC),
+        "state": "submitting",
+        "fw_ids": [],
+    }
+
+
 def as_stored(campaign: Campaign, settings: Settings) -> Campaign:
     """Return the campaign of a file under the id that it was stored under, if it was stored.
 
     A later version may know more options, and a file's id is a hash over all of them. A stored
-    campaign is that of the file if both are equal with every default of today filled in.
+    campaign is that of the file if both are equal with every default filled in; of options that had
+    another default when it was stored, with that one.
     """
     campaigns = mongo.database(settings)["campaigns"]
     if campaigns.find_one({"_id": campaign.campaign_id}, {"_id": 1}) is not None:
@@ -170,9 +184,28 @@ def as_stored(campaign: Campaign, settings: Settings) -> Campaign:
     for document in campaigns.find({"name": campaign.name}).sort("submitted_at", -1):
         with suppress(ValidationError):  # this version cannot read it: it is not the file's
             stored = stored_campaign(document)
-            if stored.hash == campaign.hash:
+            if stored.hash == campaign.with_defaults(document.get("defaults", 1)).hash:
                 return stored
     return campaign
+
+
+def finished_campaigns(settings: Settings) -> list[str]:
+    """Return the campaigns with nothing left to run, by id, their candidates collected.
+
+    A campaign that is submitted now calls their crystals known, whatever is submitted or finishes
+    later.
+    """
+    database = mongo.database(settings)
+    finished = []
+    for document in database["campaigns"].find({"state": {"$ne": "submitting"}}).sort("_id", 1):
+        campaign_id = document["_id"]
+        state = progress(campaign_id, settings)
+        if state.unfinished or state.states.get("WAITING", 0):
+            continue
+        with suppress(ValidationError):  # of a version that cannot be read: as it was collected
+            collect(document, state, settings)
+        finished.append(campaign_id)
+    return finished
 
 
 def submit_workflow(document: Document, settings: Settings) -> None:
@@ -250,10 +283,14 @@ def stored_campaign(document: Document) -> Campaign:
 
 def progress(campaign_id: str, settings: Settings) -> Progress:
     """Return where a campaign's jobs stand."""
-    return Progress(
-        states=launchpad.campaign_states(settings, campaign_id),
-        failures=launchpad.failures(settings, campaign_id),
-    )
+    failures = launchpad.failures(settings, campaign_id)
+    storage = MongoStorage(mongo.database(settings))
+    for metadata in (failure["metadata"] for failure in failures):
+        if SHARE in metadata:  # a job that takes thousands does not carry their names
+            asked = metadata[SHARE]
+            rows = storage.going_on(campaign_id, asked["stage"], Share.from_dict(asked))
+            metadata[CANDIDATES] = [row.candidate_id for row in rows]
+    return Progress(launchpad.campaign_states(settings, campaign_id), failures)
 
 
 def collector(document: Document, settings: Settings) -> Collector:
@@ -262,14 +299,25 @@ def collector(document: Document, settings: Settings) -> Collector:
     return Collector(database, MongoStorage(database), stored_campaign(document))
 
 
-def lost_candidates(failures: list[Document]) -> dict[str, str]:
-    """Return why each candidate of a failed job is held back, by candidate_id."""
-    return {
-        candidate_id: f"Job {failure['name']!r} failed: {failure['error']}"
-        for failure in failures
-        if not failure["metadata"].get(OPTIONAL)
-        for candidate_id in failure["metadata"].get("candidates", [])
-    }
+def collect(document: Document, progress: Progress, settings: Settings) -> int:
+    """Fold what a campaign's jobs wrote and lost into its candidates; return how many changed."""
+    lost = lost_candidates(stored_campaign(document), progress.failures)
+    return collector(document, settings).update(lost)
+
+
+def lost_candidates(campaign: Campaign, failures: list[Document]) -> dict[str, list[Loss]]:
+    """Return the failed jobs that hold candidates back, by candidate_id."""
+    lost: dict[str, list[Loss]] = {}
+    for failure in failures:
+        metadata = failure["metadata"]
+        if metadata.get(OPTIONAL):
+            continue
+        reason = f"Job {failure['name']!r} failed: {failure['error']}"
+        loss = Loss(reason, metadata.get(WRITES))
+        numbers = range(*metadata.get(SAMPLES, (0, 0)))
+        for name in [*metadata.get(CANDIDATES, []), *map(campaign.candidate_id, numbers)]:
+            lost.setdefault(name, []).append(loss)
+    return lost
 
 
 @dataclass(frozen=True)
@@ -327,21 +375,46 @@ class FunnelCount:
 
 def funnel(campaign: Campaign, settings: Settings) -> list[FunnelCount]:
     """Count a campaign's candidates step by step, inside the database."""
-    pipeline: list[Document] = [
-        {"$match": {"campaign_id": campaign.campaign_id}},
-        {"$unwind": "$reached"},
-        {"$group": {"_id": "$reached", "number": {"$sum": 1}}},
-    ]
-    candidates = mongo.database(settings)["candidates"]
-    counts = Counter({row["_id"]: row["number"] for row in candidates.aggregate(pipeline)})
-    older = {"campaign_id": campaign.campaign_id, "reached": {"$exists": False}}
-    for document in candidates.find(older, {"_id": 0}):
-        counts.update(reached(campaign, to_candidate(document).records))
+    return count_funnel(campaign, mongo.database(settings)["candidates"])
+
+
+def count_funnel(campaign: Campaign, candidates: Any) -> list[FunnelCount]:
+    """Count a campaign's candidates step by step, each along an index.
+
+    candidates: a pymongo collection.
+    """
+    of_campaign = {"campaign_id": campaign.campaign_id}
+    older: Counter[str] = Counter()
+    for document in candidates.find({**of_campaign, "reached": {"$exists": False}}, {"_id": 0}):
+        older.update(reached(campaign, to_candidate(document).records))
     steps: list[FunnelCount] = []
     for step in stages.funnel(campaign):
         out_of = steps[-1].reached if steps else campaign.n_samples
-        steps.append(FunnelCount(step.label, counts[step.key], out_of))
+        count = candidates.count_documents({**of_campaign, "reached": step.key})
+        steps.append(FunnelCount(step.label, count + older[step.key], out_of))
     return steps
+
+
+def nothing_left(campaign: Campaign, settings: Settings) -> str | None:
+    """Say why no crystal reached the first rung where none did; None if one did.
+
+    To be asked once all jobs have ended: a campaign that lost every crystal before any energy was
+    computed asks for something that is not to be had.
+    """
+    counts = {step.name: step for step in funnel(campaign, settings)}
+    decoded, screened = counts["decoded to a crystal"], counts["passed the screen"]
+    if screened.reached:
+        return None
+    steps: list[Document] = [
+        {"$match": {"campaign_id": campaign.campaign_id, "reason_class": {"$ne": None}}},
+        {"$group": {"_id": "$reason_class", "number": {"$sum": 1}}},
+        {"$sort": {"number": -1, "_id": 1}},
+    ]
+    rows = mongo.database(settings)["candidates"].aggregate(steps)
+    why = ", ".join(f"{row['_id']} {row['number']}" for row in rows) or "no reason is stored"
+    if decoded.reached:
+        return f"None of the {decoded.reached} crystals passed the screen ({why})."
+    return f"None of the {campaign.n_samples} samples is a crystal ({why})."
 
 
 def release_dead(campaign_id: str, settings: Settings) -> list[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from jobflow import Flow, Job, Maker
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.jobs.common import GPU, assign, named, tolerant
+from pccd_workflows.jobs.common import GPU, SAMPLES, WRITES, assign, named, tolerant
 from pccd_workflows.jobs.phonons import start_phonons
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import start_bands, start_rung
@@ -32,6 +32,7 @@ class GenerateMaker(Maker):
         jobs = []
         for number, (start, stop) in enumerate(shards, start=1):
             job = assign(generate_and_screen(campaign, start, stop, list(versions)), GPU)
+            job.update_metadata({SAMPLES: [start, stop], WRITES: "screen"})
             jobs.append(named(job, f"{self.name} {number}/{len(shards)}"))
         return jobs
 

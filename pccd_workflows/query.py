@@ -1,5 +1,6 @@
 """Which candidates: one validated filter, shared by every command and page, as a MongoDB query."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,17 @@ from pydantic import ValidationError
 from pymatgen.core import Composition, Element
 
 from pccd_workflows.candidate import CandidateDoc
+from pccd_workflows.columns import quantities, stage_columns
 from pccd_workflows.core.errors import DatabaseError, InputError
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.records import Phonons
+from pccd_workflows.known.novelty import Kind
 from pccd_workflows.stages import stage_of
 from pccd_workflows.stages.stage import Status
 
 STATUSES: tuple[str, ...] = get_args(Status)
 PHONON_VERDICTS: tuple[str, ...] = get_args(Phonons.model_fields["verdict"].annotation)
+KINDS: tuple[str, ...] = get_args(Kind)
 MAX_LIMIT = 1_000_000
 MAX_EHULL = 10.0
 """eV/atom; a larger number was meant in meV/atom."""
@@ -26,12 +30,16 @@ SORT_KEYS = (
     "energy_above_hull",
     "index",
     "formula_pretty",
+    "kind_of_new",
+    "known_id",
+    "novel",
     "nsites",
     "spacegroup",
     "status",
     "updated_at",
 )
-"""Fields a list can be sorted by, all indexed; a leading '-' turns the order round."""
+"""Fields a list can be sorted by, all indexed, beside the columns of stages (``values.<key>``); a
+leading '-' turns the order round."""
 
 SUMMARY_FIELDS = (
     "candidate_id",
@@ -48,6 +56,8 @@ SUMMARY_FIELDS = (
     "spacegroup",
     "energy_above_hull",
     "novel",
+    "kind_of_new",
+    "known_id",
     "phonon_stable",
     "band_gap",
     "updated_at",
@@ -64,8 +74,45 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,8}|[0-9]{6}")
 SHORTEST_HASH = 4
 """Digits of a campaign's hash in short ids, at least."""
 
+NOTHING = [None, math.nan]
+"""Values of a field that say nothing."""
+
 Query = dict[str, Any]
 Order = list[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a quantity (see `columns.quantities`), both included; None: no bound.
+
+    Raises
+    ------
+    InputError
+        The quantity is unknown, or the bounds exclude each other.
+    """
+
+    key: str
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the quantity and the order of the bounds."""
+        _one_of("quantity", self.key, tuple(quantities()))
+        if self.low is not None and self.high is not None and self.low > self.high:
+            label = quantities()[self.key].label
+            raise InputError(f"{label}: {self.low:g} is larger than {self.high:g}.")
+
+    def to_mongo(self) -> Query:
+        """Return the condition on stored documents."""
+        bounds = {"$gte": self.low, "$lte": self.high}
+        asked = {operator: bound for operator, bound in bounds.items() if bound is not None}
+        return {quantities()[self.key].field: asked}
+
+    @property
+    def doubt(self) -> str:
+        """A question about an energy above hull that was meant in meV/atom."""
+        doubtful = self.key == "energy_above_hull" and (self.high or 0.0) >= DOUBTFUL_EHULL
+        return _doubt("Energies above hull are", self.high or 0.0) if doubtful else ""
 
 
 @dataclass(frozen=True)
@@ -78,8 +125,11 @@ class CandidateFilter:
     elements: crystals that contain at least all of these.
     max_ehull: largest energy above hull, eV/atom; crystals without one are left out.
     novel: the verdict asked for; crystals without one are left out.
+    kind: one of `KINDS`; crystals of which it was not asked are left out.
     phonons: the last verdict; one of `PHONON_VERDICTS`.
-    sort: one of `SORT_KEYS`, with '-' for descending; crystals without a value come last.
+    ranges: crystals whose quantities lie inside; those without a value are left out.
+    sort: one of `SORT_KEYS` or ``values.<key>``, with '-' for descending; crystals without a value
+    come last.
 
     Raises
     ------
@@ -93,12 +143,14 @@ class CandidateFilter:
     elements: tuple[str, ...] = ()
     max_ehull: float | None = None
     novel: bool | None = None
+    kind: str | None = None
     phonons: str | None = None
     status: str | None = None
     stage: str | None = None
     reason_class: str | None = None
     limit: int | None = None
     sort: str = "energy_above_hull"
+    ranges: tuple[Range, ...] = ()
 
     def __post_init__(self) -> None:
         """Check every value and bring chemical systems and formulas into the stored form."""
@@ -106,8 +158,11 @@ class CandidateFilter:
         _check_stage(self.stage)
         _match(_WORD, "reason class", self.reason_class)
         _one_of("status", self.status, STATUSES)
+        _one_of("kind", self.kind, KINDS)
         _one_of("phonon verdict", self.phonons, PHONON_VERDICTS)
-        _one_of("sort key", self.sort.removeprefix("-"), SORT_KEYS)
+        key = self.sort.removeprefix("-")
+        if key.removeprefix("values.") not in {c.key for _, c in stage_columns()}:
+            _one_of("sort key", key, SORT_KEYS)
         for symbol in self.elements:
             _check_element(symbol)
         if self.max_ehull is not None and not abs(self.max_ehull) <= MAX_EHULL:
@@ -131,6 +186,7 @@ class CandidateFilter:
             "stage": self.stage,
             "reason_class": self.reason_class,
             "novel": self.novel,
+            "kind_of_new": self.kind,
             "phonon_stable": {"stable": True, "unstable": False}.get(self.phonons or ""),
         }
         query: Query = {
@@ -144,6 +200,8 @@ class CandidateFilter:
             query["elements"] = {"$all": list(self.elements)}
         if self.max_ehull is not None:
             query["energy_above_hull"] = {"$lte": self.max_ehull}
+        if self.ranges:
+            query["$and"] = [one.to_mongo() for one in self.ranges]
         return query
 
     def segments(self) -> list[tuple[Query, Order]]:
@@ -154,8 +212,8 @@ class CandidateFilter:
         """
         field, direction = self.sort.removeprefix("-"), -1 if self.sort.startswith("-") else 1
         query = self.to_mongo()
-        with_value = {"$and": [query, {field: {"$ne": None}}]}
-        without_value = {"$and": [query, {field: None}]}
+        with_value = {"$and": [query, {field: {"$nin": NOTHING}}]}
+        without_value = {"$and": [query, {field: {"$in": NOTHING}}]}
         # ties in the same direction as the field, so that one index serves both orders
         order = [(field, direction), ("_id", direction)]
         return [(with_value, order), (without_value, [("_id", 1)])]
@@ -169,6 +227,7 @@ class CandidateFilter:
                 "chemsys",
                 "formula",
                 "max_ehull",
+                "kind",
                 "phonons",
                 "status",
                 "stage",
@@ -185,13 +244,16 @@ class CandidateFilter:
     @property
     def doubt(self) -> str:
         """A question about a value that is possible, but hardly meant; empty if there is none."""
-        if self.max_ehull is None or self.max_ehull < DOUBTFUL_EHULL:
-            return ""
-        value = self.max_ehull
-        return (
-            f"Energies above hull are in eV/atom here: {value:g} lets nearly every crystal pass. "
-            f"Did you mean {value:g} meV/atom, that is {value / EV_TO_MEV:g}?"
-        )
+        if self.max_ehull is not None and self.max_ehull >= DOUBTFUL_EHULL:
+            return _doubt("Energies above hull are", self.max_ehull)
+        return next((found for one in self.ranges if (found := one.doubt)), "")
+
+
+def _doubt(subject: str, value: float) -> str:
+    return (
+        f"{subject} in eV/atom here: {value:g} lets nearly every crystal pass. "
+        f"Did you mean {value:g} meV/atom, that is {value / EV_TO_MEV:g}?"
+    )
 
 
 def normalise_chemsys(text: str) -> str:
@@ -233,7 +295,7 @@ def find_documents(
     skip: int = 0,
     limit: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the documents of `which` in order, without their ``_id``.
+    """Yield the documents of `which` in order, without their ``_id`` and numbers that are none.
 
     collection: a pymongo collection of candidates.
     fields: fields to fetch; None fetches whole documents.
@@ -251,7 +313,7 @@ def find_documents(
         if remaining is not None:
             cursor = cursor.limit(remaining)
         for document in cursor:
-            yield document
+            yield without_nan(document)
             if remaining is not None:
                 remaining -= 1
         if remaining == 0:
@@ -260,7 +322,11 @@ def find_documents(
 
 def count_documents(collection: Any, which: CandidateFilter) -> int:
     """Return how many candidates the filter lets pass, whatever its limit."""
-    return int(collection.count_documents(which.to_mongo()))
+    query = which.to_mongo()
+    # without a filter the server knows the number: counting would read every document
+    return int(
+        collection.count_documents(query) if query else collection.estimated_document_count()
+    )
 
 
 def find_candidate(collection: Any, reference: str) -> CandidateDoc:
@@ -353,7 +419,7 @@ def to_candidate(document: Mapping[str, Any]) -> CandidateDoc:
     """
     from pccd_workflows.execution.mongo import check_schema_version
 
-    fields = {key: value for key, value in document.items() if key != "_id"}
+    fields = without_nan({key: value for key, value in document.items() if key != "_id"})
     check_schema_version(fields, f"Candidate {fields.get('candidate_id')}")
     try:
         return CandidateDoc.model_validate(fields)
@@ -364,6 +430,24 @@ def to_candidate(document: Mapping[str, Any]) -> CandidateDoc:
             f"Candidate {document.get('_id', fields.get('candidate_id'))} is damaged ({where}: "
             f"{first['msg']}): restore the database from a backup."
         ) from None
+
+
+def without_nan(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with None for every field that holds a number that is none.
+
+    Structures and lists of numbers stay as they are.
+    """
+    return {key: value if key == "structure" else _known(value) for key, value in document.items()}
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return without_nan(value)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [_known(one) for one in value]
+    return value
 
 
 def _check_element(symbol: str) -> None:

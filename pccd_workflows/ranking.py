@@ -7,7 +7,7 @@ from typing import Any
 
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import row_fields, row_records
-from pccd_workflows.query import SUMMARY_FIELDS
+from pccd_workflows.query import NOTHING, SUMMARY_FIELDS, without_nan
 from pccd_workflows.stages import phonons
 from pccd_workflows.stages.stage import Records
 
@@ -38,9 +38,9 @@ def best_rows(
 
     collection: a pymongo collection of candidates.
     """
-    query = {"campaign_id": campaign_id, "status": "passed", "energy_above_hull": {"$ne": None}}
+    query = {"campaign_id": campaign_id, "status": "passed", "energy_above_hull": {"$nin": NOTHING}}
     found = collection.find(query, [*SUMMARY_FIELDS, *row_fields()])
-    rows = ((row, row_records(row)) for row in found)
+    rows = ((row, row_records(row)) for row in map(without_nan, found))
     return heapq.nsmallest(limit, rows, key=_rank_row)
 
 

@@ -20,7 +20,8 @@ from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.stages.hull import Stability
+from pccd_workflows.query import to_candidate
+from pccd_workflows.stages.hull import Stability, as_found_before, placed
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -95,11 +96,14 @@ class Rejudged:
 
 
 def verdict(stability: Stability) -> Verdict:
-    """Return what a position on the hull means; below it, a candidate is a new ground state."""
+    """Return what a position on the hull means; below it, a candidate is a new ground state.
+
+    A crystal that turned out to be another one's twin, or a known one, is none, wherever it lies.
+    """
     above = stability.energy_above_hull
-    if above is not None and above < -NOTHING:
-        return "below the hull"
-    return "kept" if stability.passed else "rejected"
+    if not stability.passed:
+        return "rejected"
+    return "below the hull" if above is not None and above < -NOTHING else "kept"
 
 
 def rescore(
@@ -138,7 +142,7 @@ def rejudge(
     _check_comparable(old_set, new_set)
     limit = (thresholds or {}).get(new_set.level)
     elements = set(new_set.chemsys.split("-"))
-    old_id, new_id = old_set.reference_id, new_set.reference_id
+    old_id = old_set.reference_id
     judged = []
     for candidate in candidates:
         before = next((s for s in candidate.stabilities if s.references == old_id), None)
@@ -150,24 +154,11 @@ def rejudge(
     results, repeated = Hull(new).place(queries), Hull(old).place(queries)
     lowest_before, lowest_now = _lowest(old.entries), _lowest(new.entries)
     rejudged = []
-    for (candidate, before, _), result, again in zip(judged, results, repeated, strict=True):
-        above = result.energy_above_hull
+    for (candidate, before, _), query, result, again in zip(
+        judged, queries, results, repeated, strict=True
+    ):
         threshold = before.threshold if limit is None else limit
-        passed = threshold is None or above <= threshold
-        after = Stability(
-            level=new_set.level,
-            passed=passed,
-            reason_class=None if passed else "unstable",
-            reason=None
-            if passed
-            else f"{above:.3f} eV/atom above the hull, more than {threshold:g}.",
-            energy_above_hull=above,
-            formation_energy_per_atom=result.formation_energy_per_atom,
-            decomposition=result.decomposition,
-            references=new_id,
-            convention=new.convention,
-            threshold=threshold,
-        )
+        after = as_found_before(placed(result, new_set, query.composition, limit=threshold), before)
         formulas = _formulas(old.entries, before.decomposition)
         formulas |= _formulas(new.entries, after.decomposition)
         rejudged.append(
@@ -286,7 +277,7 @@ def rescore_campaign(
     """
     query = {"campaign_id": campaign_id, "stabilities.level": new_set.level}
     rows = database["candidates"].find(query, {"_id": 0}).sort("index", 1)
-    candidates = [CandidateDoc.model_validate(row) for row in rows]
+    candidates = [to_candidate(row) for row in rows]
     ids = {
         stability.references
         for candidate in candidates

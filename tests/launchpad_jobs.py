@@ -1,12 +1,15 @@
 """Jobs for the tests of the executor; a worker process imports them by name."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
 from jobflow import Flow, Response, job
 
+from pccd_workflows.core.storage import StageRow
 from pccd_workflows.execution.mongo import database
+from pccd_workflows.jobs.common import job_storage, plain_job
 from pccd_workflows.settings import get_settings
 
 
@@ -59,6 +62,21 @@ def broken(marker=None):
 @job
 def wait_for(started, go, value):
     """Say that the job began (one more line in a file), then wait until told to go on."""
+    wait(started, go)
+    database(get_settings())  # as jobs do, whether or not it is there
+    return value
+
+
+@plain_job
+def wait_and_write_row(started, go):
+    """Wait until told to go on, then write what a stage says of a candidate."""
+    wait(started, go)
+    with job_storage() as storage:
+        row = StageRow("c", "c-000000", 0, "generate", {"said": "late"})
+        storage.put_rows([row])
+
+
+def wait(started, go):
     with Path(started).open("a") as stream:
         stream.write(f"{os.getpid()}\n")
     deadline = time.monotonic() + 60
@@ -66,8 +84,6 @@ def wait_for(started, go, value):
         if time.monotonic() > deadline:
             raise TimeoutError(go)
         time.sleep(0.02)
-    database(get_settings())  # as jobs do, whether or not it is there
-    return value
 
 
 @job
@@ -112,6 +128,25 @@ def note(log, number):
     """Append a number to a file."""
     with Path(log).open("a") as stream:
         stream.write(f"{number}\n")
+    return number
+
+
+@job
+def fill_the_disk():
+    """Write into the run folder until nothing fits."""
+    with Path("big").open("wb") as stream:
+        while True:
+            stream.write(b"x" * 4096)
+
+
+@job
+def print_on_a_full_disk(disk):
+    """Print much while no byte is free."""
+    with contextlib.suppress(OSError), (Path(disk) / "ballast").open("wb", buffering=0) as stream:
+        while True:
+            stream.write(b"x" * 4096)
+    for number in range(1000):
+        print("line", number, "x" * 100)  # noqa: T201
     return number
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition, Lattice, Structure
 
+from pccd_workflows import columns
 from pccd_workflows.analysis.hull import Hull, HullQuery
 from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
@@ -173,6 +174,7 @@ def judged(
     *,
     above: float = 0.05,
     novel: bool = True,
+    kind: str | None = None,
     phonons: str | None = None,
     which: Campaign | None = None,
 ) -> CandidateDoc:
@@ -243,6 +245,8 @@ def judged(
         "spacegroup": spacegroup,
         "energy_above_hull": above,
         "novel": novel,
+        "kind_of_new": kind,
+        "known_id": None if kind in (None, "new_structure_type") else "mp-1",
         "phonon_stable": {"stable": True, "unstable": False}.get(phonons or ""),
         "screening": Screening(
             passed=True, min_distance=1.98, density=4.4, volume_per_atom=10.9, charge_balanced=True
@@ -259,7 +263,8 @@ def judged(
         },
         "seconds": doc.seconds | {f"relax:{level}": 6.2},
     }
-    return doc.model_copy(update=update)
+    made = doc.model_copy(update=update)
+    return made.model_copy(update={"values": columns.sortable(made.records)})
 
 
 @lru_cache
@@ -303,6 +308,10 @@ def phonon_record(verdict: str, n_sites: int, level: str = "chgnet") -> Phonons:
         displacement=0.01,
         n_displacements=4,
         bands={"distances": distances, "frequencies": frequencies, "labels": labels},
+        dos={
+            "frequencies": np.linspace(-1.5, 20, 100).tolist(),
+            "density": (np.sin(np.linspace(0, 9, 100)) ** 2).tolist(),
+        },
         seconds=20.0,
     )
 

@@ -7,7 +7,7 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.collect import Collector, fold
+from pccd_workflows.collect import Collector, Loss, fold
 from pccd_workflows.core.errors import DatabaseError
 from pccd_workflows.core.storage import StageRow, structure_key
 from pccd_workflows.engines.records import Bands, Phonons, Relaxation
@@ -17,6 +17,8 @@ from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.request import Generation
 from pccd_workflows.known.novelty import Novelty, SetNovelty
 from pccd_workflows.operations import stored_campaign
+from pccd_workflows.report.card import novelty_badge
+from pccd_workflows.stages import stage_of
 from pccd_workflows.stages.hull import Stability
 
 CAMPAIGN = Campaign.model_validate(
@@ -242,10 +244,37 @@ def test_the_stage_that_says_no_decides(stage, record, status, reason_class):
     assert (document.status, document.reason_class) == (status, reason_class)
 
 
-def test_novelty_is_that_of_the_relaxed_crystal():
-    assert folded(OUTPUTS)[A].novel is False
-    relaxed = stability(0.01).model_copy(update={"novelty": Novelty()})
-    assert folded({**OUTPUTS, "hull:chgnet": {A: relaxed}})[A].novel is True
+def novelty(known: bool, **more) -> Novelty:
+    return Novelty(sets={"references": SetNovelty(known=known, method="m", **more)})
+
+
+@pytest.mark.parametrize(
+    ("generated", "relaxed", "novel"),
+    [(False, False, True), (True, False, False), (False, True, False), (True, True, False)],
+)
+def test_known_before_or_after_relaxation_is_known(generated, relaxed, novel):
+    """In the document, and in the words of every stage: badge and card agree."""
+    hull = stability(0.01).model_copy(update={"novelty": novelty(relaxed).with_kind()})
+    outputs = {**OUTPUTS, "deduplicate": {A: novelty(generated)}, "hull:chgnet": {A: hull}}
+    doc = folded(outputs)[A]
+    assert doc.novel is novel
+    assert doc.kind_of_new == ("new_structure_type" if novel else "duplicate")
+    said = stage_of("deduplicate").describe(doc.novelty, doc.records).verdict
+    assert said == ("new" if novel else "known" if generated else "known once relaxed")
+    assert (novelty_badge(doc.novel).text == "new") is novel
+
+
+def test_what_kind_of_new_a_crystal_is():
+    like = {"framework_id": "mp-2"}
+    sets = {"library": SetNovelty(known=False, method="m", **like)}
+    found = Novelty(sets=sets).with_kind()
+    assert (found.kind, found.known_id) == ("substitution", "mp-2")
+    before = Novelty(sets={"history": SetNovelty(known=True, matched_id="x-1", method="m")})
+    whole = found.after(before)
+    assert (whole.kind, whole.known_id, whole.novel) == ("duplicate", "x-1", False)
+    assert found.after(None) == found
+    nothing = Novelty(sets={"history": SetNovelty(method="not compared")})
+    assert nothing.with_kind().kind is None
 
 
 def test_a_lost_job_shows_until_its_rerun_delivers(settings):
@@ -255,7 +284,8 @@ def test_a_lost_job_shows_until_its_rerun_delivers(settings):
         write(collecting.storage, stage, OUTPUTS[stage])
     collecting.update()
     assert candidates.find_one({"_id": A})["status"] == "pending"
-    assert collecting.update({A: "Job 'relax' failed: MemoryError"}) == 1
+    lost = {A: [Loss("Job 'relax' failed: MemoryError", "relax:chgnet")]}
+    assert collecting.update(lost) == 1
     failed = candidates.find_one({"_id": A})
     assert (failed["status"], failed["reason_class"]) == ("failed", "job_failed")
     assert "MemoryError" in failed["reason"]
@@ -263,5 +293,37 @@ def test_a_lost_job_shows_until_its_rerun_delivers(settings):
     assert candidates.find_one({"_id": A})["status"] == "pending"
     for stage in ("relax:chgnet", "hull:chgnet", "phonons:chgnet"):
         write(collecting.storage, stage, OUTPUTS[stage])
-    collecting.update()
+    collecting.update(lost)  # its batch failed in another crystal: this one was done before
     assert candidates.find_one({"_id": A})["status"] == "passed"
+
+
+def test_samples_of_a_lost_job_are_in_the_ledger_until_they_are_made(settings):
+    collecting = collector(settings)
+    candidates = collecting.database["candidates"]
+    write(collecting.storage, "generate", {A: generation(0)})
+    reason = "Job 'generate 1/1' failed: MemoryError"
+    assert collecting.update({name: [Loss(reason, "screen")] for name in (A, B, C)}) == 3
+    for name in (A, B, C):
+        found = candidates.find_one({"_id": name})
+        assert (found["status"], found["reason_class"]) == ("failed", "job_failed")
+        assert found["reason"] == reason
+    assert candidates.find_one({"_id": B})["reached"] == []
+    assert candidates.find_one({"_id": B})["generation"]["elements"] == ["Na", "Cl"]
+    collecting.update()  # the job is to be run again
+    assert sorted(candidates.distinct("candidate_id")) == [A]
+    for stage in ("generate", "screen"):
+        write(collecting.storage, stage, OUTPUTS[stage])
+    collecting.update()
+    assert sorted(candidates.distinct("candidate_id")) == [A, B, C]
+    assert candidates.find_one({"_id": C})["status"] == "pending"
+
+
+def test_candidates_of_earlier_versions_outlive_a_lost_job(settings):
+    """They have no rows of stages, and their jobs name no stage."""
+    collecting = collector(settings)
+    write(collecting.storage, "generate", {A: generation(0)})
+    collecting.update({A: [Loss("Job 'relax' failed: MemoryError")]})
+    collecting.database["stage_records"].delete_many({})
+    assert collecting.update({A: [Loss("Job 'relax' failed: MemoryError")]}) == 0
+    assert collecting.update() == 0
+    assert collecting.database["candidates"].find_one({"_id": A})["status"] == "failed"

@@ -150,7 +150,8 @@ def test_the_report_shows_funnel_column_figure_and_losses(docs, tmp_path):
 
 def test_the_explorer_shows_it(database, docs):
     page = answer(database, "/", "").body
-    assert "<th class=n>Hardness (GPa)</th>" in page
+    assert ">Hardness (GPa)</a></th>" in page
+    assert "sort=values.hardness_gpa" in page
     assert "<td class=n>20.000</td>" in page
     rows = json.loads(answer(database, "/api/candidates", "").body)["candidates"]
     assert rows[0]["hardness_gpa"] == 20.0

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import ase.io
@@ -10,12 +11,20 @@ import numpy as np
 import pytest
 from pymatgen.core import Structure
 from pymatgen.io.vasp import Poscar
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
+from pccd_workflows.analysis.symmetry import symmetrised
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.export import best_relaxation, export_candidates, file_stem, properties
+from pccd_workflows.export import (
+    best_relaxation,
+    cif_text,
+    export_candidates,
+    file_stem,
+    properties,
+)
 
-GOOD = factory.judged(0, "MgMn2O4", above=0.05, phonons="stable")
+GOOD = factory.judged(0, "MgMn2O4", above=0.05, kind="substitution", phonons="stable")
 OTHER = factory.judged(1, "MgO", above=0.0, novel=False)
 UNRELAXED = factory.rejected(2, "too_close")
 ALL = [GOOD, OTHER, UNRELAXED]
@@ -47,9 +56,41 @@ def test_cif_holds_the_relaxed_crystal_and_its_properties(tmp_path):
     read = Structure.from_file(result.files[0])
     assert "# energy_above_hull_ev_per_atom: 0.05\n" in text
     assert f"# weights_sha256: {'3f7a' * 16}\n" in text
+    assert "# novel: True\n# kind_of_new: substitution\n# known_id: mp-1\n" in text
+    assert "# symmetry: Fd-3m (No. 227), spglib with a tolerance of 0.1 Å" in text
+    assert re.search(
+        r"_space_group_name_H-M_alt\W+Fd-3m|_symmetry_space_group_name_H-M\W+Fd-3m", text
+    )
+    assert len(read) == 56  # the conventional cell
+    assert read.matches(relaxed(GOOD))
+
+
+def test_cif_in_p1_holds_the_coordinates_as_relaxed(tmp_path):
+    path = export_candidates([GOOD], tmp_path, "cif-p1").files[0]
+    assert path.name == f"{GOOD.candidate_id}_MgMn2O4.cif"
+    read = Structure.from_file(path)
+    assert "# symmetry: P1: coordinates exactly as relaxed\n" in path.read_text()
     assert read.composition == relaxed(GOOD).composition
     assert np.allclose(sorted(read.lattice.abc), sorted(relaxed(GOOD).lattice.abc), atol=1e-5)
-    assert read.matches(relaxed(GOOD))
+
+
+def test_symmetry_is_made_exact_within_its_tolerance():
+    exact = relaxed(OTHER)
+    shaken = exact.copy().perturb(0.02, seed=3) * 2
+    found = symmetrised(shaken, 0.1)
+    assert found is not None
+    assert (found.symbol, found.number) == ("Fm-3m", 225)
+    assert found.structure.matches(exact)
+    assert 0.001 < found.moved < 0.1
+    assert SpacegroupAnalyzer(found.structure, symprec=1e-4).get_space_group_number() == 225
+    strict = symmetrised(shaken, 1e-4)
+    assert strict is not None
+    assert strict.number < 225
+
+
+def test_a_file_without_symmetry_says_so(monkeypatch):
+    monkeypatch.setattr("pccd_workflows.export.symmetrised", lambda *_: None)
+    assert "# symmetry: P1" in cif_text(OTHER, relaxed(OTHER))
 
 
 def test_poscar_groups_elements_and_names_the_crystal(tmp_path):
@@ -81,6 +122,7 @@ def test_csv_has_a_row_for_every_candidate(tmp_path):
     assert path.name == "candidates.csv"
     assert [row["candidate_id"] for row in rows] == [doc.candidate_id for doc in ALL]
     assert rows[0]["novel"] == "true"
+    assert (rows[0]["kind_of_new"], rows[0]["known_id"]) == ("substitution", "mp-1")
     assert float(rows[0]["energy_above_hull_ev_per_atom"]) == 0.05
     assert rows[2]["energy_above_hull_ev_per_atom"] == ""
     assert rows[2]["reason_class"] == "too_close"

@@ -27,13 +27,16 @@ def test_novelty_is_measured_against_the_whole_library():
     sites = [[0, 0, 0], [0.2, 0.3, 0.4], [0.6, 0.15, 0.7], [0.35, 0.8, 0.1]]
     sparse = Structure([[5, 0, 0], [1, 6, 0], [0, 2, 7]], ["Mg", "Mg", "Mg", "O"], sites)
     crystals = {"known": moved, "sparse": sparse}
-    compared = Compared(CAMPAIGN, MemoryStorage(), ["Mg-O"], frameworks=True)
-    said = {name: row.sets["references"] for name, row in judge_novelty(crystals, compared).items()}
+    compared = Compared(CAMPAIGN, MemoryStorage(), ["Mg-O"], kinds=True)
+    found = judge_novelty(crystals, compared)
+    said = {name: row.sets["library"] for name, row in found.items()}
     ids = {crystal.id for crystal in library().with_composition("MgO")}
     assert said["known"].known
     assert said["known"].matched_id in ids
     assert library().version in said["known"].note
     assert not said["sparse"].known
+    assert (found["known"].kind, found["known"].known_id) == ("duplicate", said["known"].matched_id)
+    assert found["sparse"].kind == "new_structure_type"
 
 
 def test_the_hull_is_that_of_the_library_and_what_it_lacks_is_computed(monkeypatch):

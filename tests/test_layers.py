@@ -19,9 +19,9 @@ LAYERS = [
     {"jobs"},
     {"pipeline"},
     {"collect", "query", "evaluation", "cost"},
-    {"operations", "rescore", "export", "ranking"},
+    {"operations", "following", "rescore", "export", "ranking", "kinds"},
     {"migrate", "api"},
-    {"report", "explorer"},
+    {"report", "explorer", "figures"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -38,6 +38,7 @@ OWNERS = {
         "execution/launchpad.py",
         "execution/atomic_launchpad.py",
         "execution/worker.py",
+        "execution/workflow_part.py",
     },
     "maggma": {"execution/stores.py", "execution/storage.py"},
     "chgnet": {"engines/potential.py", "engines/chgnet_calculator.py"},

@@ -113,7 +113,6 @@ CALLS = {
     "vasp": "from pccd_workflows.engines.vasp.inputs import maker_of as f; "
     "from pccd_workflows.engines import get_level as g; f(g('vasp/mp-gga'), 'static')",
     "mp": "from pccd_workflows.known.mp_client import Client; Client()",
-    "sevenn": "from pccd_workflows.engines.potential import calculator_of as f; f('7net-l3i5')",
     "workflow": "from pccd_workflows.cli import main; main(['campaign', 'list'])",
 }
 

@@ -115,6 +115,45 @@ def test_an_unchanged_file_is_the_stored_campaign_after_an_upgrade(settings, tmp
     assert mongo.database(settings)["campaigns"].count_documents({}) == 2
 
 
+def test_a_file_that_leaves_its_references_open_is_the_campaign_that_prototypes_judged(settings):
+    """Stored when prototypes were the default; the same file means them, another one does not."""
+    campaigns = mongo.database(settings)["campaigns"]
+    former = Campaign.model_validate(PLAIN | {"references": {"source": "prototypes"}})
+    before = operations.submit(former, settings)
+    campaigns.update_one({"_id": before["_id"]}, {"$unset": {"defaults": 1}})
+    unchanged = Campaign.model_validate(PLAIN)
+    assert unchanged.references.source == "known"
+    assert operations.as_stored(unchanged, settings).campaign_id == before["_id"]
+    assert operations.submit(unchanged, settings)["_id"] == before["_id"]
+    for source in ("known", "materials_project"):
+        said = Campaign.model_validate(PLAIN | {"references": {"source": source}})
+        assert operations.submit(said, settings)["_id"] == said.campaign_id != before["_id"]
+
+
+def test_leaving_prototypes_out_of_a_file_of_today_makes_another_campaign(settings):
+    said = Campaign.model_validate(PLAIN | {"references": {"source": "prototypes"}})
+    before = operations.submit(said, settings)
+    assert operations.submit(Campaign.model_validate(PLAIN), settings)["_id"] != before["_id"]
+
+
+def test_what_had_finished_before_is_named_when_a_campaign_is_stored(settings):
+    """Twins that run at the same time know nothing of each other, whatever finishes first."""
+    first = operations.submit(Campaign.model_validate(PLAIN), settings)
+    twin = operations.submit(Campaign.model_validate(PLAIN | {"name": "twin"}), settings)
+    assert (first["history"], twin["history"]) == ([], [])
+    database = mongo.database(settings)
+    database["fireworks"].update_many(
+        {"spec.campaign_id": first["_id"]}, {"$set": {"state": "COMPLETED"}}
+    )
+    third = Campaign.model_validate(PLAIN | {"name": "third"})
+    assert operations.submit(third, settings)["history"] == [first["_id"]]
+    assert operations.submit(third, settings)["history"] == [first["_id"]]
+    stored = operations.campaign_document(twin["_id"], settings)
+    assert stored["history"] == []
+    deaf = PLAIN | {"name": "deaf", "novelty": {"against": ["references"]}}
+    assert operations.submit(Campaign.model_validate(deaf), settings)["history"] == []
+
+
 def test_a_worker_of_a_campaign_that_is_not_there_says_so(settings, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["worker", "--campaign", "nope"])

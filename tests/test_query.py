@@ -82,7 +82,7 @@ def test_the_query_names_each_condition():
 @pytest.fixture
 def candidates(settings):
     docs = [
-        factory.judged(0, "MgMn2O4", above=0.05),
+        factory.judged(0, "MgMn2O4", above=0.05, kind="new_structure_type"),
         factory.judged(1, "MgO", above=0.0, novel=False),
         factory.judged(2, "MgMnO3", above=0.3, phonons="stable"),
         factory.rejected(3, "too_close"),
@@ -111,6 +111,7 @@ def indices(collection, **values):
         ({"elements": ("O", "Mn")}, [0, 2]),
         ({"max_ehull": 0.05}, [1, 0]),
         ({"novel": False}, [1]),
+        ({"kind": "new_structure_type"}, [0]),
         ({"phonons": "stable"}, [2]),
         ({"status": "passed"}, [1, 0]),
         ({"stage": "hull:chgnet"}, [1, 0]),

@@ -78,6 +78,25 @@ def test_the_same_snapshot_flips_nothing():
     assert len(rejudge(candidates, OLD, OLD)) == 4
 
 
+@pytest.mark.parametrize("energy", [-6.35, -6.25])
+@pytest.mark.parametrize("what", ["duplicate", "known"])
+def test_a_crystal_that_is_another_one_stays_so_on_any_hull(what, energy):
+    """Refused for what it is; on the energy alone it would be kept, or below the hull."""
+    found = candidate(1, "MgO", energy, OLD)
+    refused = found.stabilities[0].model_copy(
+        update={"passed": False, "reason_class": what, "reason": "Relaxed to the same crystal."}
+    )
+    same = found.model_copy(update={"stabilities": [refused]})
+    assert rescore([same], OLD, OLD) == []
+    lower = snapshot(*ELEMENTS, ("MgO", "mgo", -6.2))
+    (again,) = rejudge([same], OLD, lower)
+    assert again.verdicts == ("rejected", "rejected")
+    assert (again.after.reason_class, again.after.reason) == (what, refused.reason)
+    higher = snapshot(*ELEMENTS, ("MgO", "mgo", -6.5))
+    (again,) = rejudge([same], OLD, higher)
+    assert again.after.reason_class == "above_threshold"
+
+
 def test_a_phase_that_moved_is_named_with_its_shift():
     new = snapshot(*ELEMENTS, ("MgO", "mgo", -6.38))
     kept = candidate(1, "MgO", -6.25, OLD)  # 50 meV/atom above before, 130 now

@@ -6,6 +6,7 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
+from pccd_workflows.collect import fold
 from pccd_workflows.core.errors import InputError, MachineFault
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.core.storage import CrystalRef, StageRow, structure_key
@@ -18,6 +19,7 @@ from pccd_workflows.generators.request import Generation
 from pccd_workflows.jobs.phonons import _settled
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.known.novelty import Novelty, SetNovelty
+from pccd_workflows.stages import hull
 from pccd_workflows.stages.hull import Stability, judge_stability, with_novelty
 from pccd_workflows.stages.novelty import find_duplicates
 from pccd_workflows.stages.phonons import PhononsSection, choose
@@ -71,6 +73,45 @@ def test_a_rung_keeps_what_lies_near_the_hull(energy_per_atom, above, reason_cla
     assert records["a"].reason_class == reason_class
     assert records["a"].passed is (reason_class is None)
     assert records["a"].references == REFERENCES.reference_id
+
+
+def test_without_competing_phases_a_crystal_is_failed_and_not_rejected():
+    """Their job failed (None stands for its output); run again, there is a verdict."""
+    whole, storage = campaign(against=[]), MemoryStorage()
+    generated = Generation(
+        model="m", weights_sha256="0" * 64, seed=0, index=0, elements=["Na", "Cl"]
+    )
+    key = structure_key(SALT)
+    storage.put_structures({key: SALT})
+    rows = [
+        StageRow(
+            campaign_id=whole.campaign_id,
+            candidate_id=whole.candidate_id(0),
+            index=0,
+            stage=stage,
+            record=record,
+            key=key,
+            goes_on=True,
+            formula="NaCl",
+        )
+        for stage, record in (
+            ("generate", generated.model_dump(mode="json")),
+            ("deduplicate", NEW.model_dump(mode="json")),
+            ("relax:chgnet", relaxed(-1.5).model_dump(mode="json")),
+        )
+    ]
+    storage.put_rows(rows)
+
+    def outcome() -> tuple[str, str | None]:
+        (document,) = fold(whole, storage, [whole.candidate_id(0)])
+        return document.status, document.reason_class
+
+    rung = whole.rungs[0]
+    assert hull.run(whole, rung, [None], storage) == 0
+    assert outcome() == ("failed", "no_references")
+    storage.put_references(REFERENCES.model_copy(update={"source": "known"}))
+    assert hull.run(whole, rung, ["Cl-Na"], storage) == 1
+    assert outcome() == ("passed", None)
 
 
 def test_what_cannot_be_placed_says_why():
@@ -216,6 +257,7 @@ def test_competing_phases_are_recomputed_a_job_each(settings, monkeypatch):
         {
             "name": "recomputed",
             "generate": {"elements": ["Na", "Cl"]},
+            "references": {"source": "prototypes"},
             "rungs": [{"level": "chgnet"}, {"level": "gpaw/pbe", "budget": {"references": 3}}],
         }
     )

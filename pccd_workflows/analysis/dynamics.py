@@ -1,6 +1,8 @@
 """Dynamical stability from phonon frequencies: a verdict with its evidence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -13,6 +15,8 @@ AMBIGUOUS_FACTOR = 5.0
 scatter by a few tenths of a THz, so with the usual 0.1 THz a mode down to -0.5 THz may be either
 noise or a real instability (15 % of crystals are misjudged by CHGNet on PhononDB-103)."""
 N_ACOUSTIC = 3
+SIMPLE = 12
+"""Reduced coordinates with a denominator up to this are shown as fractions."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,13 @@ def _verdict(
     if residual is not None and abs(residual) > limit:
         return "ambiguous", f"The acoustic modes miss zero at Γ by {abs(residual):.3f} THz."
     return "stable", f"{mode} is not below -{tolerance:g} THz."
+
+
+def reduced_point(point: Sequence[float]) -> str:
+    """Return a q-point as ``(0 1/2 1/2)``; coordinates that are no simple fractions as decimals."""
+    return f"({' '.join(_reduced(value) for value in point)})"
+
+
+def _reduced(value: float) -> str:
+    near = Fraction(value).limit_denominator(SIMPLE)
+    return str(near) if abs(near - value) < GAMMA_RADIUS else f"{value:.3f}"

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pymatgen.core import Structure
 
+from pccd_workflows.core.errors import InputError
+
 MagneticOrdering = Literal["NM", "FM", "AFM", "FiM"]
 
 MAGNETIC = {
@@ -23,18 +25,39 @@ COMPENSATED = 0.05
 """An antiferromagnet's net moment is at most this fraction of the sum of the moments' sizes."""
 
 
+def why_not(structure: Structure, ordering: MagneticOrdering | None) -> str | None:
+    """Return why a cell cannot start in `ordering`; None if it can.
+
+    One magnetic site has none to be opposite to. Where there is none at all, nothing is ordered.
+    """
+    magnetic = [site.specie.symbol for site in structure if site.specie.symbol in MAGNETIC]
+    if ordering not in ("AFM", "FiM") or len(magnetic) != 1:
+        return None
+    return (
+        f"{ordering} needs two magnetic sites, and {structure.composition.formula} has one "
+        f"({magnetic[0]}): take a supercell, or ask for FM."
+    )
+
+
 def starting_moments(structure: Structure, ordering: MagneticOrdering) -> list[float]:
     """Return a moment in μB for each site that lets a calculation find `ordering`.
 
     FM: all up. AFM: magnetic sites alternate along the longest axis. FiM: elements alternate where
-    there are several magnetic ones, else two up and one down. NM: all zero. A cell with one
-    magnetic site can only start as FM.
+    there are several magnetic ones, else two up and one down. NM: all zero. A cell without
+    magnetic elements starts from small moments, all up.
+
+    Raises
+    ------
+    InputError
+        AFM or FiM is asked of a cell with one magnetic site.
     """
+    if (reason := why_not(structure, ordering)) is not None:
+        raise InputError(reason)
     if ordering == "NM":
         return [0.0] * len(structure)
     sizes = [MAGNETIC.get(site.specie.symbol, SMALL_MOMENT) for site in structure]
     magnetic = [i for i, site in enumerate(structure) if site.specie.symbol in MAGNETIC]
-    if ordering == "FM" or len(magnetic) < 2:
+    if ordering == "FM" or not magnetic:
         return sizes
     axis = max(range(3), key=lambda i: (round(structure.lattice.abc[i], 3), -i))
 

@@ -20,7 +20,7 @@ NOUNS = {
     "dataset": "Build and describe training sets.",
     "reference": "Build and list the competing phases of chemical systems.",
     "snapshot": "Fetch, export and import what the Materials Project says.",
-    "known": "Import and list the sets of known crystals that novelty is measured against.",
+    "known": "Known crystals that novelty is measured against: the library, imported sets.",
     "explore": "Browse candidates in a web page on this machine.",
     "doctor": "Check what is installed and say what each missing thing would cost you.",
     "worker": "Run the jobs of campaigns until none is left.",

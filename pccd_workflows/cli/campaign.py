@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pccd_workflows.core.errors import PccdError
+
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
     from pccd_workflows.cost import CostEstimate
@@ -81,7 +83,7 @@ def status(name: str = NAME, as_json: bool = AS_JSON) -> None:
     settings = _settings()
     document = operations.campaign_document(operations.check_reference(name), settings)
     progress = operations.progress(document["_id"], settings)
-    operations.collector(document, settings).update(operations.lost_candidates(progress.failures))
+    operations.collect(document, progress, settings)
     campaign = operations.stored_campaign(document)
     steps = operations.funnel(campaign, settings)
     if as_json:
@@ -226,8 +228,25 @@ def report(
     settings = _settings()
     document = operations.campaign_document(operations.check_reference(name), settings)
     progress = operations.progress(document["_id"], settings)
-    operations.collector(document, settings).update(operations.lost_candidates(progress.failures))
+    operations.collect(document, progress, settings)
     typer.echo(f"Wrote {_write_report(document, settings, out)}")
+
+
+@app.command()
+def figures(
+    name: str = NAME,
+    out: Path = typer.Option(..., help="Folder for the files"),
+) -> None:
+    """Write publication figures as PNG and SVG; say of which there is nothing to show."""
+    from pccd_workflows import operations
+    from pccd_workflows.execution import mongo
+    from pccd_workflows.figures import write_figures
+    from pccd_workflows.report.stored import read_stored
+
+    settings = _settings()
+    document = operations.campaign_document(operations.check_reference(name), settings)
+    for figure in write_figures(out, *read_stored(document, mongo.database(settings))):
+        typer.echo(f"{figure.name}: {figure.absent or ', '.join(map(str, figure.files))}")
 
 
 @app.command()
@@ -359,25 +378,15 @@ def _finish(
     progress = live.work(document, campaign, settings, workers or settings.workers)
     path = _write_report(document, settings, report)
     live.print_outcome(campaign, settings, path, progress)
+    if (nothing := operations.nothing_left(campaign, settings)) is not None:
+        raise PccdError(nothing)
     if progress.failures or progress.states.get("WAITING", 0):
         raise typer.Exit(1)
 
 
 def _write_report(document: dict[str, Any], settings: "Settings", out: Path | None) -> Path:
-    from pccd_workflows.candidate import CandidateDoc
     from pccd_workflows.execution import mongo
-    from pccd_workflows.report import write_report
-    from pccd_workflows.rescore import find_rescores
+    from pccd_workflows.report.stored import write_stored_report
 
     database = mongo.database(settings)
-    rows = database["candidates"].find({"campaign_id": document["_id"]}, {"_id": 0})
-    candidates = [CandidateDoc.model_validate(row) for row in rows.sort("index", 1)]
-    ids = {s.references for doc in candidates for s in doc.stabilities if s.references}
-    sets = [mongo.get_reference_set(database, reference_id) for reference_id in sorted(ids)]
-    return write_report(
-        out or Path(f"{document['_id']}.html"),
-        campaign=document,
-        candidates=candidates,
-        reference_sets=[reference_set for reference_set in sets if reference_set is not None],
-        rescores=find_rescores(database, campaign_id=document["_id"]),
-    )
+    return write_stored_report(out or Path(f"{document['_id']}.html"), document, database)

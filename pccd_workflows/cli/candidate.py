@@ -33,6 +33,10 @@ MaxEhull = Annotated[
     float | None, typer.Option(help="Largest energy above hull, eV/atom (0.08 = 80 meV/atom)")
 ]
 Novel = Annotated[bool | None, typer.Option("--novel/--known", help="New or known crystals only")]
+KindOfNew = Annotated[
+    str | None,
+    typer.Option("--kind", help="duplicate (of a known one), substitution or new_structure_type"),
+]
 Phonons = Annotated[
     str | None, typer.Option(help="Phonon verdict: stable, unstable, ambiguous or error")
 ]
@@ -53,6 +57,7 @@ def list_candidates(
     element: ElementList = None,
     max_ehull: MaxEhull = None,
     novel: Novel = None,
+    kind: KindOfNew = None,
     phonons: Phonons = None,
     status: Status = None,
     stage: Stage = None,
@@ -73,6 +78,7 @@ def list_candidates(
         elements=tuple(element or ()),
         max_ehull=max_ehull,
         novel=novel,
+        kind=kind,
         phonons=phonons,
         status=status,
         stage=stage,
@@ -81,6 +87,7 @@ def list_candidates(
         sort=sort,
     )
     collection = _candidates()
+    _check_campaign(collection, campaign)
     shown = limit if limit is not None or as_json else TABLE_ROWS
     fields = [*query.SUMMARY_FIELDS, *row_fields()]
     found = query.find_documents(collection, which, fields=fields, limit=shown)
@@ -126,7 +133,9 @@ def show(
 
 @app.command()
 def export(
-    form: Annotated[str, typer.Option("--format", help="cif, poscar, extxyz, csv or json")],
+    form: Annotated[
+        str, typer.Option("--format", help="cif (symmetrised), cif-p1, poscar, extxyz, csv or json")
+    ],
     out: Annotated[Path, typer.Option(help="Folder, or a file with the format's suffix")],
     candidate_id: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="One crystal; else use the filters")
@@ -138,6 +147,7 @@ def export(
     element: ElementList = None,
     max_ehull: MaxEhull = None,
     novel: Novel = None,
+    kind: KindOfNew = None,
     phonons: Phonons = None,
     status: Status = None,
     stage: Stage = None,
@@ -160,6 +170,7 @@ def export(
         elements=tuple(element or ()),
         max_ehull=max_ehull,
         novel=novel,
+        kind=kind,
         phonons=phonons,
         status=status,
         stage=stage,
@@ -168,6 +179,7 @@ def export(
         sort=sort,
     )
     collection = _candidates()
+    _check_campaign(collection, campaign)
     if candidate_id is not None:
         if which != query.CandidateFilter():
             raise InputError("Give an id or filters, not both.")
@@ -189,6 +201,16 @@ def _candidates() -> "Collection[dict[str, Any]]":
     from pccd_workflows.settings import get_settings
 
     return mongo.database(get_settings())["candidates"]
+
+
+def _check_campaign(collection: "Collection[dict[str, Any]]", name: str | None) -> None:
+    """Refuse the name of a campaign that is not there."""
+    of_it = {"$or": [{"campaign": name}, {"campaign_id": name}]}
+    if name is not None and collection.find_one(of_it, {"_id": 1}) is None:
+        from pccd_workflows.operations import campaign_document
+        from pccd_workflows.settings import get_settings
+
+        campaign_document(name, get_settings())
 
 
 def _where(files: list[Path], out: Path) -> str:

@@ -99,12 +99,13 @@ def _numbers(settings: "Settings") -> dict[str, int]:
 @app.command()
 def init() -> None:
     """Create indexes and counters that are missing; never changes or deletes a document."""
+    from pccd_workflows import columns
     from pccd_workflows.execution import launchpad, mongo
 
     settings = _settings()
     db = mongo.database(settings)
     with mongo.explained(settings):
-        mongo.ensure_indexes(db)
+        columns.ensure_indexes(db)
         launchpad.launchpad(settings)
     typer.echo(f"Database {db.name!r} at {mongo.hosts(settings)} is ready.")
 
@@ -152,6 +153,7 @@ def restore(
     as_json: bool = AS_JSON,
 ) -> None:
     """Fill an empty database (PCCD_DATABASE names it) from a backup."""
+    from pccd_workflows import columns
     from pccd_workflows.execution import backup as copies
     from pccd_workflows.execution import launchpad, mongo
 
@@ -162,7 +164,7 @@ def restore(
     db = mongo.database(settings)
     with mongo.explained(settings):
         manifest = copies.restore(db, folder)
-        mongo.ensure_indexes(db)
+        columns.ensure_indexes(db)
         launchpad.launchpad(settings)
     _tell("Restored", manifest, folder, as_json=as_json)
 

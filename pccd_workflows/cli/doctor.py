@@ -22,6 +22,11 @@ DEFAULT_MODEL = "pccd-default"
 FREE_BYTES = 2_000_000_000
 """What an embedded database (journal, oplog) and the run folders of a small campaign take."""
 MP_KEY_LENGTH = 32
+NO_COMPRESSION = "no compression of messages (CVE-2025-14847 needs it)"
+COMPRESSION_COST = (
+    "an earlier version started it, and servers before 6.0.27 give away memory to whoever sends "
+    "compressed messages (CVE-2025-14847): `pccd db stop`, then `pccd db start`"
+)
 
 
 @dataclass(frozen=True)
@@ -126,15 +131,17 @@ def check_database(settings: "Settings") -> Check:
     from pccd_workflows.execution import mongo, mongod
 
     try:
-        if settings.mongodb_uri is None and not mongod.status(settings).running:
-            found = f"embedded, started when needed ({_mongod(settings)})"
-            runs = f"MongoDB {mongod.version(settings)}"
+        if settings.mongodb_uri is not None:
+            found = f"{mongo.hosts(settings)} answers; {_server(settings)}"
+        elif (now := mongod.status(settings)).running:
+            off = "compression of messages is on" if now.compresses else NO_COMPRESSION
+            found = f"embedded, {mongo.hosts(settings)} answers; {_server(settings)}, {off}"
+            if now.compresses:
+                return Check("database", False, found, COMPRESSION_COST)
         else:
-            server = mongo.database(settings).client.server_info()
-            found, runs = f"{mongo.hosts(settings)} answers", f"MongoDB {server['version']}"
-        if settings.mongodb_uri is None:
-            runs += ", no network compression (CVE-2025-14847 needs it)"
-        found = f"{found}; {runs}"
+            binary = mongod.find_mongod(settings)
+            runs = f"MongoDB {mongod.version(settings)}, {NO_COMPRESSION}"
+            found = f"embedded, started when needed ({binary}); {runs}"
         return Check("database", True, found, needed=True)
     except PccdError as error:
         cost = "nothing can be stored, so no campaign can run"
@@ -168,10 +175,11 @@ def _package(name: str, cost: str, *, needed: bool = False) -> Check:
         return Check(name, False, "not installed", cost, needed=needed)
 
 
-def _mongod(settings: "Settings") -> Path:
-    from pccd_workflows.execution import mongod
+def _server(settings: "Settings") -> str:
+    """Return which server answers."""
+    from pccd_workflows.execution import mongo
 
-    return mongod.find_mongod(settings)
+    return f"MongoDB {mongo.database(settings).client.server_info()['version']}"
 
 
 def check_files(settings: "Settings") -> Check:  # noqa: ARG001
@@ -207,15 +215,15 @@ def check_model(settings: "Settings") -> Check:
 
 def check_chgnet(settings: "Settings") -> Check:  # noqa: ARG001
     """The base potential."""
-    return _potential("chgnet", "chgnet.model", needed=True)
+    return _potential("chgnet", "chgnet.model")
 
 
 def check_sevenn(settings: "Settings") -> Check:  # noqa: ARG001
-    """The optional, more accurate potential."""
-    return _potential("sevenn", "sevenn.calculator", needed=False)
+    """The more accurate potential."""
+    return _potential("sevenn", "sevenn.calculator")
 
 
-def _potential(package: str, module: str, *, needed: bool) -> Check:
+def _potential(package: str, module: str) -> Check:
     import contextlib
     import importlib
     import importlib.metadata
@@ -224,19 +232,18 @@ def _potential(package: str, module: str, *, needed: bool) -> Check:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # a package that greets would spoil --json
             importlib.import_module(module)
-        return Check(name, True, importlib.metadata.version(package), needed=needed)
+        return Check(name, True, importlib.metadata.version(package), needed=True)
     except Exception as error:
-        what = package if needed else "pccd-workflows[sevenn]"
-        cost = f"levels that use it are refused: pip install {what!r}"
-        return Check(name, False, f"{type(error).__name__}: {error}", cost, needed=needed)
+        cost = f"levels that use it are refused: pip install {package!r}"
+        return Check(name, False, f"{type(error).__name__}: {error}", cost, needed=True)
 
 
 def check_mp_key(settings: "Settings") -> Check:  # noqa: ARG001
     """Whether mp-api would find a key; the key itself is never shown."""
     key, source = _mp_key()
     cost = (
-        "references come from prototypes instead of the Materials Project, so known phases may be "
-        "missing from hulls and novelty: get a key at materialsproject.org, export MP_API_KEY"
+        "what is known is the library that comes with the project; later releases of the Materials "
+        "Project cannot be fetched: get a key at materialsproject.org, export MP_API_KEY"
     )
     if not key:
         return Check("Materials Project key", False, "none", cost)

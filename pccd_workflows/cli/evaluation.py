@@ -195,15 +195,14 @@ class Evaluation:
     def _generation(self) -> dict[str, Any]:
         from pccd_workflows.evaluation.generation import evaluate_generation
         from pccd_workflows.evaluation.judge import potential_judge
-        from pccd_workflows.evaluation.samples import Yardstick, yardstick
+        from pccd_workflows.evaluation.samples import yardstick
         from pccd_workflows.evaluation.shares import protocol_card
-        from pccd_workflows.generators.pccd.training_index import load_training_index
 
         data, level = self.request.data, self.request.level
         if data.suffix == ".npz" and level is not None:
             raise InputError("--level needs competing phases: give --data as JSON lines, not .npz.")
         if data.suffix == ".npz":
-            known = Yardstick(index=load_training_index(self.folder))
+            known = yardstick(self.folder)
         else:
             judge = potential_judge(data, level, self.settings) if level else None
             known = yardstick(self.folder, data, judge=judge)
@@ -213,14 +212,15 @@ class Evaluation:
 
 
 def known_to_model(folder: Path, crystals: "CrystalArrays") -> "Estimate | None":
-    """Return the share of crystals in the model's training index; None if it ships none."""
-    import numpy as np
-
+    """Return the share of crystals that the model was trained on; None if it does not say."""
     from pccd_workflows.core.intervals import share
-    from pccd_workflows.generators.pccd.training_index import load_training_index
+    from pccd_workflows.matching.settings import MatcherSettings
+    from pccd_workflows.stages.novelty import match_training
 
-    index = load_training_index(folder)
-    return None if index is None else share(int(np.isin(crystals.key, index).sum()), len(crystals))
+    named = {str(row): crystals.structure(row) for row in range(len(crystals))}
+    found = match_training(named, folder, MatcherSettings()).values()
+    told = [verdict.known for verdict in found if verdict.known is not None]
+    return share(sum(told), len(told)) if told else None
 
 
 def loss_curve(folder: Path) -> list[dict[str, float]]:

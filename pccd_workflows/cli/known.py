@@ -1,4 +1,4 @@
-"""`pccd known`: import and list the sets of known crystals that novelty is measured against."""
+"""`pccd known`: what novelty is measured against, the library that ships and imported sets."""
 
 import json
 import warnings
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pccd_workflows.known.sets import KnownSet
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Import and list sets of known crystals."
+    add_completion=False, no_args_is_help=True, help="Sets of known crystals, and the library."
 )
 
 COLLECTION = "collection:"
@@ -43,6 +43,9 @@ def import_set(
     field: Annotated[str, typer.Option(help="Path of the structure (collections only)")] = (
         "structure"
     ),
+    attribution: Annotated[
+        str, typer.Option(help="Whose work it is, and its licence; verdicts quote it")
+    ] = "",
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read all, store nothing")] = False,
     as_json: AsJson = False,
@@ -68,9 +71,12 @@ def import_set(
             name,
             rows,
             source=label,
+            attribution=attribution,
             progress=lambda read: status.update(f"{name}: {read} records of {label}"),
         )
     _print([known], as_json=as_json)
+    if not as_json:
+        typer.echo(f"A campaign is compared with it if its file says novelty: {{sets: [{name}]}}.")
 
 
 @app.command("list")
@@ -138,5 +144,7 @@ def _print(sets: "list[KnownSet]", *, as_json: bool) -> None:
         table.add_row(known.name, count, unreadable, known.source, known.content_sha256[:10])
     Console().print(table)
     for known in sets:
+        if known.attribution:
+            typer.echo(f"{known.name}: {known.attribution}")
         for reason, number in known.unreadable.items():
             typer.echo(f"{known.name}: {number} x {reason}")

@@ -16,12 +16,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pccd_workflows import operations
+from pccd_workflows import following, operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.errors import DatabaseError, PccdError
+from pccd_workflows.core.errors import DatabaseError, Interrupted, PccdError
 from pccd_workflows.core.files import make_private
 from pccd_workflows.execution import mongod
 from pccd_workflows.execution.mongo import OUTAGE_SECONDS, explained
+from pccd_workflows.following import LongJob
 from pccd_workflows.operations import FunnelCount, Progress
 from pccd_workflows.settings import Settings
 
@@ -35,6 +36,20 @@ WORKER_COMMAND = (sys.executable, "-P", "-m", "pccd_workflows", "worker", "--cam
 BAR_WIDTH = 30
 BEST = 8
 """Crystals in the closing table."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the screen shows while workers run.
+
+    seconds: since the beginning. left: s, in the present stage; None if it cannot be said.
+    """
+
+    steps: list[FunnelCount]
+    progress: Progress
+    seconds: float
+    left: float | None
+    long_jobs: list[LongJob] = field(default_factory=list)
 
 
 @dataclass
@@ -70,6 +85,13 @@ class Workers:
         """Number of workers that still run."""
         return sum(process.poll() is None for process in self.processes)
 
+    def kill(self) -> None:
+        """End all workers at once; `resume` puts their jobs back."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
     def stop(self) -> None:
         """End all workers; jobs in flight are put back by them or, later, by `resume`."""
         for process in self.processes:
@@ -93,11 +115,16 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
     began = time.monotonic()
     console = Console()
 
-    def look() -> tuple[Progress, list[FunnelCount], float | None]:
+    def look() -> View:
         progress = operations.progress(campaign_id, settings)
-        collector.update(operations.lost_candidates(progress.failures))
-        steps = operations.funnel(campaign, settings)
-        return progress, steps, operations.seconds_left(campaign, settings, max(1, workers.alive))
+        collector.update(operations.lost_candidates(campaign, progress.failures))
+        return View(
+            operations.funnel(campaign, settings),
+            progress,
+            time.monotonic() - began,
+            operations.seconds_left(campaign, settings, max(1, workers.alive)),
+            following.long_jobs(campaign_id, settings),
+        )
 
     with _stopping(workers), _screen(console) as show:
         progress = operations.progress(campaign_id, settings)
@@ -105,8 +132,9 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
             workers.start(count)
         while True:
             ended = not workers.alive
-            progress, steps, left = waiting_out(look, settings)
-            show(steps, progress, time.monotonic() - began, left)
+            view = waiting_out(look, settings)
+            progress = view.progress
+            show(view)
             if ended:
                 break
             time.sleep(POLL_SECONDS)
@@ -145,22 +173,31 @@ def waiting_out(
 
 @contextmanager
 def _stopping(workers: Workers) -> Iterator[None]:
-    """Stop the workers whatever happens; say how to go on after an interruption."""
+    """Stop the workers whatever happens; say how to go on after an interruption.
 
-    def interrupt(_signum: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
+    A second Ctrl-C does not wait for the workers to put their jobs back.
+    """
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    def interrupt(signum: int, _frame: Any) -> None:
+        raise KeyboardInterrupt(signum)
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield
-    except KeyboardInterrupt:
-        workers.stop()
-        raise PccdError(
+    except KeyboardInterrupt as first:
+        try:
+            workers.stop()
+        except KeyboardInterrupt:
+            workers.kill()
+        raise Interrupted(
             f"Interrupted; nothing is lost. Go on with `pccd campaign resume "
-            f"{workers.campaign_id}`."
+            f"{workers.campaign_id}`.",
+            first.args[0] if first.args else signal.SIGINT,
         ) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         workers.stop()
 
 
@@ -170,12 +207,11 @@ def _screen(console: Console) -> Iterator[Any]:
     if not console.is_terminal:
         last = [""]
 
-        def write(
-            steps: list[FunnelCount], _progress: Progress, seconds: float, _left: float | None
-        ) -> None:
-            line = "  ".join(f"{step.name} {step.reached}" for step in steps)
+        def write(view: View) -> None:
+            line = "  ".join(f"{step.name} {step.reached}" for step in view.steps)
+            line = "  ".join([line, *map(_long_job, view.long_jobs)])
             if line != last[0]:
-                text = f"[{seconds:5.0f} s] {line}"
+                text = f"[{view.seconds:5.0f} s] {line}"
                 console.print(text, soft_wrap=True, highlight=False, markup=False)
                 last[0] = line
 
@@ -183,10 +219,9 @@ def _screen(console: Console) -> Iterator[Any]:
         return
     with Live(console=console, refresh_per_second=4) as live:
 
-        def draw(
-            steps: list[FunnelCount], progress: Progress, seconds: float, left: float | None
-        ) -> None:
-            live.update(Group(funnel_table(steps), _jobs_line(progress, seconds, left)))
+        def draw(view: View) -> None:
+            jobs = _jobs_line(view.progress, view.seconds, view.left)
+            live.update(Group(funnel_table(view.steps), jobs, *map(_long_job_bar, view.long_jobs)))
 
         yield draw
 
@@ -213,6 +248,17 @@ def _jobs_line(progress: Progress, seconds: float, left: float | None) -> Text:
     return Text(" · ".join(parts), style="bold")
 
 
+def _long_job(job: LongJob) -> str:
+    left = "" if job.seconds_left is None else f", about {_clock(job.seconds_left)} left"
+    return f"{job.what}: {job.done} of {job.total}{left}"
+
+
+def _long_job_bar(job: LongJob) -> Text:
+    filled = round(BAR_WIDTH * job.done / job.total)
+    bar = Text("█" * filled, style="blue") + Text("·" * (BAR_WIDTH - filled), style="dim")
+    return bar + Text(f" {_long_job(job)}")
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d} min"
@@ -235,8 +281,10 @@ def status_view(campaign_id: str, steps: list[FunnelCount], progress: Progress) 
 
 def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress: Progress) -> None:
     """Print the funnel, the best crystals and where to look next."""
+    from pccd_workflows.analysis.hull_words import missing_notes
     from pccd_workflows.cli.tables import print_candidates
     from pccd_workflows.execution import mongo
+    from pccd_workflows.kinds import stored_kinds
     from pccd_workflows.query import campaign_ids, short_id
     from pccd_workflows.ranking import best_rows
 
@@ -247,8 +295,12 @@ def print_outcome(campaign: Campaign, settings: Settings, report: Path, progress
     campaigns = campaign_ids(candidates)
     if best:
         print_candidates(best, campaigns)
+        text = f"Kept:        {stored_kinds(candidates, campaign).sentence()}"
+        console.print(text, soft_wrap=True, highlight=False)
     else:
         console.print("No crystal came near the hull; the report says why each was rejected.")
+    for sentence in missing_notes(following.missing_phases(campaign.campaign_id, settings)):
+        console.print(sentence, style="yellow", markup=False)
     for failure in progress.failures:
         text = f"failed: {failure['name']}: {failure['error']}"
         console.print(text, style="red", markup=False)

@@ -36,9 +36,9 @@ def build(
     ] = None,
     *,
     source: Annotated[
-        Literal["prototypes", "materials_project"],
-        typer.Option(help="Decorated structure types (offline), or what MP knows"),
-    ] = "prototypes",
+        Literal["known", "prototypes", "materials_project"],
+        typer.Option(help="The library of known crystals, decorated structure types, or MP"),
+    ] = "known",
     fmax: Annotated[float, typer.Option(min=1e-5, max=1, help="Largest force, eV/Å")] = FMAX,
     steps: Annotated[int, typer.Option(min=1, help="Most steps of a relaxation")] = STEPS,
     force: Annotated[bool, typer.Option("--force", help="Replace the file")] = False,
@@ -46,21 +46,30 @@ def build(
 ) -> None:
     """Relax the phases of a chemical system at a level and keep them as a set.
 
-    Of the Materials Project those near its hull are relaxed; `--level vasp/mp-gga` keeps MP's own
-    energies. What is missing of MP is fetched (see `pccd snapshot`).
+    Of known crystals those are relaxed that may lie on the hull and never were; of the Materials
+    Project those near its hull; `--level vasp/mp-gga` keeps MP's own energies. What is missing of
+    MP is fetched (see `pccd snapshot`).
     """
+    from pccd_workflows.core.progress import progress_bars
     from pccd_workflows.known.reference_files import SET_SUFFIX, write_reference_set
 
     system = checked_chemsys(chemsys)
     if out is not None:
         _check_target(out, SET_SUFFIX, force=force)
     relax = _relaxer(level, fmax=fmax, steps=steps, stored=out is None)
-    with _Bar(quiet=as_json) as bar:
-        if source == "prototypes":
+    with progress_bars(show=not as_json) as progress:
+        if source == "known":
+            from pccd_workflows.known import competing
+
+            engines = competing.Engines(_single_point(level, stored=out is None), relax)
+            reference_set = competing.known_reference_set(
+                system, level, engines=engines, progress=progress
+            )
+        elif source == "prototypes":
             from pccd_workflows.known import prototypes
 
             reference_set = prototypes.build_reference_set(
-                system, level, relax=relax, progress=bar.update
+                system, level, relax=relax, progress=progress
             )
         else:
             from pccd_workflows.known import materials_project
@@ -70,7 +79,7 @@ def build(
                 level,
                 relax=relax,
                 snapshot=_snapshot() if out is None else None,
-                progress=partial(bar.update, system),
+                progress=partial(progress, system),
             )
     if out is not None:
         write_reference_set(out, reference_set)
@@ -160,6 +169,17 @@ def _relaxer(
     return partial(relax, level=level, fmax=fmax, steps=steps)
 
 
+def _single_point(level: str, *, stored: bool) -> "Callable[[Structure], float | None]":
+    """Return the function that computes an energy at `level`, eV/atom; as `_relaxer`."""
+    from pccd_workflows.engines import engine
+    from pccd_workflows.execution.memory import MemoryStorage
+    from pccd_workflows.execution.mongo_storage import mongo_storage
+    from pccd_workflows.settings import get_settings
+
+    work = engine.Work(mongo_storage(get_settings()) if stored else MemoryStorage())
+    return lambda structure: engine.static(structure, level, work).energy_per_atom
+
+
 def _snapshot() -> "MongoSnapshot":
     from pccd_workflows.execution.mongo import database
     from pccd_workflows.known.snapshots import MongoSnapshot
@@ -204,31 +224,3 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
     Console().print(table)
-
-
-class _Bar:
-    """A progress bar per subsystem, on a terminal only."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn())
-        self.progress = Progress(
-            *columns, console=console, disable=quiet or not console.is_terminal
-        )
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> "_Bar":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def update(self, system: str, done: int, total: int) -> None:
-        """Show that `done` of at most `total` crystals of `system` are through."""
-        if system not in self.tasks:
-            self.tasks[system] = self.progress.add_task(system, total=total)
-        self.progress.update(self.tasks[system], completed=done)

@@ -1,21 +1,27 @@
 """Tables of candidates that fit the terminal: short ids, columns that give way, nothing cut."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from textwrap import wrap
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pccd_workflows.columns import COMMON, STATUS, Heading, Row, TableCell, make_table
+from pccd_workflows import columns
+from pccd_workflows.columns import COMMON, KINDS, STATUS, Heading, Row, TableCell, make_table
 from pccd_workflows.query import short_id
+from pccd_workflows.stages.level_difference import note, side_by_side
 from pccd_workflows.stages.stage import Records
 
 TONES = {"good": "green", "bad": "red", "open": "yellow"}
-GIVES_WAY_LAST = ("nsites", "spacegroup")
+GIVES_WAY_LAST = ("known_id", "kind_of_new", "nsites", "spacegroup")
 """Common columns that a narrow terminal goes without, after those of stages."""
+PLACE = "place"
+"""Column that says which hull a crystal lies on or below; never left out."""
 NARROW = 9
 """Characters of a line of a heading; longer words stay whole."""
+LEVELS = "level_difference_ev_per_atom"
+"""The column whose warnings are printed below the table where it does not fit."""
 LEAST_STATUS = 14
 """Characters of the last column, which wraps."""
 
@@ -44,9 +50,29 @@ def print_candidates(rows: Sequence[tuple[Row, Records]], campaigns: Sequence[st
     for name, cells in zip(names, table.rows, strict=True):
         printed.add_row(Text(name), *(_text(cells[number]) for number in kept))
     console.print(printed)
-    left_out = [h.label for n, h in enumerate(table.headings) if n not in kept]
-    if left_out:
-        console.print(Text(f"Not shown for want of width: {', '.join(left_out)}.", style="dim"))
+    _print_left_out(console, names, rows, table, kept)
+
+
+def _print_left_out(
+    console: Console,
+    names: Sequence[str],
+    rows: Sequence[tuple[Row, Records]],
+    table: columns.Table,
+    kept: Collection[int],
+) -> None:
+    """Print what of the columns without room must be read, and name the rest."""
+    there = {h.key: number for number, h in enumerate(table.headings) if number not in kept}
+    if (place := there.pop(PLACE, None)) is not None:  # a verdict: in lines below the table
+        for name, cells in zip(names, table.rows, strict=True):
+            if cells[place].text:
+                console.print(Text(f"{name}: {cells[place].text}"))
+    if there:
+        labels = ", ".join(table.headings[number].label for number in there.values())
+        console.print(Text(f"Not shown for want of width: {labels}.", style="dim"))
+    if LEVELS in there:
+        for name, (_, records) in zip(names, rows, strict=True):
+            if note(records):
+                console.print(Text(f"{name}: {side_by_side(records)}", style="yellow"))
 
 
 def fitting(
@@ -76,12 +102,13 @@ def _giving_way(headings: Sequence[Heading], rows: Sequence[Sequence[TableCell]]
     The numbers of stages come first, the later ones before the earlier, then common columns, then
     the verdicts of stages.
     """
-    common = {heading.key for heading in (*COMMON, STATUS)}
+    common = {heading.key for heading in (*COMMON, *KINDS, STATUS)}
     own = [n for n, heading in enumerate(headings) if heading.key not in common]
     verdicts = [n for n in own if any(row[n].tone is not None for row in rows)]
     numbers = [n for n in reversed(own) if n not in verdicts]
     keys = [heading.key for heading in headings]
-    return [*numbers, *(keys.index(key) for key in GIVES_WAY_LAST), *reversed(verdicts)]
+    shared = [keys.index(key) for key in GIVES_WAY_LAST if key in keys]
+    return [*numbers, *shared, *reversed(verdicts)]
 
 
 def _title(heading: Heading) -> str:

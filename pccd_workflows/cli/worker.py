@@ -7,6 +7,8 @@ import time
 
 import typer
 
+from pccd_workflows.core.errors import Interrupted
+
 app = typer.Typer(add_completion=False, help="Run the jobs of campaigns until none is left.")
 
 PARENT_CHECK_SECONDS = 1.0
@@ -40,7 +42,7 @@ def worker(
 
         campaign = campaign_id_of(campaign, get_settings())
     check_migrated(get_settings(), campaign or None)
-    run_worker(
+    summary = run_worker(
         get_settings(),
         campaign_id=campaign or None,
         category=category or None,
@@ -48,6 +50,9 @@ def worker(
         seconds=60 * minutes or None,
         idle=60 * idle or None,
     )
+    if summary.stopped_by is not None:
+        message = f"Stopped by {summary.stopped_by}; the job that ran is ready again."
+        raise Interrupted(message, signal.Signals[summary.stopped_by])
 
 
 def _end_with(parent: int) -> None:

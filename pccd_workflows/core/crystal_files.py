@@ -4,9 +4,7 @@ What lies in a file was written by others: nothing is unpickled, no class that a
 made, one entry is read at a time and none without bound.
 """
 
-import bz2
 import csv
-import gzip
 import hashlib
 import io
 import json
@@ -22,6 +20,7 @@ from typing import IO, Any, TextIO
 
 from pymatgen.core import Structure
 
+from pccd_workflows.core.bounded_files import COMPRESSIONS, Allowance, lines, metered, unpacked
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.plain_structures import (
     CrystalError,
@@ -52,11 +51,6 @@ SUPERSEDED = {
     "generated_trajectories.zip": "generated_crystals.extxyz",
 }
 """MatterGen writes the same crystals twice, and each of them at every step."""
-_COMPRESSIONS: dict[str, Callable[[IO[bytes]], Any]] = {
-    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-}
 _WRAPPED = re.compile(r'\s*(\{\s*"entries"\s*:\s*)?\[')
 _SEPARATORS = re.compile(r"[\s,]*")
 _DAMAGE = (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
@@ -179,7 +173,7 @@ def _advice(found: list[Path]) -> str:
 def _plain_name(name: str) -> str:
     """Return a name without the suffix of its compression."""
     stem, dot, suffix = name.rpartition(".")
-    return stem if f"{dot}{suffix}" in _COMPRESSIONS else name
+    return stem if f"{dot}{suffix}" in COMPRESSIONS else name
 
 
 def _is_archive(name: str) -> bool:
@@ -204,11 +198,12 @@ def _reader(name: str) -> Reader | None:
 
 def _of_file(path: Path, where: str, *, tolerant: bool) -> Iterator[Entry]:
     try:
+        allowance = Allowance(path.stat().st_size, str(path))
         if _is_archive(path.name.lower()):
-            yield from _of_archive(path, where)
+            yield from _of_archive(path, where, allowance)
         else:
             with path.open("rb") as raw:
-                yield from _of_text(raw, path.name, where)
+                yield from _of_text(raw, path.name, where, allowance)
     except InputError as error:
         if not tolerant:
             raise
@@ -219,32 +214,42 @@ def _of_file(path: Path, where: str, *, tolerant: bool) -> Iterator[Entry]:
         yield _damaged(where, where, f"{where} is damaged or cut off")
 
 
-def _of_text(raw: IO[bytes], name: str, where: str) -> Iterator[Entry]:
+def _of_text(raw: IO[bytes], name: str, where: str, allowance: Allowance) -> Iterator[Entry]:
     """Yield the entries of one file, of a folder or of an archive."""
     reader = _reader(name)
     if reader is None:
         return
     suffix = name[len(_plain_name(name)) :]
-    stream = _COMPRESSIONS[suffix](raw) if suffix else raw
+    stream = metered(COMPRESSIONS[suffix](raw), allowance) if suffix else raw
     # JSON has one encoding; the comments of CIFs have any
     errors = "strict" if reader is _json else "replace"
     with io.TextIOWrapper(stream, encoding="utf-8", errors=errors) as text:
         yield from reader(text, _plain_name(name), where)
 
 
-def _of_archive(path: Path, where: str) -> Iterator[Entry]:
+def _of_archive(path: Path, where: str, allowance: Allowance) -> Iterator[Entry]:
     if path.name.lower().endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
             for name in sorted(filter(_is_member, archive.namelist())):
-                with archive.open(name) as raw:
-                    yield from _of_text(raw, Path(name).name, f"{where}/{name}")
+                with archive.open(name) as packed:
+                    text = metered(packed, allowance)
+                    yield from _of_text(text, Path(name).name, f"{where}/{name}", allowance)
         return
-    with tarfile.open(path) as tar:
+    with path.open("rb") as raw, _tar_of(raw, path, allowance) as tar:
         for member in tar:
             if member.isfile() and _is_member(member.name):
                 content = tar.extractfile(member)
                 if content is not None:
-                    yield from _of_text(content, Path(member.name).name, f"{where}/{member.name}")
+                    name = Path(member.name).name
+                    yield from _of_text(content, name, f"{where}/{member.name}", allowance)
+
+
+def _tar_of(raw: IO[bytes], path: Path, allowance: Allowance) -> tarfile.TarFile:
+    """Return an archive, unpacked within an allowance."""
+    suffix = ".gz" if path.suffix.lower() == ".tgz" else path.suffix.lower()
+    packed = suffix in COMPRESSIONS
+    stream = metered(COMPRESSIONS[suffix](raw), allowance) if packed else raw
+    return tarfile.open(fileobj=stream, mode="r:")
 
 
 def _is_member(name: str) -> bool:
@@ -429,9 +434,8 @@ def json_lines(path: Path, told: Callable[[int], None] | None = None) -> Iterato
     """
     try:
         with path.open("rb") as raw:
-            suffix = path.suffix if path.suffix in _COMPRESSIONS else ""
-            stream = _COMPRESSIONS[suffix](raw) if suffix else raw
-            for number, line in enumerate(io.TextIOWrapper(stream, encoding="utf-8"), start=1):
+            text = io.TextIOWrapper(unpacked(raw, path), encoding="utf-8")
+            for number, line in enumerate(lines(text, str(path)), start=1):
                 if told is not None and number % 500 == 0:
                     told(raw.tell())
                 if line.strip():

@@ -28,6 +28,14 @@ class StaleResultError(PccdError):
     """Stored work belongs to other inputs than those asked for now."""
 
 
+class Interrupted(PccdError):  # noqa: N818
+    """A signal ended the command. Exit code 130 (SIGINT, Ctrl-C) or 143 (SIGTERM)."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
 class MachineFault(PccdError):  # noqa: N818
     """A device, memory, a disk or the database failed: never a verdict on a crystal.
 

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.faults import FULL, disk_is_full
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
@@ -16,22 +17,26 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     ------
     InputError
         The file cannot be written there.
+    MachineFault
+        The disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
     scratch: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         scratch = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        scratch.chmod(0o666 & ~_umask())
+        scratch.chmod(0o644 & ~_umask())
         scratch.replace(path)
     except OSError as error:
         if scratch is not None:
             scratch.unlink(missing_ok=True)
+        if error.errno in FULL:
+            raise disk_is_full(error, path) from None
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
     return path
 
@@ -41,6 +46,17 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it that are missing, in which nobody else writes.
+
+    A folder that is there keeps its mode; a umask of 000 opens none.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o755, exist_ok=True)
 
 
 def make_private(folder: Path) -> None:

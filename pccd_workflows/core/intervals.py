@@ -56,6 +56,25 @@ def wilson_share(count: int, total: int) -> Share:
     return Share(count, total, p, low, high)
 
 
+def show_share(found: Share) -> str:
+    """Return a share in words: 12 of 27 (44 %, 28-63 %); no more digits than its total carries."""
+    if found.low is None or found.high is None:
+        return "0 of 0"
+    digits = share_digits(found.total)
+    interval = f"{100 * found.low:.{digits}f}-{100 * found.high:.{digits}f} %"
+    return f"{found.count} of {found.total} ({percent(found.count, found.total)}, {interval})"
+
+
+def percent(count: int, total: int) -> str:
+    """Return a share in percent, with no more digits than its total carries."""
+    return f"{100 * count / total:.{share_digits(total)}f} %" if total else ""
+
+
+def share_digits(total: int) -> int:
+    """Return the decimals of a share in percent: one of 1,000 is 0.1 %, finer ones are noise."""
+    return 0 if total < 1000 else 1 if total < 10_000 else 2
+
+
 def share(count: int, total: int) -> Estimate:
     """Return `wilson_share` as documents hold it, the interval to four digits."""
     found = wilson_share(count, total)

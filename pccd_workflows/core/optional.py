@@ -13,7 +13,6 @@ EXTRAS = {
     "gpaw": "gpaw",
     "lightning": "train",
     "mp_api": "mp",
-    "sevenn": "sevenn",
 }
 """Extra (pyproject.toml) that installs each package, by the name it is imported as."""
 

@@ -1,6 +1,7 @@
 """Competing phases: what a hull is built from and what "new" is measured against."""
 
 import hashlib
+from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -32,20 +33,57 @@ class ReferenceEntry(Record):
         return float(self.energy / self.composition.num_atoms)
 
 
+MOVES = 1e-3
+"""eV/atom; phases that could lower the hull by less change no verdict."""
+
+
+class MissingPhase(Record):
+    """A phase whose energy is known and whose structure is not at hand."""
+
+    id: str
+    chemsys: str
+    formula: str = Field(description="In lowest terms")
+    energy_above_hull: float = Field(description="In the hull of the table that knows it, eV/atom")
+    shift: float = Field(
+        description="By how much it could lower the hull that the phases at hand have in the "
+        "table, at its own composition, eV/atom; 0 if it lies above that hull"
+    )
+    n_same_composition: int = Field(
+        description="Crystals at hand of its composition: it may be one of them under another id"
+    )
+
+    @property
+    def could_move_hull(self) -> bool:
+        """Whether a crystal may look stable only because this phase is missing."""
+        return self.shift > MOVES
+
+
 class ReferenceSet(BaseModel):
     """Competing phases of one chemical system (with all its subsystems) at one level."""
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
-    source: str = Field(description="prototypes, materials_project or file")
+    source: str = Field(description="As in a campaign file; sets that joined follow, after a '+'")
     chemsys: str = Field(description="Sorted symbols joined by '-', e.g. Mg-Mn-O")
     level: str
     convention: EnergyConvention
     source_version: str = Field("", description="Database version, library version or file hash")
     settings: dict[str, Any] = Field(default_factory=dict)
     entries: list[ReferenceEntry]
+    missing: list[MissingPhase] | None = Field(
+        None,
+        description="Phases known to exist that have no structure here, those that could move the "
+        "hull most first; None where the set was not compared with what is known",
+    )
     created_at: datetime | None = None
+
+    def missing_in(self, symbols: Iterable[str]) -> list[MissingPhase] | None:
+        """Return the missing phases that consist of some elements; None if nobody compared."""
+        if self.missing is None:
+            return None
+        elements = set(symbols)
+        return [phase for phase in self.missing if elements.issuperset(phase.chemsys.split("-"))]
 
     @property
     def reference_id(self) -> str:

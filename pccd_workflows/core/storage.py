@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -54,6 +54,44 @@ class CrystalRef:
     def from_dict(cls, document: Document) -> "CrystalRef":
         """Return the reference that `as_dict` described."""
         return cls(document["id"], document["key"])
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of the crystals that go on after a stage: what one job takes.
+
+    Attributes
+    ----------
+    formulas
+        Only crystals with reduced formulas from the first to the last, both among them, in the
+        order of their text. Equal crystals have one formula, so what compares crystals takes whole
+        formulas.
+    places
+        Only those from the first to the last but one in the order of rank and index, from 0.
+    """
+
+    formulas: tuple[str, str] | None = None
+    places: tuple[int, int] | None = None
+
+    def as_dict(self) -> Document:
+        """Return the share as jobflow stores it."""
+        return {"@module": type(self).__module__, "@class": type(self).__name__, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, document: Document) -> "Share":
+        """Return the share that `as_dict` described."""
+        first, second = (document[name] for name in ("formulas", "places"))
+        return cls(first and (first[0], first[1]), second and (second[0], second[1]))
+
+    def holds(self, formula: str | None) -> bool:
+        """Return whether crystals of a formula may belong to it."""
+        if self.formulas is None:
+            return True
+        return formula is not None and self.formulas[0] <= formula <= self.formulas[1]
+
+
+ALL = Share()
+"""All crystals that go on after a stage."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +216,14 @@ class Checkpoints(Protocol):
         """Forget the attempts of a run that is done."""
 
 
-class Storage(Results, Costs, Checkpoints, Protocol):
+class Watched(Protocol):
+    """How far long jobs are, for those who watch."""
+
+    def note_progress(self, campaign_id: str, what: str, done: int, total: int) -> None:
+        """Say how far a job of a campaign is; `what` it does, with chemical system and level."""
+
+
+class Storage(Results, Costs, Checkpoints, Watched, Protocol):
     """Everything the stages of a campaign read and write.
 
     database: with imported sets of known crystals and snapshots of the Materials Project; None
@@ -222,6 +267,15 @@ class Storage(Results, Costs, Checkpoints, Protocol):
             At most so many.
         """
 
+    def going_on(self, campaign_id: str, stage: str, share: Share = ALL) -> Iterator[StageRow]:
+        """Yield what goes on after a stage, by rank and index; the rows' records are left out."""
+
+    def formulas(self, campaign_id: str, stage: str, share: Share = ALL) -> list[tuple[str, int]]:
+        """Return the reduced formulas of what goes on after a stage, sorted, and how many have it.
+
+        share: by formulas; its places are not looked at.
+        """
+
     def changed(
         self, campaign_id: str, since: datetime | None
     ) -> tuple[list[str], datetime | None]:
@@ -240,7 +294,10 @@ class Storage(Results, Costs, Checkpoints, Protocol):
         """Yield what every stage said about these candidates."""
 
     def history(self, campaign_id: str, formulas: Sequence[str]) -> Iterator[tuple[str, Structure]]:
-        """Yield the relaxed crystals of other campaigns with one of these reduced formulas."""
+        """Yield the relaxed crystals of campaigns that had finished when this one was submitted.
+
+        formulas: reduced; only crystals with one of them.
+        """
 
 
 def structure_key(structure: Structure) -> str:

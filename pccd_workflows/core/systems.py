@@ -60,6 +60,14 @@ def atomic_number(symbol: str) -> int:
     return int(Element[symbol].Z)
 
 
+@lru_cache(maxsize=256)
+def symbol(number: int) -> str:
+    """Return the symbol of an atomic number."""
+    from pymatgen.core import Element
+
+    return str(Element.from_Z(number).symbol)
+
+
 def parse_formula(formula: str) -> dict[str, int]:
     """Return the atoms of a formula in lowest terms; InputError if it is none.
 

@@ -4,15 +4,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pccd_workflows.core.errors import DeviceFault, MachineFault, OutOfMemory
+from pccd_workflows.core.errors import MachineFault
+from pccd_workflows.core.faults import machine_fault, unexplained
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-NO_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc")
-"""In the texts of torch's and C++'s errors."""
-DEVICE = ("cuda", "cudnn", "cublas", "cusolver", "cusparse", "nccl", "hip error", "device-side")
-"""In the texts of a GPU's errors, which torch raises as RuntimeError."""
 CRYSTAL_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     ArithmeticError,
@@ -21,25 +18,6 @@ CRYSTAL_ERRORS: tuple[type[Exception], ...] = (
     NotImplementedError,
 )
 """What calculators raise of a cell they cannot take."""
-
-
-def machine_fault(error: BaseException) -> MachineFault | None:
-    """Return the machine's fault that an error is a sign of; None if it is no such sign."""
-    if isinstance(error, MachineFault):
-        return error
-    name, text = type(error).__name__, str(error).lower()
-    # torch without CUDA asserts
-    runtime = isinstance(error, RuntimeError | AssertionError)
-    if isinstance(error, MemoryError) or (
-        runtime and (name == "OutOfMemoryError" or any(sign in text for sign in NO_MEMORY))
-    ):
-        return OutOfMemory(_sentence(error))
-    if runtime and (name == "AcceleratorError" or any(sign in text for sign in DEVICE)):
-        return DeviceFault(_sentence(error))
-    database = any(kind.__module__.startswith("pymongo") for kind in type(error).__mro__)
-    if database or isinstance(error, OSError | ImportError | SystemError):
-        return MachineFault(_sentence(error))
-    return None
 
 
 def fault_behind(
@@ -62,17 +40,7 @@ def fault_behind(
         return known
     if _recurs(error, atoms) and _works(atoms):
         return None
-    return MachineFault(_sentence(error))
-
-
-def first_line(error: BaseException) -> str:
-    """Return kind and first line of an error, without the full stop."""
-    text = (str(error).strip().splitlines() or [""])[0][:200].rstrip(".")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _sentence(error: BaseException) -> str:
-    return f"MachineFault: {first_line(error)}: this is no verdict, run the job again."
+    return unexplained(error)
 
 
 def _recurs(error: Exception, atoms: "Atoms") -> bool:

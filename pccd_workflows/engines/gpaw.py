@@ -23,8 +23,8 @@ from pccd_workflows.analysis.magnetism import (
     starting_moments,
 )
 from pccd_workflows.core.errors import InputError, MachineFault, MissingDependencyError, PccdError
+from pccd_workflows.core.faults import first_line, machine_fault
 from pccd_workflows.engines.engine import Category, Task, Work
-from pccd_workflows.engines.faults import first_line, machine_fault
 from pccd_workflows.engines.geometry import content_key, structure_content
 from pccd_workflows.engines.levels import Level, TaskKind
 from pccd_workflows.engines.optimize import optimizer_settings, relax_atoms, to_atoms

@@ -38,6 +38,17 @@ ONE_RUN: Runs = {
     "forces": ("forces",),
 }
 
+MPTRJ_ELEMENTS = frozenset(
+    re.findall(
+        r"\w+",
+        "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As "
+        "Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu "
+        "Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Ac Th Pa U Np Pu",
+    )
+)
+"""The 89 elements of MPtrj, with which CHGNet and the SevenNet models were trained
+(10.1038/s42256-023-00716-3)."""
+
 
 @dataclass(frozen=True)
 class Level:
@@ -60,6 +71,8 @@ class Level:
         What to install when it is missing.
     identity
         What stands for the calculator in content addresses; `calculator` if left out.
+    elements
+        Symbols that a potential was trained on; None if it does not say.
     runs
         Names of the runs of each kind of task that it computes.
     cost
@@ -79,6 +92,7 @@ class Level:
     options: dict[str, Any] = field(default_factory=dict)
     package: str = ""
     identity: str = ""
+    elements: frozenset[str] | None = None
     runs: Runs = field(default_factory=lambda: ONE_RUN)
     cost: CostModel = field(default_factory=PotentialCost)
     materials_project: bool = False
@@ -106,6 +120,7 @@ LEVELS: dict[str, Level] = {
             "pccd_workflows.engines.chgnet_calculator:ChgnetCalculator",
             {"device": "cpu"},
             "chgnet",
+            elements=MPTRJ_ELEMENTS,
             # where the module was when the first results were stored: their keys stay as they are
             identity="pccd_workflows.external.chgnet_calculator:ChgnetCalculator",
         ),
@@ -115,7 +130,8 @@ LEVELS: dict[str, Level] = {
             "uncorrected",
             "sevenn.calculator:SevenNetCalculator",
             {"model": "7net-0", "device": "cpu"},
-            "pccd-workflows[sevenn]",
+            "sevenn",
+            elements=MPTRJ_ELEMENTS,
         ),
         Level(
             "7net-l3i5",
@@ -123,7 +139,8 @@ LEVELS: dict[str, Level] = {
             "uncorrected",
             "sevenn.calculator:SevenNetCalculator",
             {"model": "7net-l3i5", "device": "cpu"},
-            "pccd-workflows[sevenn]",
+            "sevenn",
+            elements=MPTRJ_ELEMENTS,
         ),
         # PBE(+U), ENCUT 520: the settings the Materials Project's GGA(+U) hull belongs to
         Level(
@@ -194,6 +211,15 @@ LEVELS: dict[str, Level] = {
 MATERIALS_PROJECT_LEVEL = next(level.name for level in LEVELS.values() if level.materials_project)
 """Level of the Materials Project's own energies: PBE(+U) with its input sets, convention
 ``mp2020``."""
+
+
+BEST_POTENTIAL = "7net-l3i5"
+"""What judges where nothing else is asked for."""
+
+
+def is_potential(name: str) -> bool:
+    """Return whether a level is a potential; one that has to be imported is taken for one."""
+    return bool(IMPORTABLE.fullmatch(name)) or get_level(name).engine == "potential"
 
 
 def hull_convention(convention: EnergyConvention) -> EnergyConvention:

@@ -7,8 +7,9 @@ import numpy as np
 from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.faults import first_line
 from pccd_workflows.core.units import EV_PER_A3_TO_GPA
-from pccd_workflows.engines.faults import CRYSTAL_ERRORS, fault_behind, first_line
+from pccd_workflows.engines.faults import CRYSTAL_ERRORS, fault_behind
 from pccd_workflows.engines.geometry import lost_volume, rms_displacement
 
 if TYPE_CHECKING:

@@ -5,11 +5,10 @@ displacement is a job of its own, so that a lost one is run again alone. Stored 
 displaced cells are made again from the cell at rest and the number of the displacement.
 """
 
-import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pymatgen.core import Structure
 
-from pccd_workflows.analysis.dynamics import AMBIGUOUS_FACTOR, PhononVerdict, judge_phonons
-from pccd_workflows.analysis.kpaths import SYMPREC, plain_label, symmetric_cell
+from pccd_workflows.analysis.dynamics import (
+    AMBIGUOUS_FACTOR,
+    PhononVerdict,
+    judge_phonons,
+    reduced_point,
+)
+from pccd_workflows.analysis.kpaths import SYMPREC, symmetric_cell
 from pccd_workflows.core.errors import (
     InputError,
     MachineFault,
@@ -30,6 +34,7 @@ from pccd_workflows.engines.engine import Task, Work, engine_of, forces, relax
 from pccd_workflows.engines.geometry import text_key
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.potential import EFFORT, relaxation_key, software
+from pccd_workflows.engines.qpoints import mesh_of, resolved, standard_path
 from pccd_workflows.engines.records import Forces, Phonons, Relaxation
 from pccd_workflows.engines.shared import read_result
 from pccd_workflows.engines.supercells import (
@@ -43,9 +48,7 @@ from pccd_workflows.engines.supercells import (
 if TYPE_CHECKING:
     from phonopy import Phonopy
 
-POINTS_PER_SEGMENT = 51
-"""q-points of one leg of the band path."""
-ALGORITHM = 3
+ALGORITHM = 4
 """Raised when verdicts may change for the same settings: part of every key."""
 
 
@@ -177,90 +180,108 @@ def phonon_record(
     phonon.forces = np.array(of_cells)
     phonon.produce_force_constants()
     plain = Structure(tight.lattice, [s.specie.symbol for s in tight], tight.frac_coords)
-    return _judged(
-        phonon,
-        _standard_path(plain),
-        settings,
-        supercell_matrix=supercell_matrix(plain, settings.min_length).tolist(),
-        n_displacements=len(cells),
-        software={**software_versions, "phonopy": version("phonopy")},
-    )
+    return _judged(phonon, plain, settings, software_versions)
 
 
-@dataclass(frozen=True)
-class BandPath:
-    """A path between points of high symmetry.
-
-    qpoints: (n_q, 3), reduced. distances: (n_q,), along the path, 1/Å (without 2π).
-    legs: the points of each leg. labels: the names of each leg's two ends.
-    """
-
-    qpoints: NDArray[np.float64]
-    distances: NDArray[np.float64]
-    legs: list[slice]
-    labels: list[list[str]]
-
-
-def _standard_path(primitive: Structure) -> BandPath:
-    """Return pymatgen's path of a standard primitive cell."""
-    from pymatgen.symmetry.bandstructure import HighSymmKpath
-
-    path = HighSymmKpath(primitive, symprec=SYMPREC).kpath
-    reciprocal = primitive.lattice.reciprocal_lattice_crystallographic.matrix
-    steps, along = np.linspace(0, 1, POINTS_PER_SEGMENT), 0.0
-    lines, distances, labels = [], [], []
-    for branch in path["path"]:
-        for left, right in itertools.pairwise(branch):
-            first, last = (np.array(path["kpoints"][name]) for name in (left, right))
-            length = float(np.linalg.norm((last - first) @ reciprocal))
-            lines.append(first + steps[:, None] * (last - first))
-            distances.append(along + steps * length)
-            labels.append([plain_label(left), plain_label(right)])
-            along += length
-    starts = range(0, len(steps) * len(lines), len(steps))
-    legs = [slice(start, start + len(steps)) for start in starts]
-    return BandPath(np.concatenate(lines), np.concatenate(distances), legs, labels)
-
-
-def _judged(phonon: "Phonopy", path: BandPath, settings: PhononSettings, **facts: Any) -> Phonons:
+def _judged(
+    phonon: "Phonopy", primitive: Structure, settings: PhononSettings, software: Mapping[str, str]
+) -> Phonons:
     """Judge a crystal by its force constants, with the acoustic sum rule imposed on them.
 
     Force constants from finite displacements break translation invariance a little: float32 noise
     and odd anharmonic terms pull the acoustic branches of stable crystals to -0.2 THz at and near
     Γ. Phonopy's symmetrization restores it; where it had to mend much, "stable" is not believed.
 
-    facts: what else the record holds.
+    The path alone misses instabilities off it, so a mesh and the points that the supercell
+    resolves are judged with it.
     """
     tolerance = settings.tolerance_thz
+    path, mesh = standard_path(primitive), mesh_of(primitive.lattice)
     raw = _frequencies(phonon, path.qpoints)
     residual = judge_phonons(raw, path.qpoints, tolerance=tolerance).gamma_residual
     phonon.symmetrize_force_constants()
-    frequencies = _frequencies(phonon, path.qpoints)
-    verdict = judge_phonons(frequencies, path.qpoints, tolerance=tolerance)
+    on_path = _frequencies(phonon, path.qpoints)
+    elsewhere, frequencies = _off_the_path(phonon, mesh)
+    verdict = judge_phonons(
+        np.concatenate([on_path, frequencies]),
+        np.concatenate([path.qpoints, elsewhere]),
+        tolerance=tolerance,
+    )
     if verdict.verdict == "stable" and residual is not None:
         verdict = _distrust(verdict, residual, tolerance)
+    supercell = supercell_matrix(primitive, settings.min_length)
+    evidence = _evidence(verdict, residual, supercell, mesh, len(phonon.supercell))
     return Phonons(
         level=settings.level,
         verdict=verdict.verdict,
-        reason=verdict.reason,
+        reason=f"{verdict.reason} {evidence}",
         min_frequency=verdict.min_frequency,
         min_frequency_qpoint=None if verdict.qpoint is None else list(verdict.qpoint),
         gamma_residual=residual,
         tolerance=tolerance,
         displacement=settings.displacement,
+        supercell_matrix=supercell.tolist(),
+        supercell_atoms=len(phonon.supercell),
+        mesh=mesh,
+        n_displacements=len(phonon.supercells_with_displacements),
         bands={
             "distances": [np.round(path.distances[leg], 5).tolist() for leg in path.legs],
-            "frequencies": [np.round(frequencies[leg].T, 4).tolist() for leg in path.legs],
+            "frequencies": [np.round(on_path[leg].T, 4).tolist() for leg in path.legs],
             "labels": path.labels,
         },
-        **facts,
+        dos=density_of_states(phonon),
+        software={**software, "phonopy": version("phonopy")},
     )
+
+
+def density_of_states(phonon: "Phonopy") -> dict[str, list[float]]:
+    """Return frequencies (THz) and states/THz of the primitive cell, by the tetrahedron method.
+
+    phonon: after a run on a mesh.
+    """
+    phonon.run_total_dos(use_tetrahedron_method=True)
+    found = phonon.get_total_dos_dict()
+    return {
+        "frequencies": np.round(found["frequency_points"], 4).tolist(),
+        "density": np.round(found["total_dos"], 5).tolist(),
+    }
 
 
 def _frequencies(phonon: "Phonopy", qpoints: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return frequencies, shape (n_q, n_bands), THz, imaginary ones negative."""
     phonon.run_qpoints(qpoints)
     return np.array(phonon.get_qpoints_dict()["frequencies"])
+
+
+def _off_the_path(
+    phonon: "Phonopy", mesh: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return q-points, (n_q, 3), and frequencies, (n_q, n_bands), of mesh and supercell."""
+    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+
+    phonon.run_mesh(mesh, is_gamma_center=True)
+    found = phonon.get_mesh_dict()
+    commensurate = get_commensurate_points(phonon.supercell_matrix)
+    qpoints = np.concatenate([commensurate, found["qpoints"]])
+    return qpoints, np.concatenate([_frequencies(phonon, commensurate), found["frequencies"]])
+
+
+def _evidence(
+    verdict: PhononVerdict,
+    residual: float | None,
+    supercell: NDArray[np.int64],
+    mesh: Sequence[int],
+    n_atoms: int,
+) -> str:
+    """Return in one sentence what a verdict rests on."""
+    where = ""
+    if verdict.qpoint is not None:
+        exact = resolved(verdict.qpoint, supercell)
+        how = "which the supercell resolves" if exact else "interpolated"
+        where = f"Lowest at {reduced_point(verdict.qpoint)}, {how}; "
+    size = "x".join(str(n) for n in mesh)
+    at_gamma = "" if residual is None else f"; Γ residual {abs(residual):.2f} THz"
+    return f"{where}path and mesh of {size}, supercell of {n_atoms} atoms{at_gamma}."
 
 
 def phonon_key(

@@ -21,8 +21,9 @@ from pccd_workflows.core.errors import (
     MissingDependencyError,
     PccdError,
 )
+from pccd_workflows.core.faults import first_line, machine_fault
 from pccd_workflows.engines.engine import Category, Task, Work, engine_of
-from pccd_workflows.engines.faults import fault_behind, first_line, machine_fault
+from pccd_workflows.engines.faults import fault_behind
 from pccd_workflows.engines.geometry import content_key, structure_content, text_key
 from pccd_workflows.engines.levels import Level, TaskKind, get_level
 from pccd_workflows.engines.optimize import ALGORITHM, optimizer_settings, relax_atoms, to_atoms
@@ -119,7 +120,11 @@ def runs_on_gpu() -> bool:
 
 def supported_elements(level: Level) -> frozenset[str] | None:
     """Return the symbols the potential was trained on; None if it does not say."""
-    engine = calculator(level)
+    return calculator_elements(calculator(level)) if level.elements is None else level.elements
+
+
+def calculator_elements(engine: "Calculator") -> frozenset[str] | None:
+    """Return the symbols a calculator says that it knows; None if it says nothing."""
     numbers = getattr(engine, "atomic_numbers", None) or getattr(engine, "type_map", None)
     return frozenset(Element.from_Z(int(z)).symbol for z in numbers) if numbers else None
 
@@ -334,15 +339,27 @@ class Potential(OneRun):
     def check(
         self,
         level: Level,
-        elements: Sequence[str],  # noqa: ARG002  # an unknown element is a verdict
+        elements: Sequence[str],
         settings: "Settings",  # noqa: ARG002
     ) -> None:
-        """See that the module of a potential is installed."""
+        """See that a potential is installed, and that it knows every element asked for.
+
+        Raises
+        ------
+        MissingDependencyError, InputError
+            One sentence that says what to install, or names the elements.
+        """
         package = level.calculator.partition(":")[0].partition(".")[0]
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(
                 f"Level {level.name!r} needs a package that is not installed: "
                 f"pip install {level.package!r}."
+            )
+        known = level.elements
+        if known is not None and (foreign := [e for e in elements if e not in known]):
+            raise InputError(
+                f"Level {level.name!r} was not trained on {', '.join(foreign)}: ask for other "
+                "elements, or use another level."
             )
 
     def key(self, level: Level, structure: Structure, task: Task) -> str:

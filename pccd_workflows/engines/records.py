@@ -69,7 +69,9 @@ class Phonons(Record):
     verdict: Literal["stable", "unstable", "ambiguous", "error"]
     reason: str | None = None
     min_frequency: float | None = Field(
-        None, description="Lowest frequency away from Γ, THz (imaginary as negative)"
+        None,
+        description="Lowest frequency but for the acoustic ones at Γ, of path, mesh and the "
+        "points that the supercell resolves, THz (imaginary as negative)",
     )
     min_frequency_qpoint: list[float] | None = Field(None, description="Its reduced q-point")
     gamma_residual: float | None = Field(
@@ -77,12 +79,19 @@ class Phonons(Record):
     )
     tolerance: float = Field(description="THz")
     supercell_matrix: list[list[int]] | None = None
+    supercell_atoms: int | None = None
+    mesh: list[int] | None = Field(None, description="q-points along each axis, Γ among them")
     displacement: float | None = Field(None, description="Å")
     n_displacements: int | None = None
     bands: dict[str, Any] | None = Field(
         None,
         description="distances [n_segments][n_q], frequencies [n_segments][n_bands][n_q] in THz, "
         "labels [[left, right], ...] per segment: what a picture needs",
+    )
+    dos: dict[str, list[float]] | None = Field(
+        None,
+        description="Density of states of the primitive cell: frequencies in THz (imaginary as "
+        "negative), density in states/THz; its integral is 3 times the number of atoms",
     )
     software: dict[str, str] = Field(default_factory=dict)
     seconds: float = 0.0

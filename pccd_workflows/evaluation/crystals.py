@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.generators.pccd.dataset import (
@@ -135,16 +135,6 @@ def formula_of(crystals: CrystalArrays, row: int) -> str:
     numbers = crystals.numbers[row]
     counts = Counter(symbol(int(z)) for z in numbers[numbers > 0])
     return "".join(f"{name}{n}" for name, n in counts.items())
-
-
-def structure_of(crystals: CrystalArrays, row: int) -> Structure:
-    """Return one crystal."""
-    n = int(crystals.n_sites[row])
-    lattice = Lattice.from_parameters(
-        *crystals.lengths[row].astype(float), *crystals.angles[row].astype(float)
-    )
-    elements = [symbol(int(z)) for z in crystals.numbers[row, :n]]
-    return Structure(lattice, elements, crystals.frac_coords[row, :n].astype(float))
 
 
 def composition_requests(crystals: CrystalArrays, info: "ModelInfo") -> list["SampleRequest"]:

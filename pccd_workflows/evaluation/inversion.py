@@ -22,7 +22,6 @@ from pccd_workflows.evaluation.crystals import (
     draw_rows,
     elements_of,
     match_all,
-    structure_of,
 )
 from pccd_workflows.generators.pccd.dataset import CrystalArrays
 from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
@@ -90,7 +89,7 @@ def invert_structures(
         clouds, residual[rows] = _round_trip(model, network, chosen.take(rows))
         for row, structure in zip(rows, decoded(clouds)[0], strict=True):
             made[row] = structure
-    targets = [structure_of(chosen, row) for row in range(n)]
+    targets = [chosen.structure(row) for row in range(n)]
     return Inversion(targets, made, match_all(made, targets), residual)
 
 

@@ -18,7 +18,6 @@ from pccd_workflows.evaluation.crystals import (
     composition_requests,
     draw_rows,
     match_all,
-    structure_of,
 )
 from pccd_workflows.generators.pccd.dataset import CrystalArrays
 from pccd_workflows.generators.pccd.sampler import Sampler
@@ -139,7 +138,7 @@ def _predict(
         )
     seed, sampler = options["seed"], options["sampler"]
     chosen = draw_rows(crystals, options["samples"], seed)
-    targets = [structure_of(chosen, row) for row in range(len(chosen))]
+    targets = [chosen.structure(row) for row in range(len(chosen))]
     requests = composition_requests(chosen, model.info)
     cells: list[list[Cell]] | None = None
     if sampler.temperature == 0:

@@ -27,7 +27,6 @@ from pccd_workflows.evaluation.crystals import (
     draw_rows,
     match_all,
     seed_requests,
-    structure_of,
 )
 from pccd_workflows.generators.pccd.dataset import CrystalArrays
 from pccd_workflows.generators.pccd.sampler import Sampler
@@ -161,7 +160,7 @@ def reconstruct(
         sampler=sampler,
         start=torch.zeros_like(clean) if control else clean,
     )
-    targets = [structure_of(chosen, row) for row in range(len(chosen))]
+    targets = [chosen.structure(row) for row in range(len(chosen))]
     made = decoded(clouds)[0]
     return Reconstruction(targets, made, match_all(made, targets), count_ceiling(crystals))
 

@@ -1,12 +1,10 @@
 """What a model makes of requests, through the stages of a campaign: screened, new, how stable."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.analysis.validity import screen
@@ -16,10 +14,18 @@ from pccd_workflows.evaluation.thresholds import METASUN_LIMIT, is_within
 from pccd_workflows.generators.pccd.pointcloud.elements import canonical_elements
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.request import Conditions
-from pccd_workflows.known.novelty import Novelty, SetNovelty
+from pccd_workflows.known.novelty import LIBRARY, Novelty, SetNovelty
 from pccd_workflows.matching.known_crystals import KnownCrystals
 from pccd_workflows.matching.settings import MatcherSettings
-from pccd_workflows.stages.novelty import find_duplicates, match_known, match_training
+from pccd_workflows.stages.novelty import (
+    Crystals,
+    LookUp,
+    find_duplicates,
+    in_library,
+    look_up,
+    match_known,
+    match_training,
+)
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -45,17 +51,15 @@ class Yardstick:
 
     Attributes
     ----------
-    index
-        Training index of the model.
-    references
-        Known crystals; without them novelty is stated against the training set alone.
+    look_ups
+        Sets of known crystals by name, as campaigns compare with them: ``library``,
+        ``references`` (of the data) and ``training`` (of the model).
     judge
         Relaxes the screened crystals and places them on a hull; without it the keys of stability
         are left out.
     """
 
-    index: NDArray[np.int64] | None = None
-    references: References | None = None
+    look_ups: Mapping[str, LookUp] = field(default_factory=dict)
     judge: Judge | None = None
 
 
@@ -79,11 +83,10 @@ class JudgedSample:
     valid
         Of the literature: shortest distance and volume.
     novelty
-        Among the valid samples, as generated; None of the others. Its sets are ``references`` and
-        ``training``, where they were consulted.
+        Among the valid samples, as generated; None of the others.
     relaxation, stability
         None if it was not relaxed. `stability.novelty` is that of the relaxed crystal, of those
-        within METASUN_LIMIT: relaxing makes crystals alike.
+        within METASUN_LIMIT: relaxing makes crystals alike. Known before, it stays known.
     """
 
     sample: RawSample
@@ -126,7 +129,7 @@ class JudgedSample:
 
     @property
     def relaxes_to_new(self) -> bool:
-        """Whether the relaxed crystal is the lowest of its group and in no set."""
+        """Whether it is the lowest of its group and in no set, as generated and relaxed."""
         found = None if self.stability is None else self.stability.novelty
         return found is not None and found.duplicate_of is None and found.novel
 
@@ -152,14 +155,36 @@ class JudgedSamples:
     hull: HullFacts | None = None
 
 
-def yardstick(folder: Path, data: Path, *, judge: PotentialJudge | None = None) -> Yardstick:
-    """Return what a model's crystals are measured against.
+def yardstick(
+    folder: Path, data: Path | None = None, *, judge: PotentialJudge | None = None
+) -> Yardstick:
+    """Return what a model's crystals are measured against: the library, the data, its training.
 
-    folder: of the model, with its training index. data: known crystals.
+    Parameters
+    ----------
+    folder
+        Of the model.
+    data
+        More known crystals (JSON lines or CIFs).
+    judge
+        Relaxes the screened crystals.
     """
-    from pccd_workflows.generators.pccd.training_index import load_training_index
+    settings = MatcherSettings()
+    look_ups: dict[str, LookUp] = {LIBRARY: partial(in_library, settings=settings)}
+    if data is not None:
+        look_ups["references"] = among(known_file(data).with_formulas)
+    look_ups["training"] = partial(match_training, folder=folder, settings=settings)
+    return Yardstick(look_ups, judge)
 
-    return Yardstick(load_training_index(folder), known_file(data).with_formulas, judge)
+
+def among(known: References) -> LookUp:
+    """Return what compares crystals with known ones of the same formulas."""
+
+    def compare(crystals: Crystals) -> Mapping[str, SetNovelty]:
+        formulas = {crystal.composition.reduced_formula for crystal in crystals.values()}
+        return match_known(crystals, KnownCrystals(known(formulas)))
+
+    return compare
 
 
 def requests_for(
@@ -202,23 +227,12 @@ def _screened(sample: RawSample) -> JudgedSample:
     return JudgedSample(sample, screening=found, valid=valid)
 
 
-def judge_novelty(crystals: Mapping[str, "Structure"], known: Yardstick) -> dict[str, Novelty]:
+def judge_novelty(crystals: Crystals, known: Yardstick) -> dict[str, Novelty]:
     """Return which crystals repeat an earlier one of them, and which are known, all compared."""
-    if not crystals:
-        return {}
     duplicates = find_duplicates(crystals, MatcherSettings())
-    sets: dict[str, dict[str, SetNovelty]] = {}
-    if known.references is not None:
-        formulas = {crystal.composition.reduced_formula for crystal in crystals.values()}
-        sets["references"] = match_known(crystals, KnownCrystals(known.references(formulas)))
-    if known.index is not None:
-        sets["training"] = match_training(crystals, [known.index])
     return {
-        name: Novelty(
-            duplicate_of=duplicates.get(name),
-            sets={which: found[name] for which, found in sets.items()},
-        )
-        for name in crystals
+        name: found.model_copy(update={"duplicate_of": duplicates.get(name)})
+        for name, found in look_up(crystals, known.look_ups).items()
     }
 
 
@@ -234,8 +248,8 @@ def _with_energies(judged: Sequence[JudgedSample], known: Yardstick) -> JudgedSa
     for name, novelty in judge_novelty(_near_hull(result), known).items():
         one = result[int(name)]
         if one.stability is not None:
-            update = one.stability.model_copy(update={"novelty": novelty})
-            result[int(name)] = replace(one, stability=update)
+            update = {"novelty": novelty.after(one.novelty)}
+            result[int(name)] = replace(one, stability=one.stability.model_copy(update=update))
     return JudgedSamples(result, found.hull)
 
 

@@ -40,6 +40,7 @@ class Distribution(Result):
 class NoveltyOfValid(Result):
     """Share of the valid samples that a set does not have; no value where it was not asked."""
 
+    library: Estimate
     references: Estimate
     training: Estimate
 
@@ -163,7 +164,9 @@ def shares_of(samples: Sequence[JudgedSample]) -> SampleShares:
         unique_of_valid=share(unique, len(valid)),
         novel=_novel(valid, total),
         novel_of_valid=NoveltyOfValid(
-            references=_unknown_in("references", valid), training=_unknown_in("training", valid)
+            library=_unknown_in("library", valid),
+            references=_unknown_in("references", valid),
+            training=_unknown_in("training", valid),
         ),
         in_training_of_valid=share(sum(known is True for known in trained), len(trained)),
         stability=_stability(samples, screened) if any(one.stability for one in samples) else None,
@@ -172,8 +175,10 @@ def shares_of(samples: Sequence[JudgedSample]) -> SampleShares:
 
 def _novel(valid: Sequence[JudgedSample], total: int) -> Estimate:
     """Return novelty against all that was asked; no value where nothing was asked."""
-    consulted = (one.known_in(name) for one in valid for name in ("references", "training"))
-    asked = not valid or any(known is not None for known in consulted)
+    sets = (
+        found for one in valid if one.novelty is not None for found in one.novelty.sets.values()
+    )
+    asked = not valid or any(found.known is not None for found in sets)
     return share(sum(one.novel for one in valid), total) if asked else share(0, 0)
 
 
@@ -280,10 +285,11 @@ class ProtocolCard(Result):
     matcher: str
     unique: str = "first of its group of matching valid samples, as generated"
     novel: str = (
-        "valid, matches no reference, and formula, space group and primitive cell size are not in "
-        "the training set; as generated"
+        "valid, matches no crystal of the library, the data and the training set; as generated"
     )
-    sun: str = f"relaxed: <= {SUN_LIMIT:g} eV/atom, lowest of its group, novel"
+    sun: str = (
+        f"relaxed: <= {SUN_LIMIT:g} eV/atom, lowest of its group, novel as generated and relaxed"
+    )
     metasun: str = f"the same at <= {METASUN_LIMIT:g} eV/atom"
     rmsd_to_relaxed: str = (
         "RMS displacement of the atoms by relaxing, in the cell as generated, common drift removed"

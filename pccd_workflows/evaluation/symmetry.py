@@ -78,8 +78,9 @@ def evaluate_conditions(
     """
     result: dict[str, Any] = {}
     if "crystal_system" in model.info.conditions:
-        common = {"samples": samples, "seed": seed, "sampler": sampler}
-        result["crystal_system"] = _crystal_systems(model, crystals, **common)
+        result["crystal_system"] = _crystal_systems(
+            model, crystals, samples=samples, seed=seed, sampler=sampler
+        )
     if model.properties is not None:
         result["band_gap"] = _band_gaps(model, crystals, samples, seed, sampler)
     return result

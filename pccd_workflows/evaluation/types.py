@@ -17,7 +17,7 @@ from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.intervals import bootstrapped, share
-from pccd_workflows.evaluation.crystals import composition_requests, match_all, structure_of
+from pccd_workflows.evaluation.crystals import composition_requests, match_all
 from pccd_workflows.evaluation.prediction import overlap
 from pccd_workflows.generators.pccd.dataset import CrystalArrays
 from pccd_workflows.generators.pccd.sampler import Sampler
@@ -105,7 +105,7 @@ def evaluate_types(
     lacking = crystals_of_new_types(model, crystals, samples, seed)
     likeliest = sampler.model_copy(update={"temperature": 0.0, "new_types": 0.0})
     requests = composition_requests(lacking.crystals, model.info)
-    targets = [structure_of(lacking.crystals, row) for row in range(len(lacking.crystals))]
+    targets = [lacking.crystals.structure(row) for row in range(len(lacking.crystals))]
     match = partial(_best, model, requests, targets, seed=seed, sampler=likeliest)
     new_cells = likeliest_new_cells(model, requests, GUESSES)
     new = match(new_cells)

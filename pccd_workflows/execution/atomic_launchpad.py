@@ -19,6 +19,7 @@ from pymongo.client_session import ClientSession
 
 from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.execution.mongo import client_options, mongodb_uri, survive_outage
+from pccd_workflows.execution.workflow_part import refresh_part
 from pccd_workflows.settings import Settings
 
 with optional_imports("A campaign on MongoDB"):
@@ -36,6 +37,26 @@ LEASE_SECONDS = 15 * PING_SECONDS
 network may be away for minutes, and a job that is taken in vain is computed twice."""
 LEASED = [{"$set": {"lease": {"$add": ["$$NOW", 1000 * LEASE_SECONDS]}}}]
 """Update of a launch; milliseconds."""
+NOW_AS_TEXT = {"$dateToString": {"date": "$$NOW", "format": "%Y-%m-%dT%H:%M:%S.%L"}}
+SEEN = [
+    {
+        "$set": {
+            "state_history": {
+                "$map": {
+                    "input": "$state_history",
+                    "in": {
+                        "$cond": [
+                            {"$eq": ["$$this.state", "RUNNING"]},
+                            {"$mergeObjects": ["$$this", {"updated_on": NOW_AS_TEXT}]},
+                            "$$this",
+                        ]
+                    },
+                }
+            }
+        }
+    }
+]
+"""Update of a launch: the last sign of life, as FireWorks' own commands read it."""
 
 JOINING = frozenset(
     (
@@ -138,17 +159,33 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
         take = super().checkout_fw
 
         def lease() -> tuple[Any, int | None]:
-            firework, launch_id = take(*args, **kwargs)
+            self._thread.starting = True
+            try:
+                firework, launch_id = take(*args, **kwargs)
+            finally:
+                self._thread.starting = False
             if launch_id is not None:
                 self.launches.update_one({"launch_id": launch_id}, LEASED)
             return firework, launch_id
 
         return self.atomically(lease)
 
-    def complete_launch(self, *args: Any, **kwargs: Any) -> Any:
+    def complete_launch(self, launch_id: int, *args: Any, **kwargs: Any) -> Any:
         """Note that a firework is done, with all that follows for its workflow."""
         complete = super().complete_launch
-        return self.atomically(lambda: complete(*args, **kwargs))
+
+        def complete_alone() -> Any:
+            self._claim_workflow(launch_id)
+            return complete(launch_id, *args, **kwargs)
+
+        return self.atomically(complete_alone)
+
+    def _claim_workflow(self, launch_id: int) -> None:
+        """Write to a launch's workflow first: who ends a job of it meanwhile finds out at once."""
+        launch = self.launches.find_one({"launch_id": launch_id}, {"fw_id": 1})
+        if launch is not None:
+            now = {"$currentDate": {"claimed_on": True}}
+            self.workflows.update_one({"nodes": launch["fw_id"]}, now)
 
     def rerun_fw(self, *args: Any, **kwargs: Any) -> list[int]:
         """Make a firework, and whatever ran after it, ready to run again."""
@@ -156,16 +193,25 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
         ids: list[int] = self.atomically(lambda: rerun(*args, **kwargs))
         return ids
 
-    def ping_launch(self, launch_id: int, *args: Any, **kwargs: Any) -> None:
-        """Note that a firework is still running: its worker owns it for another while."""
-        ping = super().ping_launch
+    def ping_launch(
+        self,
+        launch_id: int,
+        ptime: Any = None,  # noqa: ARG002
+        checkpoint: Any = None,  # noqa: ARG002
+    ) -> None:
+        """Note that a firework is still running: its worker owns it for another while.
+
+        In one operation, at the database's time; nobody goes on from a checkpoint of FireWorks.
+        """
         running = {"launch_id": launch_id, "state": "RUNNING"}
-        survive_outage(lambda: self.launches.update_one(running, LEASED))
-        survive_outage(lambda: ping(launch_id, *args, **kwargs))
+        survive_outage(lambda: self.launches.update_one(running, [*LEASED, *SEEN]))
 
     def _refresh_wf(self, fw_id: int) -> None:
+        # nothing follows from a start, and workers that start jobs do not meet in their workflow
+        if getattr(self._thread, "starting", False):
+            return
         refresh = super()._refresh_wf
-        self.atomically(lambda: refresh(fw_id))
+        self.atomically(lambda: refresh_part(self, fw_id) or refresh(fw_id))
 
     def _upsert_fws(self, fws: Iterable[Any], reassign_all: bool = False) -> dict[int, int]:
         """Store fireworks; of failed parents only who they are (whole, they may exceed 16 MB)."""
@@ -175,7 +221,23 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
                 firework.spec["_fizzled_parents"] = [
                     {name: parent.get(name) for name in ("fw_id", "name")} for parent in parents
                 ]
-        ids: dict[int, int] = super()._upsert_fws(fws, reassign_all=reassign_all)
+        if reassign_all:
+            ids: dict[int, int] = super()._upsert_fws(fws, reassign_all=True)
+            return ids
+        super()._upsert_fws([firework for firework in fws if firework.fw_id >= 0])
+        return self._insert([firework for firework in fws if firework.fw_id < 0])
+
+    def _insert(self, fws: list[Any]) -> dict[int, int]:
+        """Store new fireworks, all at once; return their ids by those they had."""
+        if not fws:
+            return {}
+        first = self.get_new_fw_id(quantity=len(fws))
+        fws.sort(key=lambda firework: -firework.fw_id)
+        ids = {}
+        for number, firework in enumerate(fws, start=first):
+            ids[firework.fw_id] = number
+            firework.fw_id = number
+        self.fireworks.insert_many([firework.to_db_dict() for firework in fws])
         return ids
 
 

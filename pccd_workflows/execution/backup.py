@@ -17,6 +17,7 @@ from pymongo.errors import OperationFailure
 
 from pccd_workflows import __version__
 from pccd_workflows.core.errors import DatabaseError, InputError, PccdError
+from pccd_workflows.core.files import make_private
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.execution.mongo import check_schema_version
 
@@ -69,7 +70,7 @@ def _appearing_whole(out: Path) -> Iterator[Path]:
     """Yield a folder that becomes `out` at the end of the block, or vanishes if it fails."""
     scratch = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        scratch.mkdir(parents=True)
+        make_private(scratch)
         yield scratch
         scratch.rename(out)
     except OSError as error:

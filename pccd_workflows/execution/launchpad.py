@@ -39,6 +39,9 @@ ACTIVE = ("RESERVED", "RUNNING")
 UNFINISHED = ("READY", *ACTIVE)
 DIED = "died"
 STOPPED = "stopped"
+RETIRED = "retired"
+"""Of a worker whose device broke in the job."""
+DEATHS = (DIED, RETIRED)
 
 
 def launchpad(settings: Settings) -> AtomicLaunchPad:
@@ -315,8 +318,9 @@ def release(opened: AtomicLaunchPad, launch_id: int, why: str) -> int | None:
         query = {"launch_id": launch_id, "state": {"$in": ACTIVE}}
         if firework is None or opened.launches.find_one_and_update(query, mark) is None:
             return None
-        deaths = {"launch_id": {"$in": firework["archived_launches"]}, "released": DIED}
-        if why == DIED and opened.launches.count_documents(deaths) + 1 >= MAX_DEATHS:
+        earlier = {"$in": firework["archived_launches"]}
+        deaths = {"launch_id": earlier, "released": {"$in": DEATHS}}
+        if why in DEATHS and opened.launches.count_documents(deaths) + 1 >= MAX_DEATHS:
             opened.complete_launch(launch_id, FWAction(stored_data=_worker_killer()), "FIZZLED")
             opened.launches.update_one({"launch_id": launch_id}, mark)  # FireWorks wrote it anew
         else:
@@ -353,6 +357,6 @@ def delete_workflows(settings: Settings, campaign_id: str) -> None:
 def _worker_killer() -> Document:
     text = (
         f"WorkerDied: {MAX_DEATHS} workers died while they ran this job "
-        "(killed, out of memory, or a crash below Python)."
+        "(killed, out of memory, a crash below Python, or a broken device)."
     )
     return {"_message": text, "_exception": {"_stacktrace": text, "_details": None}}

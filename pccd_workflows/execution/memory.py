@@ -1,15 +1,18 @@
 """Storage that lives as long as the process, and storage whose results outlive it in a folder."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from pymatgen.core import Structure
 
 from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.progress import tell
 from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.core.storage import Document, StageRow
+from pccd_workflows.core.storage import ALL, Document, Share, StageRow
 
 
 class MemoryStorage:
@@ -72,6 +75,23 @@ class MemoryStorage:
         ]
         yield from sorted(found, key=lambda row: (row.rank, row.index))[:limit]
 
+    def going_on(self, campaign_id: str, stage: str, share: Share = ALL) -> Iterator[StageRow]:
+        """Yield what goes on after a stage, by rank and index, without records."""
+        found = [
+            row for row in self.rows(campaign_id, stage, goes_on=True) if share.holds(row.formula)
+        ]
+        for row in found[slice(*(share.places or (None,)))]:
+            yield replace(row, record={})
+
+    def formulas(self, campaign_id: str, stage: str, share: Share = ALL) -> list[tuple[str, int]]:
+        """Return the reduced formulas of what goes on after a stage, with their numbers."""
+        found = Counter(
+            row.formula or ""
+            for row in self.rows(campaign_id, stage, goes_on=True)
+            if share.holds(row.formula)
+        )
+        return sorted(found.items())
+
     def changed(
         self, campaign_id: str, since: datetime | None
     ) -> tuple[list[str], datetime | None]:
@@ -132,6 +152,16 @@ class MemoryStorage:
 
     def note_skipped(self, campaign_id: str | None, level: str, job: str) -> None:
         """Do nothing: there is no job to run again."""
+
+    def note_progress(
+        self,
+        campaign_id: str,  # noqa: ARG002
+        what: str,
+        done: int,
+        total: int,
+    ) -> None:
+        """Tell whoever watches this process (see `core.progress.watched`)."""
+        tell(what, done, total)
 
     def get_checkpoint(self, key: str) -> Document | None:
         """Return what the latest unfinished attempt left."""

@@ -89,7 +89,7 @@ def mongodb_uri(settings: Settings) -> str:
     elif _patience is not None:  # a worker waits for it to come back, at the same address
         uri = _embedded.get(settings.data_dir)
     if uri is None:
-        raise DatabaseError("The embedded database is not running: start it with `pccd db start`.")
+        raise DatabaseError(mongod.why_down(settings))
     return uri
 
 
@@ -209,14 +209,26 @@ def explain_error(error: Exception, settings: Settings) -> str | None:  # noqa: 
             f"database {settings.database!r}."
         )
     if isinstance(error, ConnectionFailure):
-        cure = "check PCCD_MONGODB_URI and the server" if mine else "`pccd db start` starts it"
         waited = (
             f" within {settings.database_timeout:g} s"
             if isinstance(error, ServerSelectionTimeoutError)
             else ""
         )
-        return f"MongoDB at {where} does not answer{waited}: {cure}."
+        return f"MongoDB at {where} does not answer{waited}: {_cure(settings)}"
     return None
+
+
+def _cure(settings: Settings) -> str:
+    """Return what helps when a server does not answer."""
+    if settings.mongodb_uri is not None:
+        return "check PCCD_MONGODB_URI and the server."
+    now = mongod.status(settings)
+    if now.pid is None:
+        down = mongod.why_down(settings)
+        return down[0].lower() + down[1:]
+    log = now.folder / "mongod.log"
+    hangs = mongod.HANGS.format(pid=now.pid)
+    return f"it runs (pid {now.pid}), so it is busy or hangs: try again, and see {log}. {hangs}"
 
 
 @contextmanager
@@ -265,11 +277,14 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     "candidates": {
         ("campaign_id", "index"): True,
         ("chemsys",): False,
-        ("novel",): False,
+        ("campaign_id", "reached"): False,
         # lists are sorted by one of these, ties by _id
         ("energy_above_hull", "_id"): False,
         ("formula_pretty", "_id"): False,
         ("index", "_id"): False,
+        ("kind_of_new", "_id"): False,
+        ("known_id", "_id"): False,
+        ("novel", "_id"): False,
         ("nsites", "_id"): False,
         ("spacegroup", "_id"): False,
         ("status", "_id"): False,
@@ -277,10 +292,12 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     },
     "samples": {("campaign_id", "index"): True},
     "stage_records": {
-        ("campaign_id", "stage", "rank", "index"): False,
+        ("campaign_id", "stage", "goes_on", "rank", "index"): False,
+        ("campaign_id", "stage", "goes_on", "formula"): False,
         ("campaign_id", "at"): False,
         ("campaign_id", "candidate_id"): False,
     },
+    "progress": {("campaign_id",): False},
     "results": {("kind",): False},
     "references": {("source", "chemsys", "level"): False},
     "costs": {("campaign_id", "level"): False, ("level", "at"): False},
@@ -291,7 +308,7 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
         ("metadata.blob_uuid",): False,
     },
 }
-"""Indexed fields by collection, and whether they are unique together."""
+"""Indexed fields by collection, and whether they are unique together; columns.py adds more."""
 
 
 def ensure_indexes(db: Database[Document]) -> None:

@@ -1,24 +1,32 @@
 """Storage in MongoDB: what the workers of a cluster share."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from pymatgen.core import Structure
-from pymongo import UpdateOne
+from pymongo import DeleteOne, UpdateOne
+from pymongo.client_session import ClientSession
 from pymongo.database import Database
 
 from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.core.storage import Document, StageRow
+from pccd_workflows.core.storage import ALL, Document, Share, StageRow
 from pccd_workflows.execution import costs, mongo
 from pccd_workflows.execution.mongo import survive_outage
 from pccd_workflows.settings import Settings
 
+FENCE: ContextVar[Callable[[ClientSession], None] | None] = ContextVar("fence", default=None)
+"""Asked in the transaction that writes rows whether the running job is still this worker's: raises
+if it is not. None outside of workers."""
 ROW_FIELDS = tuple(StageRow.__dataclass_fields__)
+BY_RANK = (("rank", 1), ("index", 1))
+TELL_SECONDS = 1.0
+"""Between two notes of how far a job is: people watch, and a database has other things to do."""
 PAGE = 500
 """Rows or structures written at once: a few MB."""
 
@@ -34,6 +42,7 @@ class MongoStorage:
 
     def __init__(self, database: Database[Document]) -> None:
         self.database = database
+        self._told: dict[str, tuple[datetime, datetime]] = {}
 
     def get_result(self, key: str) -> Document | None:
         """Return the result stored under `key`."""
@@ -73,8 +82,7 @@ class MongoStorage:
             for row in rows
         ]
         stamp = [{"at": "$$NOW"}]
-        self._write(
-            "stage_records",
+        self._write_fenced(
             [
                 UpdateOne(
                     {"_id": document["_id"]},
@@ -82,13 +90,32 @@ class MongoStorage:
                     upsert=True,
                 )
                 for document in documents
-            ],
+            ]
         )
 
     def _write(self, collection: str, writes: Sequence[Any]) -> None:
         for first in range(0, len(writes), PAGE):
             page = writes[first : first + PAGE]
             survive_outage(partial(self.database[collection].bulk_write, page, ordered=False))
+
+    def _write_fenced(self, writes: Sequence[Any]) -> None:
+        """Write rows, unless the job that says them was given to another worker."""
+        fence = FENCE.get()
+        if fence is None:
+            self._write("stage_records", writes)
+            return
+        for first in range(0, len(writes), PAGE):
+            page = writes[first : first + PAGE]
+
+            def step(session: ClientSession, page: Sequence[Any] = page) -> None:
+                fence(session)
+                self.database["stage_records"].bulk_write(page, ordered=False, session=session)
+
+            survive_outage(partial(self._transact, step))
+
+    def _transact(self, step: Callable[[ClientSession], None]) -> None:
+        with self.database.client.start_session() as session:
+            session.with_transaction(step)
 
     def rows(
         self,
@@ -101,14 +128,28 @@ class MongoStorage:
         limit: int | None = None,
     ) -> Iterator[StageRow]:
         """Yield what a stage said, by rank and index."""
-        query: dict[str, Any] = {"campaign_id": campaign_id, "stage": stage}
-        if goes_on is not None:
-            query["goes_on"] = goes_on
+        # naming both values lets the index of what goes on sort the rows
+        asked = {"$in": [True, False]} if goes_on is None else goes_on
+        query: dict[str, Any] = {"campaign_id": campaign_id, "stage": stage, "goes_on": asked}
         if indices is not None:
             query["index"] = {"$gte": indices[0], "$lt": indices[1]}
         if ids is not None:
             query["_id"] = {"$in": [f"{candidate_id}/{stage}" for candidate_id in ids]}
-        yield from self._rows(query, [("rank", 1), ("index", 1)], limit or 0)
+        yield from self._rows(query, BY_RANK, places=(0, limit or 0))
+
+    def going_on(self, campaign_id: str, stage: str, share: Share = ALL) -> Iterator[StageRow]:
+        """Yield what goes on after a stage, by rank and index, without records."""
+        first, end = share.places or (0, 0)
+        if share.places is None or first < end:
+            query = _going_on(campaign_id, stage, share)
+            yield from self._rows(query, BY_RANK, places=(first, end), records=False)
+
+    def formulas(self, campaign_id: str, stage: str, share: Share = ALL) -> list[tuple[str, int]]:
+        """Return the reduced formulas of what goes on after a stage, with their numbers."""
+        match = {"$match": _going_on(campaign_id, stage, share)}
+        steps = [match, {"$group": {"_id": "$formula", "number": {"$sum": 1}}}]
+        rows = survive_outage(lambda: list(self.database["stage_records"].aggregate(steps)))
+        return sorted((row["_id"] or "", row["number"]) for row in rows)
 
     def changed(
         self, campaign_id: str, since: datetime | None
@@ -129,11 +170,24 @@ class MongoStorage:
         yield from self._rows(query, [("candidate_id", 1), ("at", 1)])
 
     def _rows(
-        self, query: Document, order: Sequence[tuple[str, int]], limit: int = 0
+        self,
+        query: Document,
+        order: Sequence[tuple[str, int]],
+        *,
+        places: tuple[int, int] = (0, 0),
+        records: bool = True,
     ) -> Iterator[StageRow]:
-        found = self.database["stage_records"].find(query).sort(list(order)).limit(limit)
+        """Yield rows in an order.
+
+        places: the first and the last but one of them; 0 as the last: to the end.
+        """
+        first, end = places
+        fields = None if records else {"record": 0}
+        found = self.database["stage_records"].find(query, fields).sort(list(order))
+        found = found.skip(first).limit(end - first if end else 0)
         for document in survive_outage(lambda: iter(found)):
             mongo.check_schema_version(document, f"Record {document['_id']}")
+            document.setdefault("record", {})
             yield StageRow(**{name: document[name] for name in ROW_FIELDS})
 
     def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
@@ -149,16 +203,25 @@ class MongoStorage:
         return mongo.put_reference_set(self.database, references)
 
     def history(self, campaign_id: str, formulas: Sequence[str]) -> Iterator[tuple[str, Structure]]:
-        """Yield the relaxed crystals of other campaigns with one of these reduced formulas."""
+        """Yield the relaxed crystals of campaigns that had finished when this one was submitted."""
         query = {
             "formula_pretty": {"$in": list(formulas)},
-            "campaign_id": {"$ne": campaign_id},
+            "campaign_id": {"$in": self._finished_before(campaign_id)},
             "novelty.duplicate_of": None,
             "structure": {"$ne": None},
             "stage": {"$nin": ["generate", "screen"]},
         }
-        for document in self.database["candidates"].find(query, {"structure": 1}):
+        for document in self.database["candidates"].find(query, {"structure": 1}).sort("_id", 1):
             yield document["_id"], plain_structure(document["structure"])
+
+    def _finished_before(self, campaign_id: str) -> list[str]:
+        """Return what the campaign names; of an older version, campaigns submitted before it."""
+        campaigns = self.database["campaigns"]
+        own = campaigns.find_one({"_id": campaign_id}, {"history": 1, "submitted_at": 1}) or {}
+        if "history" in own:
+            return list(own["history"])
+        before = {"submitted_at": {"$lt": own.get("submitted_at")}}
+        return [row["_id"] for row in campaigns.find(before, {"_id": 1})]
 
     def note_cost(self, row: Document) -> None:
         """Add one run to the costs."""
@@ -176,6 +239,21 @@ class MongoStorage:
         """Remember a job that did nothing for want of budget."""
         costs.note_skipped(self.database, {"campaign_id": campaign_id}, job, level)
 
+    def note_progress(self, campaign_id: str, what: str, done: int, total: int) -> None:
+        """Store how far a job is, once a second; a piece of work that is done leaves nothing."""
+        now, key = datetime.now(UTC), f"{campaign_id}/{what}"
+        if done >= total:
+            self._told.pop(key, None)
+            self._write("progress", [DeleteOne({"_id": key})])
+            return
+        last, began = self._told.get(key, (None, now))
+        if last is not None and (now - last).total_seconds() < TELL_SECONDS:
+            return
+        self._told[key] = now, began
+        fields = {"campaign_id": campaign_id, "what": what, "done": done, "total": total}
+        fields |= {"began": began, "at": now, "schema_version": SCHEMA_VERSION}
+        self._write("progress", [UpdateOne({"_id": key}, {"$set": fields}, upsert=True)])
+
     def get_checkpoint(self, key: str) -> Document | None:
         """Return what the latest unfinished attempt left."""
         found = survive_outage(lambda: self.database["checkpoints"].find_one({"_id": key}))
@@ -191,6 +269,14 @@ class MongoStorage:
     def drop_checkpoint(self, key: str) -> None:
         """Forget the attempts of a run that is done."""
         survive_outage(lambda: self.database["checkpoints"].delete_one({"_id": key}))
+
+
+def _going_on(campaign_id: str, stage: str, share: Share) -> Document:
+    query: Document = {"campaign_id": campaign_id, "stage": stage, "goes_on": True}
+    if share.formulas is not None:
+        first, last = share.formulas
+        query["formula"] = {"$gte": first, "$lte": last}
+    return query
 
 
 def mongo_storage(settings: Settings) -> MongoStorage:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ START_SECONDS = 300.0
 STOP_SECONDS = 60.0
 PORT_SECONDS = 3.0
 PRIMARY_SECONDS = 60.0
+HANGS = "If it hangs, `kill -9 {pid}` and `pccd db start` lose nothing that is stored."
 NEEDED_BYTES = 10_000_000
 """With less free space than this, a start fails for lack of it."""
 LOG_BYTES = 10_000_000
@@ -46,14 +48,22 @@ UNAUTHORIZED = 13
 ALREADY_INITIALIZED = 23
 
 
+NO_COMPRESSION = ("--networkMessageCompressors", "disabled")
+"""mongod unpacks messages before it asks for a password: CVE-2025-14847 (zlib, to 6.0.26)."""
+
+
 @dataclass(frozen=True)
 class ServerStatus:
-    """What is known of the embedded server without asking it."""
+    """What is known of the embedded server without asking it.
+
+    compresses: whether it was started with the compression of messages, as by earlier versions.
+    """
 
     running: bool
     folder: Path
     pid: int | None = None
     port: int | None = None
+    compresses: bool = False
 
 
 def folder(settings: Settings) -> Path:
@@ -152,8 +162,8 @@ def stop(settings: Settings) -> bool:
         while _is_alive(process):
             if time.monotonic() > deadline:
                 raise DatabaseError(
-                    f"mongod (pid {now.pid}) did not stop in {STOP_SECONDS:.0f} s; "
-                    f"see {base / 'mongod.log'}."
+                    f"mongod (pid {now.pid}) did not stop in {STOP_SECONDS:.0f} s; see "
+                    f"{base / 'mongod.log'}. {HANGS.format(pid=now.pid)}"
                 )
             time.sleep(0.05)
         if now.port is not None:
@@ -172,7 +182,10 @@ def status(settings: Settings) -> ServerStatus:
         port = int(arguments[arguments.index("--port") + 1])
     except (psutil.Error, ValueError, IndexError):
         return ServerStatus(running=False, folder=base)
-    return ServerStatus(running=True, folder=base, pid=process.pid, port=port)
+    compresses = NO_COMPRESSION not in pairwise(arguments)
+    return ServerStatus(
+        running=True, folder=base, pid=process.pid, port=port, compresses=compresses
+    )
 
 
 def died(settings: Settings) -> bool:
@@ -182,6 +195,19 @@ def died(settings: Settings) -> bool:
         return bool(lock.read_text().strip()) and not status(settings).running
     except OSError:
         return False
+
+
+def why_down(settings: Settings) -> str:
+    """Say that the embedded server does not run, and what to do."""
+    base = folder(settings)
+    if died(settings) and _is_full(base):
+        return f"The embedded database died, because {_disk_is_full(base)}"
+    if died(settings):
+        return (
+            f"The embedded database died (log: {base / 'mongod.log'}): `pccd db start` starts it "
+            "again; nothing that is stored is lost."
+        )
+    return "The embedded database is not running: start it with `pccd db start`."
 
 
 def running_uri(settings: Settings) -> str | None:
@@ -286,8 +312,7 @@ def _launch(binary: Path, base: Path, port: int) -> None:
         *(str(binary), "--fork", "--dbpath", str(data), "--port", str(port), "--bind_ip", HOST),
         *("--replSet", REPLICA_SET, "--auth", "--keyFile", str(base / "keyfile")),
         *("--logpath", str(log), "--logappend", "--quiet", "--nounixsocket"),
-        # mongod unpacks messages before it asks for a password: CVE-2025-14847 (zlib, to 6.0.26)
-        *("--networkMessageCompressors", "disabled"),
+        *NO_COMPRESSION,
         # small: the documents are few, and the memory belongs to the models
         *("--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "512"),
         *("--setParameter", "diagnosticDataCollectionEnabled=false"),
@@ -347,9 +372,18 @@ def _explain_failed_start(binary: Path, port: int, base: Path, problem: str) -> 
     if "Address already in use" in problem:
         return _port_in_use(port)
     # on a full disk there may be no room for the log line that says so
-    if "No space left" in problem or shutil.disk_usage(base).free < NEEDED_BYTES:
-        return f"The disk of {base} is full: free some space or change PCCD_DATA_DIR."
+    if "No space left" in problem or _is_full(base):
+        sentence = _disk_is_full(base)
+        return sentence[0].upper() + sentence[1:]
     return f"{binary} did not start: {problem.rstrip('.')} (log: {base / 'mongod.log'})."
+
+
+def _is_full(base: Path) -> bool:
+    return shutil.disk_usage(base).free < NEEDED_BYTES
+
+
+def _disk_is_full(base: Path) -> str:
+    return f"the disk of {base} is full: free some space or change PCCD_DATA_DIR."
 
 
 def _last_problem(log: Path, offset: int = 0) -> str | None:

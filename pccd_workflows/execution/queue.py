@@ -6,10 +6,8 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from pccd_workflows.core.bounded_files import read_yaml
 from pccd_workflows.core.errors import InputError
 
 MINUTES = 10
@@ -43,12 +41,9 @@ def read_template(path: Path) -> QueueTemplate:
         It is no such file, has no walltime or starts no worker: one sentence.
     """
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path, "Queue template")
     except FileNotFoundError:
         raise InputError(f"There is no queue template {path}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"Queue template {path} cannot be read: {reason}.") from None
     if not isinstance(data, dict) or not data.get("_fw_q_type"):
         raise InputError(f"Queue template {path} has no '_fw_q_type'; start from db_config/.")
     if not data.get("walltime") and "h_rt=" not in str(data.get("pre_rocket")):

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from jobflow import CURRENT_JOB, JobStore
 from maggma.stores import MemoryStore
 
+from pccd_workflows.core.files import make_private
 from pccd_workflows.core.storage import Storage
 from pccd_workflows.execution.memory import FolderStorage, MemoryStorage
 from pccd_workflows.settings import get_settings
@@ -44,4 +45,5 @@ def current_storage() -> Storage:
         from pccd_workflows.execution.mongo_storage import mongo_storage
 
         return mongo_storage(settings)
+    make_private(settings.data_dir)
     return FolderStorage(settings.data_dir / "results")

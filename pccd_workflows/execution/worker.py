@@ -1,13 +1,16 @@
 """The loop of a worker process: take a job, run it in a folder of its own, store, next."""
 
 import contextlib
+import io
 import logging
 import os
 import random
 import re
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +18,18 @@ from types import FrameType
 from typing import Any
 from urllib.parse import unquote_plus
 
-from pymongo.errors import AutoReconnect
+from pymongo.client_session import ClientSession
+from pymongo.errors import AutoReconnect, PyMongoError
 
-from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.errors import DeviceFault, MachineFault, PccdError
+from pccd_workflows.core.faults import FULL, machine_fault
 from pccd_workflows.core.files import make_private
 from pccd_workflows.core.optional import optional_imports
-from pccd_workflows.execution.atomic_launchpad import PING_SECONDS, AtomicLaunchPad
+from pccd_workflows.execution.atomic_launchpad import LEASED, PING_SECONDS, AtomicLaunchPad
 from pccd_workflows.execution.launchpad import (
     ACTIVE,
     NEXT_FIRST,
+    RETIRED,
     STOPPED,
     count_states,
     is_lost,
@@ -35,17 +41,20 @@ from pccd_workflows.execution.launchpad import (
 )
 from pccd_workflows.execution.mongo import (
     database,
+    explain_error,
     explained,
     mongodb_uri,
     patient,
     survive_outage,
 )
+from pccd_workflows.execution.mongo_storage import FENCE
 from pccd_workflows.execution.reruns import note_failure
 from pccd_workflows.execution.stores import PatientJobStore, job_store
 from pccd_workflows.settings import Settings
 
 with optional_imports("A campaign on MongoDB"):
     from fireworks.core import rocket
+    from fireworks.core.firework import FWAction
     from fireworks.core.fworker import FWorker
     from fireworks.core.rocket_launcher import launch_rocket
 
@@ -54,8 +63,9 @@ SHORTEST_SECRET = 5
 RELEASE_SECONDS = 5.0
 """How often an idle worker looks for jobs whose workers died."""
 
-CHOICES_AFTER_A_RACE = 16
-"""Of how many ready jobs a worker picks one by chance after another was faster."""
+MOST_CHOICES = 128
+"""Of so many ready jobs at most a worker picks one by chance. Its choices double whenever another
+worker was faster, and halve when none was: alone, it takes the jobs in their order."""
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +99,13 @@ class _Stop:
 
     requested: str | None = None
     in_job: bool = False
+    device_fault: str | None = None
+    """Why this process is not to be trusted with another job."""
+
+    @property
+    def now(self) -> bool:
+        """Whether to take no other job."""
+        return self.requested is not None or self.device_fault is not None
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         """Note the first request, and interrupt the job; obey a second one at once."""
@@ -111,6 +128,7 @@ class _WorkerLaunchPad(AtomicLaunchPad):
 
     def __init__(self, settings: Settings, stop: _Stop) -> None:
         super().__init__(settings)
+        self._settings = settings
         self._stop = stop
         self.secrets = _secrets_of(mongodb_uri(settings))
         self.outcomes: dict[str, list[int]] = {"COMPLETED": [], "FIZZLED": [], STOPPED: []}
@@ -126,6 +144,17 @@ class _WorkerLaunchPad(AtomicLaunchPad):
         launch_id = self._launch_id
         if launch_id is not None and survive_outage(lambda: is_lost(self, launch_id)):
             raise JobTakenError(f"launch {launch_id} was given to another worker")
+
+    def hold(self, session: ClientSession) -> None:
+        """Renew the lease of the running job in a transaction; raise `JobTakenError` if it is lost.
+
+        The launch is written, not only read: a transaction that takes the job away at the same
+        time conflicts with this one, so that no row is written after it.
+        """
+        own = {"launch_id": self._launch_id, "state": "RUNNING", "released": {"$exists": False}}
+        launches = session.client[self.db.name]["launches"]  # a session stays with its client
+        if launches.find_one_and_update(own, LEASED, session=session) is None:
+            raise JobTakenError(f"launch {self._launch_id} was given to another worker")
 
     def ping_launch(self, launch_id: int, *args: Any, **kwargs: Any) -> None:
         """Tell that the job is alive; FireWorks adds a checkpoint right before it begins."""
@@ -144,9 +173,19 @@ class _WorkerLaunchPad(AtomicLaunchPad):
             fw_id = release(self, launch_id, STOPPED)
             self.outcomes[STOPPED] += filter(None, [fw_id])
             return {}
+        error = sys.exception() if state == "FIZZLED" else None
+        fault = None if error is None else machine_fault(error)
+        if isinstance(fault, DeviceFault) and self._stop.device_fault is None:
+            self._stop.device_fault = str(fault)
+            fw_id = release(self, launch_id, RETIRED)
+            self.outcomes[STOPPED] += filter(None, [fw_id])
+            return {}
         if action is not None and "_exception" in action.stored_data:
             exception = action.stored_data["_exception"]
-            exception["_stacktrace"] = _redacted(str(exception.get("_stacktrace")), self.secrets)
+            text = str(exception.get("_stacktrace"))
+            if fault is not None and fault is not error:
+                text += f"\n{self._sentence(error, fault)}"
+            exception["_stacktrace"] = _redacted(text, self.secrets)
         complete = super().complete_launch
 
         def complete_own() -> Any:
@@ -160,6 +199,11 @@ class _WorkerLaunchPad(AtomicLaunchPad):
             note_failure(self, launch_id)
         self.outcomes[state].append(launch["fw_id"])
         return launch
+
+    def _sentence(self, error: BaseException | None, fault: MachineFault) -> str:
+        """Return what a machine's fault means to a person."""
+        meant = explain_error(error, self._settings) if isinstance(error, PyMongoError) else None
+        return meant or str(fault)
 
 
 def _secrets_of(uri: str) -> list[str]:
@@ -211,6 +255,8 @@ def run_worker(  # noqa: PLR0913
     ------
     DatabaseError
         The database is not there, or went away for longer than ``mongo.OUTAGE_SECONDS``.
+    DeviceFault
+        The GPU failed in a job: the job is put back, and this process must not run another.
     """
     database(settings)
     stop = _Stop()
@@ -221,7 +267,7 @@ def run_worker(  # noqa: PLR0913
         worker = _Worker(opened, settings, campaign_id, category)
         end = time.monotonic() + (float("inf") if seconds is None else seconds)
         busy = time.monotonic()
-        while stop.requested is None and time.monotonic() < end:
+        while not stop.now and time.monotonic() < end:
             if worker.run_one():
                 busy = time.monotonic()
                 continue
@@ -230,6 +276,11 @@ def run_worker(  # noqa: PLR0913
             if idle is not None and time.monotonic() - busy > idle:
                 break
             _wait(poll, stop)
+    if stop.device_fault is not None:
+        raise DeviceFault(
+            f"This worker ends, because its device failed ({stop.device_fault.rstrip('.')}); the "
+            "job is left to another worker."
+        )
     return WorkerSummary(
         completed=opened.outcomes["COMPLETED"],
         failed=opened.outcomes["FIZZLED"],
@@ -262,13 +313,14 @@ class _Worker:
         firework = survive_outage(self._next)
         if firework is None:
             return bool(self._release_dead())
+        fence = FENCE.set(self.launchpad.hold)
         try:
             with _run_folder(self.runs, firework, self.launchpad.secrets):
                 # FireWorks claims exactly this one, unless another worker was faster.
                 ran = launch_rocket(
                     self.launchpad, self.fworker, firework["fw_id"], strm_lvl="INFO"
                 )
-                self._choices = 1 if ran else CHOICES_AFTER_A_RACE
+                self._choices = max(1, self._choices // 2) if ran else 2 * self._choices
         except WorkerStopped:
             # between the job's end and its storage
             self._next_release = 0.0
@@ -278,8 +330,9 @@ class _Worker:
         except Exception:
             # neither the job nor FireWorks' own handling of its failure: never run it in a loop
             logger.exception("Job %s could not be run or stored.", firework["fw_id"])
-            _fail(self.launchpad, firework["fw_id"])
+            _fail(self.launchpad, firework["fw_id"], traceback.format_exc())
         finally:
+            FENCE.reset(fence)
             logging.getLogger("jobflow").handlers = []  # jobflow's writes to the job's stdout
         return True
 
@@ -289,7 +342,7 @@ class _Worker:
                 self.fworker.query | {"state": "READY"},
                 {"fw_id": 1, "name": 1, "spec.campaign_id": 1},
                 sort=NEXT_FIRST,
-                limit=self._choices,
+                limit=min(self._choices, MOST_CHOICES),
             )
         )
         return random.choice(rows) if rows else None  # noqa: S311
@@ -312,18 +365,41 @@ class _Worker:
         return survive_outage(look)
 
 
-def _fail(opened: AtomicLaunchPad, fw_id: int) -> None:
-    """Mark a firework as failed whose failure cannot be stored in the regular way."""
+def _fail(opened: _WorkerLaunchPad, fw_id: int, text: str) -> None:
+    """Mark a firework as failed whose failure cannot be stored in the regular way.
+
+    text: the traceback.
+    """
+    told = {"_exception": {"_stacktrace": _redacted(text, opened.secrets)}}
+    action = FWAction(stored_data=told, exit=True).to_dict()
 
     def mark() -> None:
-        failed = {"$set": {"state": "FIZZLED"}}
+        failed = {"state": "FIZZLED"}
         query = {"fw_id": fw_id, "state": {"$in": [*ACTIVE, "READY"]}}
-        if opened.fireworks.find_one_and_update(query, failed) is not None:
-            opened.launches.update_many({"fw_id": fw_id, "state": "RUNNING"}, failed)
+        if opened.fireworks.find_one_and_update(query, {"$set": failed}) is not None:
+            running = {"fw_id": fw_id, "state": "RUNNING"}
+            opened.launches.update_many(running, {"$set": failed | {"action": action}})
             states = {"$set": {f"fw_states.{fw_id}": "FIZZLED", "state": "FIZZLED"}}
             opened.workflows.update_one({"nodes": fw_id}, states)
 
     opened.atomically(mark)
+
+
+class _JobOutput(io.FileIO):
+    """What a job prints; on a full disk it is dropped, for no job fails for want of its prints."""
+
+    def write(self, data: Any) -> int:
+        """Write what fits."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return memoryview(data).nbytes
+
+
+def _job_output(path: Path) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedWriter(_JobOutput(path, "w")), line_buffering=True)
 
 
 @contextlib.contextmanager
@@ -332,7 +408,7 @@ def _run_folder(runs: Path, firework: dict[str, Any], secrets: list[str]) -> Ite
 
     Raises
     ------
-    PccdError
+    MachineFault
         The folder cannot be written.
     """
     campaign_id = str(firework.get("spec", {}).get("campaign_id", "other"))
@@ -340,9 +416,9 @@ def _run_folder(runs: Path, firework: dict[str, Any], secrets: list[str]) -> Ite
     base = runs / re.sub(r"[^A-Za-z0-9._-]", "-", campaign_id)
     try:
         folder = _new_folder(base, f"{firework['fw_id']:06d}-{slug}")
-        stream = (folder / "job.out").open("w", buffering=1)
+        stream = _job_output(folder / "job.out")
     except OSError as error:
-        raise PccdError(
+        raise MachineFault(
             f"Run folders cannot be written below {base}: {error.strerror or error} "
             "(PCCD_DATA_DIR changes the place)."
         ) from None
@@ -375,7 +451,7 @@ def _new_folder(base: Path, name: str) -> Path:
     while True:
         folder = base / (name if attempt == 1 else f"{name}-{attempt}")
         try:
-            folder.mkdir()
+            folder.mkdir(mode=0o700)
         except FileExistsError:
             attempt += 1
         else:

@@ -13,14 +13,15 @@ from pymongo.errors import PyMongoError
 
 from pccd_workflows import __version__
 from pccd_workflows.core.errors import InputError, PccdError
-from pccd_workflows.explorer.pages import Answer, answer
+from pccd_workflows.explorer.answers import Answer
+from pccd_workflows.explorer.pages import answer
 
 MAX_ADDRESS = 4000
 """Characters of an address that are read; ours are a few hundred at most."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; img-src data:; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
+    "script-src 'unsafe-inline'; img-src data:; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -126,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         return name is not None and is_loopback(name)
 
     def _send(self, reply: Answer) -> None:
-        body = reply.body.encode()
+        body = reply.body.encode() if isinstance(reply.body, str) else reply.body
         self.send_response(reply.status)
         self.send_header("Content-Type", reply.content_type)
         self.send_header("Content-Length", str(len(body)))

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.files import make_folder, write_whole
 from pccd_workflows.core.validation import explain
 from pccd_workflows.generators.protocol import Generated
 from pccd_workflows.generators.registry import generator_type, open_generator
@@ -100,7 +100,7 @@ def draw_into(folder: Path, asked: SourceOptions) -> Iterator[dict[str, Any]]:
     generator.check()
     options = asked.model_dump(mode="json", exclude={"samples", "shard"})
     options["version"] = generator.info().version
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / SAMPLES_FILE
     if _stored_options(folder) not in (None, options):
         raise InputError(f"{folder} holds samples of other options: give another folder.")

@@ -1,13 +1,13 @@
 """What every job shares: which workers run it, what it tolerates, where it reads and writes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from jobflow import CURRENT_JOB, Job, JobConfig, OnMissing, job
+from jobflow import CURRENT_JOB, Flow, Job, JobConfig, OnMissing, Response, job
 
-from pccd_workflows.core.storage import WRITER, Storage
+from pccd_workflows.core.storage import WRITER, Share, Storage
 from pccd_workflows.execution.storage import current_storage
 
 plain_job: Callable[..., Any] = partial(job, config=JobConfig(expose_store=True))
@@ -23,6 +23,15 @@ CPU = "cpu"
 
 OPTIONAL = "optional"
 """Name in the metadata of jobs whose loss holds no candidate back."""
+SHARE = "share"
+"""Name in the metadata of jobs that take a share of a stage's crystals."""
+CANDIDATES = "candidates"
+"""Name in the metadata of jobs: ids of the candidates that they work for."""
+SAMPLES = "samples"
+"""The same of jobs that generate: first and last-but-one sample."""
+WRITES = "writes"
+"""Name in the metadata of jobs: the stage whose rows they write last. Their loss holds back only
+candidates without such a row."""
 
 
 def assign(assigned: Job, category: str) -> Job:
@@ -44,6 +53,31 @@ def named(unnamed: Job, name: str) -> Job:
     """Return the job with a name."""
     unnamed.name = name
     return unnamed
+
+
+def taking(sharing: Job, stage: str, share: Share, writes: str) -> Job:
+    """Return a job that tells whose crystals wait for it: a share of those after a stage.
+
+    writes: the stage whose rows it, or what it starts, writes.
+    """
+    asked = {"stage": stage, "formulas": share.formulas, "places": share.places}
+    sharing.update_metadata({SHARE: asked, WRITES: writes}, dynamic=False)
+    return sharing
+
+
+@plain_job
+def count(numbers: list[int | None]) -> int:
+    """Return the sum of what jobs counted; those that were lost counted nothing."""
+    return sum(number for number in numbers if number is not None)
+
+
+def gathered(jobs: Sequence[Job], name: str) -> Response[int]:
+    """Return jobs that take the place of the one that starts them; lost ones hold none back.
+
+    name: of the job that waits for them.
+    """
+    total = named(tolerant(count([one.output for one in jobs])), name)
+    return Response(replace=Flow([*jobs, total], output=total.output))
 
 
 @contextmanager

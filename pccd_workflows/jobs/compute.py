@@ -10,6 +10,7 @@ from typing import Any
 from jobflow import CURRENT_JOB, Flow, Job, Response
 from pymatgen.core import Structure
 
+from pccd_workflows.analysis.magnetism import why_not
 from pccd_workflows.campaign import index_of
 from pccd_workflows.core.errors import OutOfMemory, PccdError
 from pccd_workflows.core.records import Record
@@ -32,7 +33,14 @@ from pccd_workflows.engines.engine import (
 from pccd_workflows.engines.levels import Level
 from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.engines.supercells import displaced_cell
-from pccd_workflows.jobs.common import OPTIONAL, assign, job_storage, task_job
+from pccd_workflows.jobs.common import (
+    CANDIDATES,
+    OPTIONAL,
+    WRITES,
+    assign,
+    job_storage,
+    task_job,
+)
 from pccd_workflows.settings import get_settings
 
 RESTARTABLE = "restartable"
@@ -87,12 +95,17 @@ def _named(job: Job, refs: Sequence[CrystalRef], of: Level, task: Task, name: st
     """Return the job with its name, its candidates and its kind of worker."""
     job.name = name
     engine = engine_of(of)
+    told: dict[str, Any] = {}
     if task.purpose != "reference":
-        job.update_metadata({"candidates": [ref.id for ref in refs]})
+        told[CANDIDATES] = [ref.id for ref in refs]
+    if task.purpose == "candidate":
+        told[WRITES] = f"{task.kind}:{of.name}"
     if task.optional:
-        job.update_metadata({OPTIONAL: True})
+        told[OPTIONAL] = True
     if engine.restartable:
-        job.update_metadata({RESTARTABLE: True})
+        told[RESTARTABLE] = True
+    # not handed on to jobs that replace this one: half of a batch has half of the candidates
+    job.update_metadata(told, dynamic=False)
     return assign(job, engine.category)
 
 
@@ -170,7 +183,7 @@ class _Step:
         engine, storage = self.engine, self.work.storage
         record = engine.finished(self.level, self.structure, self.task, storage)
         if record is None:
-            record = self.over_budget()
+            record = self.refused() or self.over_budget()
         if record is None:
             document = engine.run_next(self.level, self.structure, self.task, self.work)
             if document is not None:
@@ -207,6 +220,15 @@ class _Step:
             formula=None if structure is None else structure.composition.reduced_formula,
         )
         self.work.storage.put_rows([row])
+
+    def refused(self) -> Record | None:
+        """Return the verdict of a candidate that cannot start in the order asked for; else None."""
+        if self.task.kind not in ("relax", "tight") or self.engine.batched:
+            return None  # potentials know no moments
+        reason = why_not(self.structure, self.task.ordering)
+        if reason is None or self.task.purpose != "candidate":
+            return None
+        return Relaxation(level=self.level.name, key="", verdict="error", reason=reason)
 
     def over_budget(self) -> Record | None:
         """Return the verdict of a candidate for which the rung's budget is spent; else None."""

@@ -10,14 +10,14 @@ from typing import Any
 from jobflow import Flow, Job, Response
 
 from pccd_workflows.analysis.kpaths import symmetric_cell
-from pccd_workflows.analysis.magnetism import MagneticOrdering
+from pccd_workflows.analysis.magnetism import MagneticOrdering, why_not
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import PccdError
 from pccd_workflows.core.storage import CrystalRef, Storage, load_crystals, store_crystals
 from pccd_workflows.engines import phonons as engine
 from pccd_workflows.engines.engine import Displacement, Task, Work, engine_of
 from pccd_workflows.engines.records import Forces, Phonons, Relaxation
-from pccd_workflows.jobs.common import CPU, GPU, assign, job_storage, named, plain_job
+from pccd_workflows.jobs.common import CANDIDATES, CPU, GPU, assign, job_storage, named, plain_job
 from pccd_workflows.jobs.compute import compute_jobs
 from pccd_workflows.stages import phonons as stage
 from pccd_workflows.stages.phonons import PhononsSection
@@ -46,7 +46,7 @@ def _start(
 ) -> Job:
     """Return the first job of a crystal's phonons."""
     first = candidate_phonons(campaign_id, ref, section, ordering)
-    first.update_metadata({"candidates": [ref.id]})
+    first.update_metadata({CANDIDATES: [ref.id]})
     category = GPU if engine_of(section.level).batched else CPU
     return named(assign(first, category), f"phonons {section.level} {ref.id}")
 
@@ -65,6 +65,8 @@ def candidate_phonons(
         if (record := engine.stored_phonons(key, storage)) is not None:
             return _settled(storage, campaign_id, ref, section, record, ordering)
         if not engine_of(section.level).batched:
+            if (reason := why_not(structure, ordering)) is not None:
+                return _written(storage, campaign_id, ref, stage.failed(section, reason))
             return Response(replace=_dft_phonons(campaign_id, ref, section, ordering))
         record = engine.compute_phonons(structure, section, Work(storage, campaign_id))
         return _settled(storage, campaign_id, ref, section, record, ordering)
@@ -87,7 +89,7 @@ def _dft_phonons(
         f"displacements {section.level} {ref.id}",
     )
     flow = Flow([tight, displaced], output=displaced.output)
-    flow.update_metadata({"candidates": [ref.id]})
+    flow.update_metadata({CANDIDATES: [ref.id]})
     return flow
 
 
@@ -125,7 +127,7 @@ def displace(
         f"phonons verdict {ref.id}",
     )
     whole = Flow([*jobs, verdict], output=verdict.output)
-    whole.update_metadata({"candidates": [ref.id]})
+    whole.update_metadata({CANDIDATES: [ref.id]})
     return Response(replace=whole)
 
 

@@ -12,6 +12,7 @@ from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.jobs.common import GPU, assign, job_storage, named, plain_job
 from pccd_workflows.jobs.compute import compute_jobs
 from pccd_workflows.stages import references as stage
+from pccd_workflows.stages import sharing
 from pccd_workflows.stages.rung import Rung
 
 
@@ -23,17 +24,44 @@ def prepare_references(
 ) -> Response[list[str]] | list[str]:
     """Return the chemical systems that cover all crystals, each with a stored reference set.
 
-    Systems that have none yet are built, one job each.
+    Systems that have none yet are built, one job each; no job starts more than a few of them.
     """
     with job_storage() as storage:
         systems = stage.systems_of(campaign, rung, storage)
-        present = stage.find(campaign, rung, systems, storage)
+        present = stage.find(campaign, rung.level, systems, storage)
     missing = [system for system in systems if system not in present]
     if not missing:
         return systems
-    builds = [_build_job(campaign, rung, system) for system in missing]
-    output = [*present, *(build.output for build in builds)]
-    return Response(replace=Flow([*builds], output=output))
+    return _building(campaign, rung, list(present), missing)
+
+
+def _building(
+    campaign: Campaign, rung: Rung, present: list[str], missing: list[str]
+) -> Response[list[str]]:
+    """Return a job for each system; for very many, those that start such jobs."""
+    if len(missing) <= sharing.BRANCHES:
+        builds = [_build_job(campaign, rung, system) for system in missing]
+        output = [*present, *(build.output for build in builds)]
+        return Response(replace=Flow([*builds], output=output))
+    parts = sharing.runs(missing)
+    starts = [
+        named(build_some(campaign, rung, part), f"references {part[0]} ... {rung.level}")
+        for part in parts
+    ]
+    systems = named(listed(present, [start.output for start in starts]), f"systems {rung.level}")
+    return Response(replace=Flow([*starts, systems], output=systems.output))
+
+
+@plain_job
+def build_some(campaign: Campaign, rung: Rung, systems: list[str]) -> Response[list[str]]:
+    """Start the jobs that build the competing phases of some systems."""
+    return _building(campaign, rung, [], systems)
+
+
+@plain_job
+def listed(present: list[str], built: list[list[str]]) -> list[str]:
+    """Return the systems whose competing phases were there, and those for which they were built."""
+    return [*present, *(system for systems in built for system in systems)]
 
 
 def _build_job(campaign: Campaign, rung: Rung, system: str) -> Job:

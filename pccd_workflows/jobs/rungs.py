@@ -9,18 +9,22 @@ from jobflow import Flow, Job, Maker, Response
 
 from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.storage import CrystalRef, load_crystals
-from pccd_workflows.engines.engine import Task
+from pccd_workflows.core.storage import CrystalRef, Share, Storage, load_crystals
+from pccd_workflows.engines.engine import Task, engine_of
 from pccd_workflows.jobs.common import (
+    CANDIDATES,
     OPTIONAL,
+    WRITES,
+    gathered,
     job_storage,
     named,
     plain_job,
+    taking,
     tolerant,
 )
 from pccd_workflows.jobs.compute import compute_jobs
 from pccd_workflows.jobs.stages import hull
-from pccd_workflows.stages import bands, relax
+from pccd_workflows.stages import bands, relax, sharing
 from pccd_workflows.stages.rung import Rung
 
 
@@ -37,20 +41,50 @@ def start_rung(
     relax_maker: makes the job that relaxes a structure, instead of the level's engine.
     """
     with job_storage() as storage:
-        chosen, _ = relax.choose(campaign, rung, storage)
-        refs = [row.ref for row in chosen]
-        if relax_maker is None:
-            jobs = _engine_jobs(campaign, rung, refs)
-        else:
-            structures = load_crystals(storage, refs)
-            jobs = [
-                step
-                for ref, structure in zip(refs, structures, strict=True)
-                for step in _maker_jobs(campaign, rung, ref, relax_maker.make(structure))
-            ]
+        whole = Share(places=(0, relax.count_chosen(campaign, rung, storage)))
+        jobs = _relax_jobs(campaign, rung, whole, storage, relax_maker)
     verdict = tolerant(hull(campaign, rung, systems, [job.output for job in jobs]))
     named(verdict, f"hull {rung.level}")
     return Response(replace=Flow([*jobs, verdict], output=verdict.output))
+
+
+@plain_job
+def relax_share(
+    campaign: Campaign, rung: Rung, share: Share, relax_maker: Maker | None = None
+) -> Response[int]:
+    """Start the jobs that relax a share of the crystals that reach a rung."""
+    with job_storage() as storage:
+        jobs = _relax_jobs(campaign, rung, share, storage, relax_maker)
+    return gathered(jobs, f"relaxed {_label(share)} {rung.level}")
+
+
+def _relax_jobs(
+    campaign: Campaign, rung: Rung, share: Share, storage: Storage, relax_maker: Maker | None
+) -> list[Any]:
+    """Return the jobs that relax a share of crystals; for very many, those that start such jobs."""
+    first, end = share.places or (0, 0)
+    each = rung.batch if engine_of(rung.level).batched and relax_maker is None else 1
+    if end - first > sharing.BRANCHES * each:
+        shares = sharing.by_place(first, end, each)
+        starts = [relax_share(campaign, rung, part, relax_maker) for part in shares]
+        for start, part in zip(starts, shares, strict=True):
+            taking(start, relax.stage_before(campaign, rung), part, f"relax:{rung.level}")
+            named(start, f"relax {_label(part)} {rung.level}")
+        return starts
+    refs = relax.choose(campaign, rung, storage, share)
+    if relax_maker is None:
+        return _engine_jobs(campaign, rung, refs)
+    structures = load_crystals(storage, refs)
+    return [
+        step
+        for ref, structure in zip(refs, structures, strict=True)
+        for step in _maker_jobs(campaign, rung, ref, relax_maker.make(structure))
+    ]
+
+
+def _label(share: Share) -> str:
+    first, end = share.places or (0, 0)
+    return f"{first + 1}-{end}"
 
 
 def _engine_jobs(campaign: Campaign, rung: Rung, refs: list[CrystalRef]) -> list[Job]:
@@ -73,8 +107,8 @@ def _maker_jobs(campaign: Campaign, rung: Rung, ref: CrystalRef, made: Job | Flo
         record_relaxation(campaign.campaign_id, ref, rung.level, made.output),
         f"record {rung.level} {ref.id}",
     )
-    record.update_metadata({"candidates": [ref.id]})
-    made.update_metadata({"candidates": [ref.id]})
+    for step in (record, made):
+        step.update_metadata({CANDIDATES: [ref.id], WRITES: f"relax:{rung.level}"})
     return [made, record]
 
 

@@ -4,16 +4,21 @@ Crystals are handed over by reference: a job reads the rows that the stage befor
 returns is a count; the arguments called `after` only say what has to be done before.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+from jobflow import Job, Response
+
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.jobs.common import job_storage, plain_job
+from pccd_workflows.core.storage import Share
+from pccd_workflows.jobs.common import gathered, job_storage, named, plain_job, taking
 from pccd_workflows.stages import deduplicate as deduplicate_stage
 from pccd_workflows.stages import generate as generate_stage
 from pccd_workflows.stages import hull as hull_stage
 from pccd_workflows.stages import screen as screen_stage
 from pccd_workflows.stages import stage_of
 from pccd_workflows.stages.rung import Rung
+from pccd_workflows.stages.sharing import joined
 
 
 @plain_job
@@ -33,22 +38,76 @@ def generate_and_screen(campaign: Campaign, start: int, stop: int, versions: lis
 
 
 @plain_job
-def deduplicate(campaign: Campaign, systems: list[str], after: Any = None) -> int:  # noqa: ARG001
-    """Keep one crystal of each group of equal ones and say which are known."""
+def deduplicate(
+    campaign: Campaign,
+    systems: list[str] | None,
+    after: Any = None,  # noqa: ARG001
+) -> Response[int] | int:
+    """Keep one crystal of each group of equal ones and say which are known.
+
+    Many crystals are shared out among jobs.
+
+    systems: whose competing phases are there; None if the job that sees to it was lost.
+    """
+    systems = systems or []
     with job_storage() as storage:
-        return deduplicate_stage.run(campaign, systems, storage)
+        shares = joined(deduplicate_stage.shares(campaign, storage))
+        if len(shares) < 2:
+            return deduplicate_stage.run(campaign, systems, storage)
+    jobs = [deduplicate_share(campaign, systems, share) for share in shares]
+    between = (deduplicate_stage.STAGE_BEFORE, "deduplicate")
+    return _shared_out(jobs, shares, between, "deduplicate")
+
+
+@plain_job
+def deduplicate_share(campaign: Campaign, systems: list[str], share: Share) -> int:
+    """Judge a share of the screened crystals."""
+    with job_storage() as storage:
+        return deduplicate_stage.run(campaign, systems, storage, share)
 
 
 @plain_job
 def hull(
     campaign: Campaign,
     rung: Rung,
-    systems: list[str],
+    systems: list[str] | None,
     after: Any = None,  # noqa: ARG001
-) -> int:
-    """Place relaxed crystals on the hull of their chemical system; keep those near it."""
+) -> Response[int] | int:
+    """Place relaxed crystals on the hull of their chemical system; keep those near it.
+
+    Many crystals are shared out among jobs.
+
+    systems: as in `deduplicate`.
+    """
+    systems = systems or []
     with job_storage() as storage:
-        return hull_stage.run(campaign, rung, systems, storage)
+        hull_stage.refuse(campaign, rung, storage)
+        shares = joined(hull_stage.shares(campaign, rung, storage))
+        if len(shares) < 2:
+            return hull_stage.run(campaign, rung, systems, storage)
+    jobs = [hull_share(campaign, rung, systems, share) for share in shares]
+    between = (f"relax:{rung.level}", f"hull:{rung.level}")
+    return _shared_out(jobs, shares, between, f"hull {rung.level}")
+
+
+@plain_job
+def hull_share(campaign: Campaign, rung: Rung, systems: list[str], share: Share) -> int:
+    """Judge a share of the relaxed crystals."""
+    with job_storage() as storage:
+        return hull_stage.run(campaign, rung, systems, storage, share)
+
+
+def _shared_out(
+    jobs: Sequence[Job], shares: Sequence[Share], between: tuple[str, str], name: str
+) -> Response[int]:
+    """Return the jobs of shares in place of the one that starts them.
+
+    between: the stage whose crystals are shared out, and the one that the jobs are.
+    """
+    before, after = between
+    for number, (job, share) in enumerate(zip(jobs, shares, strict=True), start=1):
+        named(taking(job, before, share, after), f"{name} {number}/{len(jobs)}")
+    return gathered(jobs, f"{name} done")
 
 
 @plain_job

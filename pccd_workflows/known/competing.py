@@ -4,36 +4,27 @@ Stored energies are taken as they are. Phases near the hull that have none are c
 caller says how; what is left without is counted in the set's settings.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pccd_workflows.analysis.hull import Hull, HullQuery, correct_references
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.reference_set import MissingPhase, ReferenceEntry, ReferenceSet
 from pccd_workflows.core.systems import split_chemsys
 from pccd_workflows.engines.levels import get_level
-from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.build import Progress, silent
 from pccd_workflows.known.compute import NEAR_IN_SOURCES
 from pccd_workflows.known.library import KnownCrystal, KnownLibrary, library
+from pccd_workflows.known.options import source_name
+from pccd_workflows.known.relaxed_hull import Phase, Relax, relax_near_hull, with_correction
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 SinglePoint = Callable[["Structure"], float | None]
 """Energy of a crystal as it is, eV/atom; None if the potential cannot say."""
-Relax = Callable[["Structure"], Relaxation]
-SOURCE = "known"
-NEAR_HULL = 0.01
-"""eV/atom above the hull of a system's stored energies: phases below it that were never relaxed
-are. CHGNet's own minimum lies 3.5 meV/atom below the known geometry in the median."""
-SAME_ENERGY = 1e-6
-"""eV/atom; less is rounding."""
-
-Geometry = Literal["as it is", "relaxed"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +44,19 @@ class Engines:
 
 
 @dataclass(frozen=True)
-class _Phase:
-    """A known crystal with its energy at the level, eV/atom."""
+class ImportedSet:
+    """Crystals that somebody imported and that compete, too.
 
-    crystal: KnownCrystal
-    structure: "Structure"
-    energy: float
-    geometry: Geometry
+    Attributes
+    ----------
+    name
+        Of the set; its crystals are called ``name/id``.
+    crystals
+        Id and crystal.
+    """
+
+    name: str
+    crystals: Iterable[tuple[str, "Structure"]]
 
 
 def known_reference_set(
@@ -68,6 +65,7 @@ def known_reference_set(
     *,
     engines: Engines = Engines(),
     known: KnownLibrary | None = None,
+    imported: Sequence[ImportedSet] = (),
     progress: Progress = silent,
 ) -> ReferenceSet:
     """Return the known phases of a chemical system and its parts with energies at a level.
@@ -80,9 +78,11 @@ def known_reference_set(
         Name of a potential of which the library has energies, or which `engines` computes.
     engines
         Compute what is missing: single points of phases that their sources place within 0.1
-        eV/atom of the hull or nowhere, relaxations of those within 10 meV/atom of the level's hull.
+        eV/atom of the hull or nowhere, relaxations of those that may lie on the level's hull.
     known
         The library; the one of the package by default.
+    imported
+        Sets whose crystals of the system join, but for those that the library has.
     progress
         Told after each crystal that is computed.
 
@@ -91,7 +91,8 @@ def known_reference_set(
     ReferenceSet
         Energies in the level's own convention. Of phases with a stored relaxed energy the
         structure is the known one, not relaxed again. `settings` says how many phases were
-        relaxed, taken as they are, and left out for lack of an energy.
+        relaxed, taken as they are, and left out for lack of an energy; `missing` which phases
+        are known to exist and have no structure here.
 
     Raises
     ------
@@ -103,57 +104,116 @@ def known_reference_set(
     symbols = split_chemsys(chemsys)
     rows = known.rows_in(chemsys)
     phases = _stored(known, level, rows, needed=engines.single_point is None)
-    phases += _computed(known, rows, phases, engines.single_point, progress)
+    there = {phase.id for phase in phases}
+    wanted = [_crystal(known.crystal(row)) for row in _wanted(known, rows, there)]
+    new = _new(known, imported)
+    n_phases = len(rows) + len(new)
+    phases += _computed([*wanted, *new], engines.single_point, progress)
+    phases = with_correction(phases, level)
     _need_elements(symbols, phases, level)
     if engines.relax is not None:
-        phases = _relaxed_near_hull(phases, level, engines.relax, progress)
-    left_out = len(rows) - len(phases)
-    return _reference_set(phases, known, level, left_out)
+        phases = relax_near_hull(phases, level, engines.relax, progress)
+    relaxed = sum(phase.relaxed for phase in phases)
+    return ReferenceSet(
+        source=source_name("known", [each.name for each in imported]),
+        chemsys="-".join(symbols),
+        level=level,
+        convention=get_level(level).convention,
+        source_version=f"library of known crystals {known.version}",
+        settings={
+            "relaxed": relaxed,
+            "as_they_are": len(phases) - relaxed,
+            "without_energy": n_phases - len(phases),
+        },
+        entries=sorted((_entry(phase) for phase in phases), key=lambda entry: entry.entry_id),
+        missing=_missing(known, chemsys, [phase.id for phase in phases]),
+    )
 
 
-def _stored(known: KnownLibrary, level: str, rows: Sequence[int], *, needed: bool) -> list[_Phase]:
+def need_phases(symbols: Iterable[str], known: KnownLibrary | None = None) -> None:
+    """See that every element has a known phase: without, there is no hull.
+
+    Raises
+    ------
+    InputError
+        One has none.
+    """
+    known = known or library()
+    lacking = [symbol for symbol in symbols if not known.rows_in(symbol)]
+    if lacking:
+        raise InputError(
+            f"The library of known crystals has no phase of {', '.join(lacking)}, so there is no "
+            "hull: leave it out, or give the competing phases with references: {source: file}."
+        )
+
+
+def _crystal(crystal: KnownCrystal) -> tuple[str, str, "Structure"]:
+    return crystal.id, crystal.source.database, crystal.structure
+
+
+def _stored(known: KnownLibrary, level: str, rows: Sequence[int], *, needed: bool) -> list[Phase]:
     """Return the phases with a stored energy; InputError if the level is needed and lacking."""
     if not needed and level not in known.levels:
         return []
     energies = known.energies(level)
     best = energies.best
-    phases = []
-    for row in rows:
-        if np.isfinite(best[row]):
-            relaxed = energies.relaxed[row] <= best[row]
-            crystal = known.crystal(row)
-            geometry: Geometry = "relaxed" if relaxed else "as it is"
-            phases.append(_Phase(crystal, crystal.structure, float(best[row]), geometry))
-    return phases
+    return [
+        Phase(
+            *_crystal(known.crystal(row)),
+            energy=float(best[row]),
+            relaxed=bool(energies.relaxed[row] <= best[row]),
+        )
+        for row in rows
+        if np.isfinite(best[row])
+    ]
+
+
+def _wanted(known: KnownLibrary, rows: Sequence[int], there: set[str]) -> list[int]:
+    """Return the phases worth an energy that have none stored."""
+    above, elemental = known.energy_above_hull, known.n_elements == 1
+    return [
+        row
+        for row in rows
+        if known.id_of(row) not in there and (elemental[row] or not above[row] > NEAR_IN_SOURCES)
+    ]
+
+
+def _new(
+    known: KnownLibrary, imported: Sequence[ImportedSet]
+) -> list[tuple[str, str, "Structure"]]:
+    """Return id, set and structure of imported crystals that the library does not have."""
+    from pccd_workflows.known.identify import Identifier
+
+    crystals = [
+        (f"{each.name}/{identifier}", each.name, crystal)
+        for each in imported
+        for identifier, crystal in each.crystals
+    ]
+    if not crystals:
+        return []
+    found = Identifier(known).find_known([crystal for *_, crystal in crystals])
+    return [each for each, same in zip(crystals, found, strict=True) if same is None]
 
 
 def _computed(
-    known: KnownLibrary,
-    rows: Sequence[int],
-    stored: Sequence[_Phase],
+    crystals: Sequence[tuple[str, str, "Structure"]],
     single_point: SinglePoint | None,
     progress: Progress,
-) -> list[_Phase]:
-    """Return the phases worth an energy that have none stored, with computed ones."""
+) -> list[Phase]:
+    """Return the phases of which the potential has an energy."""
     if single_point is None:
         return []
-    there = {phase.crystal.row for phase in stored}
-    above, elemental = known.energy_above_hull, known.n_elements == 1
-    wanted = [
-        r for r in rows if r not in there and (elemental[r] or not above[r] > NEAR_IN_SOURCES)
-    ]
     phases = []
-    for done, row in enumerate(wanted, start=1):
-        crystal = known.crystal(row)
-        energy = single_point(crystal.structure)
+    for done, (identifier, database, structure) in enumerate(crystals, start=1):
+        energy = single_point(structure)
         if energy is not None and np.isfinite(energy):
-            phases.append(_Phase(crystal, crystal.structure, float(energy), "as it is"))
-        progress("single points of known phases", done, len(wanted))
+            phases.append(Phase(identifier, database, structure, float(energy)))
+        progress("single points of known phases", done, len(crystals))
     return phases
 
 
-def _need_elements(symbols: Sequence[str], phases: Sequence[_Phase], level: str) -> None:
-    have = {phase.crystal.chemsys for phase in phases}
+def _need_elements(symbols: Sequence[str], phases: Sequence[Phase], level: str) -> None:
+    have = {phase.structure.chemical_system for phase in phases}
     lacking = [symbol for symbol in symbols if symbol not in have]
     if lacking:
         raise InputError(
@@ -162,70 +222,20 @@ def _need_elements(symbols: Sequence[str], phases: Sequence[_Phase], level: str)
         )
 
 
-def _relaxed_near_hull(
-    phases: Sequence[_Phase], level: str, relax: Relax, progress: Progress
-) -> list[_Phase]:
-    """Return the phases, those near their hull relaxed where they were not."""
-    near = [i for i in _near_hull(phases, level) if phases[i].geometry != "relaxed"]
-    after = list(phases)
-    for done, place in enumerate(near, start=1):
-        relaxation, phase = relax(phases[place].structure), phases[place]
-        energy, structure = relaxation.energy_per_atom, relaxation.structure
-        # one that went uphill or apart is no better than its start
-        if relaxation.usable and structure is not None and energy is not None:
-            lower = replace(phase, structure=structure, energy=energy, geometry="relaxed")
-            after[place] = min(lower, phase, key=lambda p: p.energy)
-        progress("relaxing known phases near the hull", done, len(near))
-    return after
-
-
-def _near_hull(phases: Sequence[_Phase], level: str) -> list[int]:
-    """Return which phases are within reach of the hull, the lowest first."""
-    entries = [_entry(phase) for phase in phases]
-    references = correct_references(
-        ReferenceSet(
-            source=SOURCE,
-            chemsys="",
-            level=level,
-            convention=get_level(level).convention,
-            entries=entries,
-        )
-    )
-    queries = [
-        HullQuery(e.entry_id, e.composition, e.energy, references.convention, level)
-        for e in references.entries
-    ]
-    above = [result.energy_above_hull for result in Hull(references).place(queries)]
-    near = [i for i, height in enumerate(above) if height <= NEAR_HULL + SAME_ENERGY]
-    return sorted(near, key=lambda i: above[i])
-
-
-def _entry(phase: _Phase) -> ReferenceEntry:
-    crystal = phase.crystal
+def _entry(phase: Phase) -> ReferenceEntry:
     return ReferenceEntry(
-        entry_id=crystal.id,
-        formula=crystal.formula,
-        energy=phase.energy * crystal.n_sites,
+        entry_id=phase.id,
+        formula=phase.structure.composition.formula.replace(" ", ""),
+        energy=phase.energy * len(phase.structure),
         structure=phase.structure,
-        data={"geometry": phase.geometry, "database": crystal.source.database},
-    )
-
-
-def _reference_set(
-    phases: Sequence[_Phase], known: KnownLibrary, level: str, left_out: int
-) -> ReferenceSet:
-    relaxed = sum(phase.geometry == "relaxed" for phase in phases)
-    elements = {symbol for phase in phases for symbol in phase.crystal.chemsys.split("-")}
-    return ReferenceSet(
-        source=SOURCE,
-        chemsys="-".join(sorted(elements)),
-        level=level,
-        convention=get_level(level).convention,
-        source_version=f"library of known crystals {known.version}",
-        settings={
-            "relaxed": relaxed,
-            "as_they_are": len(phases) - relaxed,
-            "without_energy": left_out,
+        data={
+            "geometry": "relaxed" if phase.relaxed else "as it is",
+            "database": phase.database,
         },
-        entries=sorted((_entry(phase) for phase in phases), key=lambda entry: entry.entry_id),
     )
+
+
+def _missing(known: KnownLibrary, chemsys: str, ids: Iterable[str]) -> list[MissingPhase]:
+    """Return the missing phases of a system; those whose id an imported crystal has are there."""
+    there = {identifier.rpartition("/")[2] for identifier in ids}
+    return [phase for phase in known.missing(chemsys) if phase.id not in there]

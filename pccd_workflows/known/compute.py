@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pccd_workflows.analysis.hull import Hull, HullQuery, correct_mp2020
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import make_folder
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
@@ -33,6 +34,8 @@ NEAR_IN_SOURCES = 0.1
 """eV/atom above the hull that the sources state: crystals below it are computed first."""
 NEAR_AT_LEVEL = 0.04
 """eV/atom above the hull of single points at the level: crystals below it are relaxed."""
+NEAR_HULL = 0.01
+"""eV/atom above the hull of single points: crystals below it are relaxed before the others."""
 SMALL = 20
 """Sites: near crystals of at most so many are relaxed before larger ones."""
 
@@ -106,7 +109,7 @@ class Ledger:
             Another process writes the file.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             with self.path.open("a", encoding="utf-8") as file:
                 yield lambda result: self._append(file, result)
         except OSError as error:
@@ -152,7 +155,7 @@ def compute_energies(
 
     Single points: elements, then crystals by the energy above hull that their sources state (up to
     0.1 eV/atom), then those of which nothing is stated. Relaxations: those within 40 meV/atom of
-    the hull of these single points, small ones first.
+    the hull of these single points, elements and binaries first.
 
     Parameters
     ----------
@@ -230,11 +233,16 @@ def single_point_order(library: KnownLibrary) -> list[int]:
 
 
 def relaxation_order(library: KnownLibrary, level: str, ledger: Ledger) -> list[int]:
-    """Return the crystals near the hull of a level's single points: small ones first, by height."""
+    """Return the crystals near the hull of a level's single points, the most useful first.
+
+    Small ones before large ones; elements and binaries first, since they compete in the most
+    chemical systems; among those, by height above the hull.
+    """
     above = energies_above_hull(library, collect(library, level, ledger))
     near = np.flatnonzero(above <= NEAR_AT_LEVEL)
     large = library.n_sites[near] > SMALL
-    return [int(row) for row in near[np.lexsort((above[near], large))]]
+    keys = above[near], above[near] > NEAR_HULL, library.n_elements[near], large
+    return [int(row) for row in near[np.lexsort(keys)]]
 
 
 def energies_above_hull(library: KnownLibrary, energies: LevelEnergies) -> NDArray[np.float64]:

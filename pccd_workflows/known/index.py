@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import make_folder
 from pccd_workflows.known.sets import KnownSet, stored_crystals
 from pccd_workflows.matching.known_crystals import KnownCrystals
 from pccd_workflows.matching.settings import MatcherSettings
@@ -44,7 +45,7 @@ def find_index(
     except InputError:
         index = KnownCrystals(stored_crystals(db, known_set.name), settings=settings)
     with suppress(OSError):  # a machine that cannot keep it can still use it
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         index.save(path)
     return index
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.systems import atomic_number, parse_formula, split_chemsys
+from pccd_workflows.core.reference_set import MissingPhase
+from pccd_workflows.core.systems import atomic_number, parse_formula, split_chemsys, symbol
 from pccd_workflows.known.columns import ColumnsFile
 from pccd_workflows.known.energies import LevelEnergies, available_levels, read_energies
 from pccd_workflows.known.library_files import (
@@ -29,11 +30,12 @@ from pccd_workflows.known.library_files import (
     open_index,
     unpack_energies,
 )
-from pccd_workflows.known.missing import MissingPhase, read_missing
+from pccd_workflows.known.missing import read_missing
 from pccd_workflows.known.sources import SPLITS, Source
+from pccd_workflows.matching.cells import Cell, reduce_arrays
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
+    from pymatgen.core import Lattice, Structure
 
 SHIPPED = Path(__file__).parent / "data"
 """Folder of the library that comes with the package."""
@@ -85,11 +87,28 @@ class KnownCrystal:
 
 def to_structure(geometry: Geometry) -> "Structure":
     """Return a geometry of the library as a structure."""
-    from pymatgen.core import Lattice, Structure
+    from pymatgen.core import Structure
+
+    return Structure(_lattice(geometry), geometry.numbers.tolist(), geometry.coords / GRID)
+
+
+def to_cell(geometry: Geometry) -> Cell:
+    """Return the reduced cell of a geometry of the library, without a structure on the way.
+
+    Raises
+    ------
+    ReductionError
+        The cell is flat, as in old databases.
+    """
+    labels = [symbol(number) for number in geometry.numbers.tolist()]
+    return reduce_arrays(_lattice(geometry).matrix, geometry.coords / GRID, labels)
+
+
+def _lattice(geometry: Geometry) -> "Lattice":
+    from pymatgen.core import Lattice
 
     lengths, angles = geometry.lattice[:3] * LENGTH_STEP, geometry.lattice[3:] * ANGLE_STEP
-    lattice = Lattice.from_parameters(*lengths.tolist(), *angles.tolist())
-    return Structure(lattice, geometry.numbers.tolist(), geometry.coords / GRID)
+    return Lattice.from_parameters(*lengths.tolist(), *angles.tolist())
 
 
 class KnownLibrary:
@@ -158,6 +177,14 @@ class KnownLibrary:
     def structure(self, row: int) -> "Structure":
         """Return the crystal of this number; sites by atomic number."""
         return to_structure(self.geometry(row))
+
+    def cell(self, row: int) -> Cell:
+        """Return the reduced cell of the crystal of this number; ReductionError if it is flat."""
+        return to_cell(self.geometry(row))
+
+    def volume_per_site(self, row: int) -> float:
+        """Return the volume of the crystal of this number, Å^3 for each of its sites."""
+        return float(_lattice(self.geometry(row)).volume) / int(self.n_sites[row])
 
     def get(self, identifier: str) -> KnownCrystal:
         """Return the crystal with this id.
@@ -234,7 +261,7 @@ class KnownLibrary:
             n_sites=sum(counts),
             source=self.sources[self._source[row]],
             split=SPLITS[self._split[row]],
-            spacegroup=int(self._spacegroup[row]) or None,
+            spacegroup=int(self.spacegroup[row]) or None,
             energy_above_hull=_optional(self._above[row]),
             formation_energy_per_atom=_optional(self._formation[row]),
             theoretical=None if theoretical == 0 else theoretical == 2,
@@ -280,6 +307,11 @@ class KnownLibrary:
     def energy_above_hull(self) -> NDArray[np.float64]:
         """As stated by the sources, eV/atom; NaN where not known."""
         return self._above
+
+    @cached_property
+    def spacegroup(self) -> NDArray[np.uint8]:
+        """International numbers as the sources state them (symprec 0.1); 0 where not known."""
+        return self._index.read("spacegroup")
 
     @cached_property
     def n_elements(self) -> NDArray[np.int64]:
@@ -332,10 +364,6 @@ class KnownLibrary:
     @cached_property
     def _split(self) -> NDArray[np.uint8]:
         return self._index.read("split")
-
-    @cached_property
-    def _spacegroup(self) -> NDArray[np.uint8]:
-        return self._index.read("spacegroup")
 
     @cached_property
     def _theoretical(self) -> NDArray[np.uint8]:

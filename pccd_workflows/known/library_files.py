@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.systems import symbol
 from pccd_workflows.known.columns import Array, ColumnsFile, pack_text, write_columns
 from pccd_workflows.known.sources import SPLITS, KnownRow, sources_of
 
@@ -202,13 +203,7 @@ def _symbols(row: KnownRow) -> tuple[str, ...]:
 def _counts(row: KnownRow) -> NDArray[np.int64]:
     """Return the atoms of each element, in the order of its symbols."""
     numbers, counts = np.unique(row.numbers, return_counts=True)
-    return np.asarray(counts[np.argsort([_symbol(z) for z in numbers.tolist()])])
-
-
-def _symbol(number: int) -> str:
-    from pymatgen.core import Element
-
-    return str(Element.from_Z(number).symbol)
+    return np.asarray(counts[np.argsort([symbol(z) for z in numbers.tolist()])])
 
 
 def pack_energies(values: Sequence[float | None] | NDArray[np.float64]) -> NDArray[np.int32]:

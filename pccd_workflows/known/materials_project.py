@@ -93,6 +93,7 @@ def fetch_reference_set(
             "left_out": sorted({e.entry_id for e in kept} - {e.entry_id for e in entries}),
         },
         entries=entries,
+        missing=[],
         created_at=datetime.now(UTC),
     )
 
@@ -229,6 +230,7 @@ def recomputed(
             "not_usable": left_out,
         },
         entries=entries,
+        missing=known.missing,
         created_at=datetime.now(UTC),
     )
 

@@ -5,7 +5,6 @@ structures at hand. Where it knows one near its hull that the library lacks, a c
 stable may not be.
 """
 
-import gzip
 import re
 import zlib
 from collections import defaultdict
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from pccd_workflows.core.bounded_files import file_lines
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import MissingPhase
 from pccd_workflows.known.columns import ColumnsFile, pack_text, write_columns
 from pccd_workflows.known.library_files import ENERGY_STEP, pack_energies, unpack_energies
 
@@ -30,39 +31,7 @@ NEAR = 0.05
 SAME = 1e-3
 """eV/atom; a known phase of the composition that lies at most so much higher stands for it."""
 FILE, KIND = "missing.columns", "known phases without a structure"
-MOVES = 1e-3
-"""eV/atom; phases that could lower the hull by less change no verdict."""
 _SYMBOL = re.compile("[A-Z][a-z]?")
-
-
-@dataclass(frozen=True)
-class MissingPhase:
-    """A phase whose energy is known and whose structure is not at hand.
-
-    Attributes
-    ----------
-    formula
-        In lowest terms.
-    energy_above_hull
-        In the hull of the table, eV/atom.
-    shift
-        By how much it could lower the hull that the library's phases have in the table, at its own
-        composition, eV/atom; 0 if it lies above that hull.
-    n_same_composition
-        Crystals of the library of this composition: the phase may be one of them under another id.
-    """
-
-    id: str
-    chemsys: str
-    formula: str
-    energy_above_hull: float
-    shift: float
-    n_same_composition: int
-
-    @property
-    def could_move_hull(self) -> bool:
-        """Whether a crystal may look stable only because this phase is missing."""
-        return self.shift > MOVES
 
 
 @dataclass(frozen=True)
@@ -127,7 +96,7 @@ def read_missing(folder: Path, version: str) -> dict[frozenset[str], list[Missin
     rows = zip(file.text("ids"), file.text("formulas"), *columns, strict=True)
     for identifier, formula, *numbers in rows:
         symbols = sorted(set(_SYMBOL.findall(formula)))
-        phase = MissingPhase(identifier, "-".join(symbols), formula, *numbers)
+        phase = _phase(identifier, "-".join(symbols), formula, *numbers)
         found[frozenset(symbols)].append(phase)
     return found
 
@@ -141,9 +110,7 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         The file cannot be read.
     """
     try:
-        data = path.read_bytes()
-        lines = (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()
-        return [orjson.loads(line) for line in lines if line.strip()]
+        return [orjson.loads(line) for line in file_lines(path) if line.strip()]
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from None
 
@@ -170,8 +137,13 @@ def find_missing(library: "KnownLibrary", table: Iterable[Mapping[str, Any]]) ->
             shift = max(0.0, -lowers)
             system = "-".join(sorted(row.symbols))
             height = max(0.0, round(above / ENERGY_STEP) * ENERGY_STEP)
-            found.append(MissingPhase(row.id, system, row.formula, height, shift, len(same)))
+            found.append(_phase(row.id, system, row.formula, height, shift, len(same)))
     return sorted(found, key=lambda phase: (phase.chemsys, phase.formula, phase.id))
+
+
+def _phase(*values: Any) -> MissingPhase:
+    """Return the phase with these fields, in the order of `MissingPhase`."""
+    return MissingPhase(**dict(zip(MissingPhase.model_fields, values, strict=True)))
 
 
 def _row(row: Mapping[str, Any]) -> _Row:

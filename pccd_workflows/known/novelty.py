@@ -1,5 +1,6 @@
 """What counts as known, and what is found out about a crystal's novelty."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -8,13 +9,26 @@ from pccd_workflows.core.records import Record
 from pccd_workflows.core.sections import Section
 from pccd_workflows.matching.settings import MatcherSettings
 
-RESERVED_SETS = ("references", "training", "history")
+LIBRARY = "library"
+"""The set of known crystals that comes with the project."""
+RESERVED_SETS = (LIBRARY, "references", "training", "history")
 """What novelty is measured against without importing anything; no set has such a name."""
+Kind = Literal["duplicate", "substitution", "new_structure_type"]
+"""What a crystal is to the known ones.
+
+*duplicate*: it is one of them. *substitution*: one of them has its structure type, with other
+elements on its sites. *new_structure_type*: neither.
+"""
 
 
 class NoveltySection(Section):
     """What counts as known."""
 
+    library: bool = Field(
+        True,
+        description="Compare with the library of known crystals that comes with the project",
+        exclude_if=lambda asked: asked,  # older files keep their hash
+    )
     against: tuple[Literal["references", "training", "history"], ...] = (
         "references",
         "training",
@@ -59,10 +73,44 @@ class Novelty(Record):
 
     duplicate_of: str | None = Field(None, description="candidate_id of the crystal kept instead")
     sets: dict[str, SetNovelty] = Field(
-        default_factory=dict, description="By set: references, training, history, or imported"
+        default_factory=dict,
+        description="By set: library, references, training, history, or imported",
+    )
+    kind: Kind | None = Field(
+        None, description="What it is to the known crystals; None where types were not compared"
+    )
+    known_id: str | None = Field(
+        None, description="Known crystal that it is, or whose structure type it has"
     )
 
     @property
     def novel(self) -> bool:
         """True if no set that was consulted knows the crystal."""
         return not any(verdict.known for verdict in self.sets.values())
+
+    def with_kind(self) -> "Novelty":
+        """Return it with the kind that its sets amount to, the first set that says so deciding."""
+        kind, known_id = _kind(self.sets)
+        return self.model_copy(update={"kind": kind, "known_id": known_id})
+
+    def after(self, earlier: "Novelty | None") -> "Novelty":
+        """Return the verdict on a crystal that was judged before it was relaxed, too.
+
+        What was known then stays known: relaxing a known crystal makes no new one.
+        """
+        if earlier is None:
+            return self
+        known = {name: found for name, found in earlier.sets.items() if found.known}
+        merged = self.model_copy(update={"sets": {**earlier.sets, **self.sets, **known}})
+        return merged if self.kind is None and earlier.kind is None else merged.with_kind()
+
+
+def _kind(sets: Mapping[str, SetNovelty]) -> tuple[Kind | None, str | None]:
+    known = [found for found in sets.values() if found.known]
+    if known:
+        return "duplicate", next((found.matched_id for found in known if found.matched_id), None)
+    if all(found.known is None for found in sets.values()):
+        return None, None
+    types = (found.framework_id for found in sets.values() if found.framework_id is not None)
+    framework = next(types, None)
+    return ("new_structure_type" if framework is None else "substitution"), framework

@@ -1,5 +1,6 @@
 """Where a campaign takes the competing phases of its hulls from."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
 
@@ -11,10 +12,11 @@ from pccd_workflows.core.sections import Section
 class References(Section):
     """Where the competing phases of the hull come from."""
 
-    source: Literal["prototypes", "known", "materials_project", "file"] = Field(
-        "prototypes",
-        description="prototypes: decorated structure types; known: the library of known crystals "
-        "that comes with the project; materials_project; file",
+    source: Literal["known", "prototypes", "materials_project", "file"] = Field(
+        "known",
+        description="known: the library of known crystals that comes with the project, and the "
+        "imported sets that `novelty.sets` names; prototypes: decorated structure types; "
+        "materials_project; file",
     )
     path: Path | None = Field(None, description="JSON lines file or folder of CIFs (source: file)")
 
@@ -23,3 +25,8 @@ class References(Section):
         if (self.source == "file") != (self.path is not None):
             raise ValueError("source: file needs a path, and no other source takes one")
         return self
+
+
+def source_name(source: str, sets: Iterable[str]) -> str:
+    """Return what a stored reference set has as its source: imported sets join the known phases."""
+    return "+".join([source, *sets]) if source == "known" else source

@@ -4,7 +4,7 @@ import gzip
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -445,41 +445,6 @@ def build_reference_set(
         entries=sorted(entries, key=lambda entry: entry.entry_id),
         created_at=datetime.now(UTC),
     )
-
-
-def relaxed_compositions(
-    system: tuple[str, ...],
-    formulas: Collection[str],
-    lower: Sequence[ReferenceEntry],
-    level: str,
-    *,
-    relax: Callable[[Structure], Relaxation],
-    progress: Progress | None = None,
-) -> list[ReferenceEntry]:
-    """Return relaxed structure types of some compositions of a compound system.
-
-    Parameters
-    ----------
-    system
-        Its elements, alphabetically.
-    formulas
-        Reduced formulas, as pymatgen writes them.
-    lower
-        Phases at the level that these compete with; those of the system and of its parts count.
-    level
-        Name of a potential.
-    relax
-        Relaxes one crystal at `level`.
-    progress
-        Told after each relaxation.
-    """
-    inside = [entry for entry in lower if {e.symbol for e in entry.composition} <= set(system)]
-    decorated = [
-        (label, structure)
-        for label, structure in decorate("-".join(system))
-        if structure.composition.reduced_formula in formulas
-    ]
-    return _relaxed(system, decorated, inside, level, relax=relax, progress=progress)
 
 
 def _relaxed_system(

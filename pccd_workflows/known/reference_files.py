@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import orjson
 from pydantic import ValidationError
 from pymatgen.core import Element, Lattice, Structure
 
+from pccd_workflows.core.bounded_files import CHUNK, read_bounded
+from pccd_workflows.core.crystal_files import entries as crystal_entries
 from pccd_workflows.core.crystal_files import json_lines
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.plain_structures import Unreadable, attempt, from_cif, plain_structure
+from pccd_workflows.core.plain_structures import Unreadable, plain_structure
 from pccd_workflows.core.records import SCHEMA_VERSION, EnergyConvention
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.core.resources import resource
@@ -23,7 +25,16 @@ from pccd_workflows.engines.records import Relaxation
 
 SET_SUFFIX = ".json.gz"
 ENERGIES = "energies.json"
-"""Optional file in a folder of CIFs: total energy of each file's cell, eV, by file name."""
+"""Optional file in a folder of CIFs: total energy of each file's cell, eV, by file name, or by
+name#block where a file has several data blocks."""
+
+MAX_SET = 1 << 30
+"""Most bytes of a written set and of `energies.json`, unpacked: 100,000 phases have 300 MB."""
+
+MOST_ENERGY = 1e6
+"""eV/atom; all electrons of uranium have 7.6e5."""
+MOST_FORMATION = 20.0
+"""eV/atom; compounds have -5 to 1, crystals under no condition 20."""
 
 Relax = Callable[[Structure], Relaxation]
 
@@ -55,19 +66,22 @@ def load_reference_set(
     Raises
     ------
     InputError
-        One sentence with the file, the line and what is wrong.
+        One sentence with the file, the line and what is wrong: also an element without a phase, an
+        id that occurs twice, an energy that cannot be.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"There is no reference file or folder {path}.")
     if path.name.endswith((".json", SET_SUFFIX)):
-        return _restricted(_checked(read_reference_set(path), path, level, convention), chemsys)
+        found = _restricted(_checked(read_reference_set(path), path, level, convention), chemsys)
+        _check_entries(found.entries, chemsys, path, found.convention)
+        return found
     rows = _cif_entries(path, chemsys, relax) if path.is_dir() else _line_entries(path, level)
     wanted = set(chemsys.split("-"))
     entries = [entry for entry in rows if _symbols(entry) <= wanted]
     if not entries:
         raise InputError(f"{path} has no phase that consists of {chemsys} only.")
-    _refuse_twins(entries, path)
+    _check_entries(entries, chemsys, path, convention)
     return ReferenceSet(
         source="file",
         chemsys="-".join(sorted(wanted)),
@@ -83,12 +97,62 @@ def _symbols(entry: ReferenceEntry) -> set[str]:
     return {element.symbol for element in entry.composition.elements}
 
 
-def _refuse_twins(entries: list[ReferenceEntry], path: Path) -> None:
+def check_reference_file(
+    path: str | Path, chemsys: str, level: str, convention: EnergyConvention, *, computes: bool
+) -> None:
+    """See that `load_reference_set` will be able to read a file; nothing is relaxed.
+
+    computes: whether the level computes the energies of CIFs that come without.
+    """
+
+    def not_yet(structure: Structure) -> Relaxation:
+        return Relaxation(
+            level=level, key="", verdict="converged", structure=structure, energy=0.0, n_steps=0
+        )
+
+    load_reference_set(path, chemsys, level, convention, relax=not_yet if computes else None)
+
+
+def _check_entries(
+    entries: Sequence[ReferenceEntry], chemsys: str, path: Path, convention: EnergyConvention
+) -> None:
+    """Refuse phases that no hull can be made of, or that would make a wrong one."""
     seen: set[str] = set()
     for entry in entries:
+        name = f"{path}: phase {entry.entry_id!r}"
         if entry.entry_id in seen:
             raise InputError(f"{path}: the id {entry.entry_id!r} occurs twice.")
         seen.add(entry.entry_id)
+        if entry.structure is not None and not entry.structure.is_ordered:
+            raise InputError(f"{name} has partially occupied sites; give an ordered model.")
+        if entry.structure is None and convention == "uncorrected":
+            raise InputError(f"{name} needs a structure: its energy is to be corrected.")
+        if not abs(entry.energy_per_atom) <= MOST_ENERGY:  # NaN is not
+            raise InputError(f"{name} has an impossible energy, {entry.energy_per_atom:g} eV/atom.")
+    _check_elements(entries, chemsys, path)
+
+
+def _check_elements(entries: Sequence[ReferenceEntry], chemsys: str, path: Path) -> None:
+    """Refuse a file without a phase of each element, or with energies of another zero."""
+    elements: dict[str, float] = {}
+    for entry in entries:
+        if len(symbols := _symbols(entry)) == 1:
+            (symbol,) = symbols
+            elements[symbol] = min(elements.get(symbol, np.inf), entry.energy_per_atom)
+    if lacking := sorted(set(chemsys.split("-")) - set(elements)):
+        raise InputError(
+            f"{path} has no phase of the element {', '.join(lacking)}, so that there is no hull of "
+            f"{chemsys}."
+        )
+    for entry in entries:
+        if "relaxation" not in entry.data:
+            of_elements = sum(elements[e.symbol] * n for e, n in entry.composition.items())
+            formation = (entry.energy - of_elements) / entry.composition.num_atoms
+            if abs(formation) > MOST_FORMATION:
+                raise InputError(
+                    f"{path}: phase {entry.entry_id!r} has a formation energy of {formation:.3g} "
+                    "eV/atom: its energy, or that of an element, is wrong by a unit or a cell."
+                )
 
 
 def _digest(path: Path) -> str:
@@ -96,7 +160,10 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        digest.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()[:16]
 
 
@@ -165,34 +232,44 @@ def _cif_entries(folder: Path, chemsys: str, relax: Relax | None) -> Iterator[Re
     energies = _given_energies(folder)
     wanted = set(chemsys.split("-"))
     for path in paths:
-        structure = _cif_structure(path)
-        if not {element.symbol for element in structure.elements} <= wanted:
-            continue
-        if path.name in energies:
-            yield _entry(path.stem, structure, energies[path.name], {"file": path.name})
-        elif relax is not None:
-            yield _relaxed_entry(path, structure, relax)
-        else:
-            raise InputError(
-                f"{path} has no energy in {ENERGIES}, and this level cannot compute one here."
-            )
+        for name, structure in _cif_structures(path):
+            if not {element.symbol for element in structure.elements} <= wanted:
+                continue
+            given = f"{path.name}{name.removeprefix(path.stem)}"
+            if given in energies:
+                yield _entry(name, structure, energies[given], {"file": path.name})
+            elif relax is not None:
+                yield _relaxed_entry(name, path, structure, relax)
+            else:
+                raise InputError(
+                    f"{path.parent / given} has no energy in {ENERGIES}, and this level cannot "
+                    "compute one here."
+                )
 
 
-def _relaxed_entry(path: Path, structure: Structure, relax: Relax) -> ReferenceEntry:
+def _relaxed_entry(name: str, path: Path, structure: Structure, relax: Relax) -> ReferenceEntry:
     relaxation = relax(structure)
     if not relaxation.usable or relaxation.structure is None or relaxation.energy is None:
         raise InputError(f"{path} cannot be relaxed at {relaxation.level}: {relaxation.reason}")
     data = {"file": path.name, "relaxation": relaxation.key}
-    return _entry(path.stem, relaxation.structure, relaxation.energy, data)
+    return _entry(name, relaxation.structure, relaxation.energy, data)
 
 
-def _cif_structure(path: Path) -> Structure:
-    found = attempt(lambda: from_cif(path.read_text(encoding="utf-8", errors="replace")))
-    if isinstance(found, Unreadable) and found.error_class == "partial_occupancy":
-        raise InputError(f"{path} has partially occupied sites; give an ordered model.")
-    if isinstance(found, Unreadable):
-        raise InputError(f"{path} is not a crystal that can be read ({found.reason}).")
-    return found
+def _cif_structures(path: Path) -> Iterator[tuple[str, Structure]]:
+    """Yield name and crystal of each data block: the file's name, #block where there are several.
+
+    Raises
+    ------
+    InputError
+        A block holds no ordered crystal.
+    """
+    for entry in crystal_entries(path):
+        found = entry.read()
+        if isinstance(found, Unreadable) and found.error_class == "partial_occupancy":
+            raise InputError(f"{path} has partially occupied sites; give an ordered model.")
+        if isinstance(found, Unreadable):
+            raise InputError(f"{path} is not a crystal that can be read ({found.reason}).")
+        yield entry.name, found
 
 
 def _given_energies(folder: Path) -> dict[str, float]:
@@ -200,9 +277,9 @@ def _given_energies(folder: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     try:
-        energies = json.loads(path.read_text(encoding="utf-8"))
+        energies = json.loads(read_bounded(path, MAX_SET))
         return {str(name): float(value) for name, value in energies.items()}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path} must hold {{'file.cif': energy in eV, ...}}.") from None
 
 
@@ -223,8 +300,7 @@ def read_reference_set(path: str | Path) -> ReferenceSet:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-        document = orjson.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        document = orjson.loads(read_bounded(path, MAX_SET))
         stored = document.get("schema_version", SCHEMA_VERSION)
         reference_set = ReferenceSet.model_validate(document)
     except (OSError, EOFError, orjson.JSONDecodeError, AttributeError):

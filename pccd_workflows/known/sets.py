@@ -41,6 +41,7 @@ class KnownSet(BaseModel):
 
     name: str
     source: str = Field(description="Where it was imported from")
+    attribution: str = Field("", description="Whose work it is and under which licence")
     complete: bool = Field(description="False while an import runs or after it was cut off")
     n_structures: int = 0
     unreadable: dict[str, int] = Field(default_factory=dict, description="Records by reason")
@@ -49,7 +50,9 @@ class KnownSet(BaseModel):
     @property
     def note(self) -> str:
         """What a novelty verdict says about the set."""
-        return f"{self.n_structures} crystals of {self.source}, content {self.content_sha256[:10]}"
+        whose = f" ({self.attribution})" if self.attribution else ""
+        content = f"content {self.content_sha256[:10]}"
+        return f"{self.n_structures} crystals of {self.source}, {content}{whose}"
 
 
 def import_known_set(
@@ -58,6 +61,7 @@ def import_known_set(
     rows: Iterable[Row],
     *,
     source: str,
+    attribution: str = "",
     progress: Callable[[int], None] = lambda read: None,  # noqa: ARG005
 ) -> KnownSet:
     """Store crystals as the set `name`; return what is there.
@@ -74,6 +78,8 @@ def import_known_set(
         Id and crystal; unreadable records are counted, not stored.
     source
         Where they come from, in words; it must not hold credentials.
+    attribution
+        Whose work they are and under which licence; every verdict that names the set quotes it.
     progress
         Called with the records read so far.
 
@@ -102,9 +108,10 @@ def import_known_set(
     iterator = iter(rows)
     while batch := list(islice(iterator, BATCH)):
         read += len(batch)
-        good = {i: crystal for i, crystal in batch if isinstance(crystal, Structure)}
+        # of records with one id the first stays, as across batches
+        good = {i: crystal for i, crystal in reversed(batch) if isinstance(crystal, Structure)}
         if good:  # a source that cannot be read leaves no set behind
-            _begin(db, name, source)
+            _begin(db, name, {"source": source, "attribution": attribution})
             _store(db, name, good)
         unreadable.update(c.reason for _, c in batch if isinstance(c, Unreadable))
         progress(read)
@@ -153,6 +160,17 @@ def known_structures(
             yield row["id"], unpack(row["structure"])
 
 
+def structures_in_system(
+    db: "Database[Document]", name: str, chemsys: str
+) -> Iterator[tuple[str, Structure]]:
+    """Yield id and crystal of those in the set `name` that consist of elements of `chemsys`."""
+    symbols = "|".join(chemsys.split("-"))
+    # formulas are indexed, systems are not; a symbol ends where the next capital begins
+    pattern = f"^(?:(?:{symbols})(?![a-z])|[0-9.()])+$"
+    for row in _find(db, {"set": name, "formula": {"$regex": pattern}}):
+        yield row["id"], unpack(row["structure"])
+
+
 def stored_crystals(db: "Database[Document]", name: str) -> Iterator[tuple[str, Structure]]:
     """Yield id and crystal of all of the set `name`, by id."""
     last = ""
@@ -199,10 +217,10 @@ def unpack(packed: Document) -> Structure:
     return Structure(rows, packed["species"], sites)
 
 
-def _begin(db: "Database[Document]", name: str, source: str) -> None:
+def _begin(db: "Database[Document]", name: str, origin: dict[str, str]) -> None:
     header = {
         "schema_version": SCHEMA_VERSION,
-        "source": source,
+        **origin,
         "complete": False,
         "started_at": datetime.now(UTC),
     }

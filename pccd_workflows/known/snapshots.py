@@ -5,12 +5,13 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from pccd_workflows.core.bounded_files import COMPRESSIONS, Allowance, lines, metered
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.core.reference_set import ReferenceEntry
@@ -223,29 +224,34 @@ def import_snapshot(
     """
     header = _verified(path)
     version: str = header["version"]
-    with gzip.open(path) as file:
-        next(file)
-        for done, line in enumerate(file, start=1):
-            row = orjson.loads(line)
-            if "system" in row and snapshot.missing(version, [row["system"]]):
-                entries = [ReferenceEntry.model_validate(entry) for entry in row["entries"]]
-                snapshot.put(version, row["system"], entries)
-            progress(min(done, header["systems"]), header["systems"])
+    for done, line in enumerate(islice(_lines(path), 1, None), start=1):
+        row = orjson.loads(line)
+        if "system" in row and snapshot.missing(version, [row["system"]]):
+            entries = [ReferenceEntry.model_validate(entry) for entry in row["entries"]]
+            snapshot.put(version, row["system"], entries)
+        progress(min(done, header["systems"]), header["systems"])
     if header["whole"]:
         snapshot.mark_whole(version)
     return version
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a gzipped file, whatever its name is."""
+    with path.open("rb") as raw:
+        allowance = Allowance(path.stat().st_size, str(path))
+        yield from lines(metered(COMPRESSIONS[".gz"](raw), allowance), str(path))
 
 
 def _verified(path: Path) -> dict[str, Any]:
     """Return the header of a snapshot file after reading it to its end."""
     digest, held = hashlib.sha256(), b""
     try:
-        with gzip.open(path) as file:
-            first = next(file, b"")
-            digest.update(first)
-            for line in file:
-                digest.update(held)
-                held = line
+        found = _lines(path)
+        first = next(found, b"")
+        digest.update(first)
+        for line in found:
+            digest.update(held)
+            held = line
         header, trailer = orjson.loads(first), orjson.loads(held)
         is_snapshot = header["format"] == FORMAT
         whole = trailer["sha256"] == digest.hexdigest()

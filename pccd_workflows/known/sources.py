@@ -1,6 +1,5 @@
 """Where known crystals come from, under which licence, and their records in data files."""
 
-import gzip
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from pccd_workflows.core.bounded_files import file_lines
 from pccd_workflows.core.errors import InputError
 
 ATTRIBUTION = {
@@ -126,10 +126,9 @@ def read_rows(path: Path) -> Iterator[KnownRow]:
         The file cannot be read, or a record is no ordered crystal; names file, line and reason.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _row(line, f"{path.name}, line {number}")
+        for number, line in enumerate(file_lines(path), start=1):
+            if line.strip():
+                yield _row(line, f"{path.name}, line {number}")
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}.") from None
 
@@ -164,6 +163,8 @@ def _row(line: bytes, where: str) -> KnownRow:
         )
     except KeyError as error:
         raise InputError(f"{where}: {error} is missing.") from None
+    except orjson.JSONDecodeError:
+        raise InputError(f"{where}: it is no JSON, which has no NaN and no Infinity.") from None
     except (ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{where}: not a crystal ({reason}).") from None

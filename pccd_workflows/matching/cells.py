@@ -72,7 +72,26 @@ def reduce_structure(structure: Structure) -> Cell:
 def reduce_sites(structure: Structure, labels: Sequence[str]) -> Cell:
     """Return the reduced cell of a structure whose species have these labels; see above."""
     matrix = np.asarray(structure.lattice.matrix, dtype=float)
-    coords = np.asarray(structure.frac_coords, dtype=float)
+    return reduce_arrays(matrix, np.asarray(structure.frac_coords, dtype=float), labels)
+
+
+def reduce_arrays(matrix: FloatArray, coords: FloatArray, labels: Sequence[str]) -> Cell:
+    """Return the reduced cell of sites without a structure around them.
+
+    Parameters
+    ----------
+    matrix
+        Shape (3, 3). Lattice vectors as rows, Å.
+    coords
+        Shape (n, 3). Fractional coordinates.
+    labels
+        What stands for the species of each site.
+
+    Raises
+    ------
+    ReductionError
+        If the cell has no volume or holds numbers that are not finite.
+    """
     if not labels or not (np.isfinite(matrix).all() and np.isfinite(coords).all()):
         raise ReductionError("A structure without sites or with infinite numbers has no cell.")
     if abs(np.linalg.det(matrix)) < 1e-3:

@@ -74,9 +74,10 @@ class KnownCrystals:
 
     def add(self, identifier: str, structure: Structure) -> None:
         """Make a crystal known; ReductionError if its cell is flat."""
-        self._add(identifier, reduce_structure(structure))
+        self.add_cell(identifier, reduce_structure(structure))
 
-    def _add(self, identifier: str, cell: Cell) -> None:
+    def add_cell(self, identifier: str, cell: Cell) -> None:
+        """Make a crystal known by its reduced cell."""
         self._known[cell.species].append((identifier, cell))
         unit = math.gcd(*(count for _, count in cell.species))
         self._formulas.add(frozenset((label, count // unit) for label, count in cell.species))
@@ -181,7 +182,7 @@ class KnownCrystals:
             raise InputError(f"{path} is damaged or an index of another version.")
         index = cls(settings=settings)
         for identifier, cell in _cells(arrays):
-            index._add(identifier, cell)
+            index.add_cell(identifier, cell)
         return index
 
     def _arrays(self) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.files import make_folder, write_whole
 from pccd_workflows.evaluation.inversion import Inversion
 from pccd_workflows.evaluation.prediction import Prediction
 from pccd_workflows.evaluation.reconstruction import (
@@ -83,7 +83,7 @@ def write_evaluation(
         )
         if section is not None
     ]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for section in sections:
         for number, (caption, picture) in enumerate(section["pictures"], start=1):
             name = f"{section['anchor']}_{number:02d}_{_slug(caption)}.svg"
@@ -122,7 +122,7 @@ def _protocol(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Seed", str(result["seed"])),
         ("Crystals skipped", skipped),
         (
-            "Crystals of the data that the model was trained on (formula, space group, size)",
+            "Crystals of the data that the model was trained on, by geometry",
             _shown(result["known_to_model"]) if result.get("known_to_model") else NO_RUN,
         ),
         ("Matcher", "StructureMatcher, stol 0.5, ltol 0.3, angle_tol 10 (CDVAE, DiffCSP, FlowMM)"),

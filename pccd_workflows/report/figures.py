@@ -17,6 +17,10 @@ MAX_SHOWN = 1.0
 """eV/atom; crystals above it share the last bar of the histogram."""
 CARD = (372.0, 300.0)
 HALF = (540.0, 300.0)
+DOS_WIDTH = 52.0
+"""Pixels for the density of states beside the bands."""
+XRD_RANGE = (10.0, 90.0)
+"""2θ, degrees."""
 ELECTRON_VOLTS = 5.0
 """How far electronic bands are drawn below and above the gap, eV."""
 
@@ -116,6 +120,9 @@ def relaxation_curve(relaxation: Relaxation) -> Markup:
 
 
 Segment = tuple[list[float], list[list[float]]]
+"""Distances along one leg of a path, and each band's values there."""
+Labels = list[tuple[float, str]]
+"""Distance and name of each point of high symmetry."""
 
 
 def phonon_bands(phonons: Phonons) -> Markup:
@@ -126,12 +133,12 @@ def phonon_bands(phonons: Phonons) -> Markup:
     ValueError
         The record holds no bands, or their shapes do not agree.
     """
-    picture = phonons.bands or {}
-    segments, labels = _segments(picture, picture.get("frequencies", []), "phonon bands")
+    segments, labels = band_segments(phonons)
     frequencies = [value for _, bands in segments for band in bands for value in band]
     low, high = padded([*frequencies, 0.0, -phonons.tolerance], least=1.0)
-    plot = Plot.make(CARD, (0.0, segments[-1][0][-1]), (low, high))
-    parts: list[Markup] = []
+    margins = (16, DOS_WIDTH + 20 if phonons.dos else 14, 44, 54)
+    plot = Plot.make(CARD, (0.0, segments[-1][0][-1]), (low, high), margins=margins)
+    parts: list[Markup] = _dos(plot, phonons.dos) if phonons.dos else []
     limit = plot.y(-phonons.tolerance)
     if min(frequencies) < -phonons.tolerance:
         parts.append(_between(plot, plot.y.start, limit, "imaginary"))
@@ -153,11 +160,89 @@ def phonon_bands(phonons: Phonons) -> Markup:
             data_tip=f"Tolerance: -{phonons.tolerance:g} THz",
         )
     )
-    return plot.draw("Phonon bands", parts)
+    return plot.draw("Phonon bands", parts, class_="bands", **_scales(plot))
+
+
+def _scales(plot: Plot) -> dict[str, str]:
+    """Return what a page needs to read distance and frequency from a place in the picture."""
+    axes = {"data_x": plot.x, "data_y": plot.y}
+    return {name: f"{a.low} {a.high} {a.start} {a.end}" for name, a in axes.items()}
+
+
+def _dos(plot: Plot, dos: Mapping[str, Sequence[float]]) -> list[Markup]:
+    """Return the density of states at the right of the bands, and its name."""
+    shown = [(f, d) for f, d in zip(dos["frequencies"], dos["density"], strict=True)]
+    shown = [(f, d) for f, d in shown if plot.y.low <= f <= plot.y.high]
+    if not shown:
+        return []
+    left, top = plot.x.end + 8, max([1e-9, *(d for _, d in shown)])
+    curve = [(left + DOS_WIDTH * d / top, plot.y(f)) for f, d in shown]
+    outline = [(left, curve[0][1]), *curve, (left, curve[-1][1])]
+    tip = f"Density of states, at most {top:.3g} states/THz"
+    name = text(left + DOS_WIDTH / 2, plot.y.start + 16, "DOS", class_="tick", text_anchor="middle")
+    return [path(outline, class_="dos", data_tip=tip), name]
+
+
+def xrd_pattern(angles: Sequence[float], heights: Sequence[float], names: Sequence[str]) -> Markup:
+    """Return a powder pattern as sticks, the strongest reflections named.
+
+    angles: 2θ, degrees. heights: percent of the strongest. names: Miller indices.
+    """
+    plot = Plot.make(CARD, XRD_RANGE, (0.0, 108.0))
+    parts: list[Markup] = plot.frame("2θ (°), Cu Kα", "Intensity (%)")
+    taken: list[float] = []
+    ranked = sorted(zip(angles, heights, names, strict=True), key=lambda peak: -peak[1])
+    for angle, height, name in ranked:
+        x, y = plot.x(angle), plot.y(height)
+        tip = f"({name}) at {angle:.2f}°, {height:.0f} %"
+        parts.append(line(x, plot.y.start, x, y, class_="peak", data_tip=tip))
+        if len(taken) < 6 and all(abs(x - other) > 7 * len(name) for other in taken):
+            taken.append(x)
+            parts.append(text(x, y - 4, name, class_="tick", text_anchor="middle"))
+    return plot.draw("Simulated X-ray powder pattern", parts)
 
 
 def electron_bands(record: Bands) -> Markup:
     """Return the bands in eV along the path, from the valence maximum (a metal's Fermi level) on.
+
+    Raises
+    ------
+    ValueError
+        The record holds no bands, or their shapes do not agree.
+    """
+    channels, labels, zero = electron_segments(record)
+    gap = record.band_gap or 0.0
+    low, high = -ELECTRON_VOLTS, gap + ELECTRON_VOLTS
+    plot = Plot.make(CARD, (0.0, labels[-1][0]), (low, high))
+    parts: list[Markup] = []
+    if gap > 0:
+        parts.append(_between(plot, plot.y(0), plot.y(gap), "gap", f"Gap: {gap:.2f} eV"))
+    parts += plot.frame("", "Energy (eV)", x_ticks=0)
+    parts += _point_names(plot, labels)
+    for segments, spin in zip(channels, ("", " down"), strict=False):
+        for distances, bands in segments:
+            for band in bands:
+                for run in _shown(distances, [energy - zero for energy in band], low, high):
+                    curve = [(plot.x(x), plot.y(energy)) for x, energy in run]
+                    parts.append(path(curve, class_=f"electron{spin}"))
+    parts.append(line(plot.x.start, plot.y(0), plot.x.end, plot.y(0), class_="zero"))
+    return plot.draw("Electronic bands", parts)
+
+
+def band_segments(record: Phonons) -> tuple[list[Segment], Labels]:
+    """Return phonon bands (THz) laid end to end, and the labels of their ends.
+
+    Raises
+    ------
+    ValueError
+        The record holds no bands, or their shapes do not agree.
+    """
+    picture = record.bands or {}
+    return _segments(picture, picture.get("frequencies", []), "phonon bands")
+
+
+def electron_segments(record: Bands) -> tuple[list[list[Segment]], Labels, float]:
+    """Return the bands of each spin (eV), the labels of their ends, and the energy to count from.
 
     Raises
     ------
@@ -172,22 +257,7 @@ def electron_bands(record: Bands) -> Markup:
     zero = record.efermi if record.vbm is None else record.vbm
     if zero is None:
         raise ValueError("The record has no Fermi level.")
-    gap = record.band_gap or 0.0
-    low, high = -ELECTRON_VOLTS, gap + ELECTRON_VOLTS
-    plot = Plot.make(CARD, (0.0, drawn[0][0][-1][0][-1]), (low, high))
-    parts: list[Markup] = []
-    if gap > 0:
-        parts.append(_between(plot, plot.y(0), plot.y(gap), "gap", f"Gap: {gap:.2f} eV"))
-    parts += plot.frame("", "Energy (eV)", x_ticks=0)
-    parts += _point_names(plot, drawn[0][1])
-    for (segments, _), spin in zip(drawn, ("", " down"), strict=False):
-        for distances, bands in segments:
-            for band in bands:
-                for run in _shown(distances, [energy - zero for energy in band], low, high):
-                    curve = [(plot.x(x), plot.y(energy)) for x, energy in run]
-                    parts.append(path(curve, class_=f"electron{spin}"))
-    parts.append(line(plot.x.start, plot.y(0), plot.x.end, plot.y(0), class_="zero"))
-    return plot.draw("Electronic bands", parts)
+    return [segments for segments, _ in drawn], drawn[0][1], zero
 
 
 def _shown(
@@ -226,13 +296,13 @@ def _point_names(plot: Plot, labels: Sequence[tuple[float, str]]) -> list[Markup
 
 def _segments(
     picture: Mapping[str, Any], values: Sequence[Any], what: str
-) -> tuple[list[Segment], list[tuple[float, str]]]:
+) -> tuple[list[Segment], Labels]:
     """Return segments (distances from 0, bands) laid end to end, and the labels of their ends."""
     distances, names = picture.get("distances", []), picture.get("labels", [])
     if not distances or not len(distances) == len(values) == len(names):
         raise ValueError(f"The record holds no {what}.")
     segments: list[Segment] = []
-    labels: list[tuple[float, str]] = []
+    labels: Labels = []
     start = 0.0
     for along, branches, (left, right) in zip(distances, values, names, strict=True):
         if any(len(branch) != len(along) for branch in branches):

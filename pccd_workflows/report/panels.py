@@ -6,13 +6,20 @@ from importlib import import_module
 from typing import Any
 
 from markupsafe import Markup
+from pymatgen.core import Structure
 
 from pccd_workflows import stages
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.engines.records import Bands, Phonons, Relaxation
-from pccd_workflows.report.figures import electron_bands, phonon_bands, relaxation_curve
+from pccd_workflows.report.figures import (
+    XRD_RANGE,
+    electron_bands,
+    phonon_bands,
+    relaxation_curve,
+    xrd_pattern,
+)
 from pccd_workflows.report.stages import outcome
-from pccd_workflows.report.structure_view import VIEW, draw_scene, make_scene, picture_cell
+from pccd_workflows.report.structure_view import draw_scene, make_scene, picture_cell
 from pccd_workflows.stages.bands import asked_gap, gap_text
 from pccd_workflows.stages.relax import STAGE as RELAX
 from pccd_workflows.stages.stage import Records, facts, number, words
@@ -20,7 +27,10 @@ from pccd_workflows.stages.stage import Records, facts, number, words
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture with its caption; a sentence instead where there is nothing to draw."""
+    """A picture with its caption; a sentence instead where there is nothing to draw.
+
+    scene: what the page can turn; `name` is unique on the page.
+    """
 
     title: str
     caption: str
@@ -28,6 +38,7 @@ class Panel:
     absent: str = ""
     scene: dict[str, Any] | None = None
     legend: tuple[tuple[str, str], ...] = ()
+    name: str = ""
 
 
 def stage_panels(records: Records) -> list[Panel]:
@@ -57,11 +68,41 @@ def structure_panel(doc: CandidateDoc, name: str) -> Panel:
         return Panel("Structure", "", absent=f"There is no structure to show ({reason}).")
     cell, kind = picture_cell(doc.structure)
     scene = make_scene(cell)
-    caption = f"{kind}, {len(cell)} atoms; drag to turn"
     picture = draw_scene(scene, f"Structure of {doc.formula_pretty}", name)
     legend = tuple(scene.colours.items())
-    data = {**scene.as_dict(), "view": list(VIEW), "name": name}
-    return Panel("Structure", caption, picture, scene=data, legend=legend)
+    return Panel(
+        "Structure",
+        cell_caption(cell, kind),
+        picture,
+        scene=scene.as_dict(),
+        legend=legend,
+        name=name,
+    )
+
+
+def cell_caption(cell: Structure, kind: str) -> str:
+    """Return what stands below a picture of a cell."""
+    lengths = ", ".join(f"{value:.3f}" for value in cell.lattice.abc)
+    angles = ", ".join(f"{value:.1f}" for value in cell.lattice.angles)
+    return f"{kind}, {len(cell)} atoms; a, b, c = {lengths} Å; α, β, γ = {angles}°"
+
+
+def xrd_panel(doc: CandidateDoc) -> Panel:
+    """Return the simulated X-ray powder pattern of the latest structure."""
+    from pymatgen.analysis.diffraction.xrd import XRDCalculator
+
+    title = "X-ray powder pattern (simulated)"
+    if doc.structure is None:
+        return Panel(title, "", absent="There is no structure to simulate.")
+    cell, kind = picture_cell(doc.structure)
+    try:
+        found = XRDCalculator().get_pattern(cell, two_theta_range=XRD_RANGE)
+    except (ValueError, KeyError, ArithmeticError) as error:  # no scattering factors, no peak
+        return Panel(title, "", absent=f"It cannot be simulated: {error}")
+    names = ["".join(map(str, peak[0]["hkl"])) for peak in found.hkls]
+    picture = xrd_pattern(found.x.tolist(), found.y.tolist(), names)
+    caption = f"Cu Kα, kinematic, no thermal motion; indices of the {kind}"
+    return Panel(title, caption, picture)
 
 
 def relaxation_panels(records: Records) -> list[Panel]:
@@ -112,16 +153,20 @@ def _relaxation_caption(record: Relaxation) -> str:
 
 
 def _phonon_caption(record: Phonons) -> str:
-    residual = record.gamma_residual
-    noise = residual is not None and residual < -record.tolerance
-    return ", ".join(
-        facts(
-            record.verdict,
-            number("lowest", record.min_frequency, "THz away from Γ", 2),
-            f"tolerance {record.tolerance:g} THz (dashed)",
-            f"the acoustic modes end at {residual:.2f} THz at Γ, where they are 0 in exact "
-            "arithmetic: numerical noise, not judged"
-            if noise
-            else "",
-        )
+    told = facts(
+        record.verdict,
+        number("lowest", record.min_frequency, "THz away from Γ", 2),
+        f"tolerance {record.tolerance:g} THz (dashed)",
+    )
+    return f"{', '.join(told)}.{_residual(record)}"
+
+
+def _residual(record: Phonons) -> str:
+    """Return what the acoustic frequencies at Γ mean, in one sentence."""
+    if record.gamma_residual is None:
+        return ""
+    return (
+        f" Γ residual {record.gamma_residual:.2f} THz: so far from 0 were the acoustic modes at Γ, "
+        "where moving the whole crystal costs nothing, before that was imposed; it measures the "
+        "noise of the forces and is no instability."
     )

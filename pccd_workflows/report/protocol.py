@@ -8,6 +8,7 @@ from pccd_workflows.campaign import Campaign, NumberedSource
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.generators.request import AskedElements, Generate, SourceOptions
+from pccd_workflows.known.novelty import LIBRARY
 from pccd_workflows.report.statistics import Summary
 from pccd_workflows.stages.phonons import PhononsSection
 from pccd_workflows.stages.rung import Rung
@@ -29,6 +30,7 @@ def protocol_facts(
         ("Generative model", _models(summary) or ", ".join(campaign.models) or "none"),
         *(fact for source in campaign.sources for fact in _generation(source, campaign)),
         *_judgement(campaign),
+        *_history(document, campaign),
         *(_rung(rung) for rung in campaign.rungs),
         *(_references(references) for references in reference_sets),
     ]
@@ -77,7 +79,15 @@ def _judgement(campaign: Campaign) -> Iterator[Fact]:
     yield "Screen", f"distances from {distances}, density {density}, {balance}"
     tolerances = f"ltol {matcher.ltol:g}, stol {matcher.stol:g}, angle_tol {matcher.angle_tol:g}°"
     yield "Same crystal", f"StructureMatcher, {tolerances}"
-    yield "New against", ", ".join(campaign.novelty.against) or "nothing"
+    novelty = campaign.novelty
+    sets = (*([LIBRARY] if novelty.library else []), *novelty.against, *novelty.sets)
+    yield "New against", ", ".join(sets) or "nothing"
+
+
+def _history(document: dict[str, Any], campaign: Campaign) -> Iterator[Fact]:
+    """Yield which campaigns count as history: those that had finished at submission."""
+    if "history" in campaign.novelty.against and "history" in document:
+        yield "History", ", ".join(document["history"]) or "no campaign had finished before"
 
 
 def _rung(rung: Rung) -> Fact:
@@ -101,7 +111,7 @@ def _phonons(section: PhononsSection) -> str:
     chosen += ", new ones only" if section.novel_only else ""
     cell = f"supercell from {section.min_length:g} Å"
     tolerance = f"tolerance {section.tolerance_thz:g} THz"
-    return f"{section.level}, {chosen}, {cell}, {tolerance}"
+    return f"{section.level}, {chosen}, {cell}, band path and mesh, {tolerance}"
 
 
 def _models(summary: Summary) -> str:

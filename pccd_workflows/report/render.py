@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,18 +13,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pccd_workflows import __version__
+from pccd_workflows.analysis.hull_words import hull_name, missing_notes
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import make_table
-from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.intervals import percent, show_share
 from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.report.card import make_card, table_views
-from pccd_workflows.report.phase_diagram import draw_diagram, energy_class, make_diagram, pretty
+from pccd_workflows.report.card import make_card, table_download, table_views, with_downloads
+from pccd_workflows.report.diagram_view import diagram_facts
+from pccd_workflows.report.phase_diagram import pretty
 from pccd_workflows.report.protocol import protocol_facts, show_time
-from pccd_workflows.report.shares import level_views, percent
+from pccd_workflows.report.shares import level_views
 from pccd_workflows.report.stages import rescore_notes
-from pccd_workflows.report.statistics import Summary, summarize
+from pccd_workflows.report.statistics import Step, Summary, summarize
 from pccd_workflows.rescore import Rescore
 
 MAX_CARDS = 6
@@ -59,8 +62,22 @@ def write_report(
     InputError
         The file cannot be written; a file that was there before stays.
     """
+    summary = summarize(candidates, Campaign.model_validate(campaign["campaign"]))
+    return write_summary(path, campaign, summary, reference_sets, rescores)
+
+
+def write_summary(
+    path: str | Path,
+    campaign: dict[str, Any],
+    summary: Summary,
+    reference_sets: Sequence[ReferenceSet],
+    rescores: Mapping[str, Sequence[Rescore]],
+) -> Path:
+    """Write the report of a campaign whose candidates were counted; see `write_report`.
+
+    summary: its best crystals with structures and spectra.
+    """
     resolved = Campaign.model_validate(campaign["campaign"])
-    summary = summarize(candidates, resolved)
     view = report_view(campaign, resolved, summary, reference_sets, rescores)
     return write_whole(Path(path), render("report.html", r=view))
 
@@ -70,7 +87,7 @@ def render(template: str, **values: Any) -> str:
     return (
         environment()
         .get_template(template)
-        .render(style=asset("style.css"), script=asset("page.js"), **values)
+        .render(style=asset("style.css"), script=script(), **values)
     )
 
 
@@ -101,11 +118,21 @@ def environment() -> Environment:
     return made
 
 
-@lru_cache(maxsize=4)
+def script(*others: str) -> Markup:
+    """Return the scripts of every page, and others of this package."""
+    return Markup("").join(asset(name) for name in ("page.js", "viewer.js", *others))
+
+
 def asset(name: str) -> Markup:
-    """Return one of our own style sheets or scripts, as it is."""
-    folder = Path(__file__).parent / "templates"
-    return Markup((folder / name).read_text(encoding="utf-8"))  # noqa: S704  our own file
+    """Return one of this package's style sheets or scripts, as it is."""
+    return own_file("pccd_workflows.report", name)
+
+
+@lru_cache(maxsize=16)
+def own_file(package: str, name: str) -> Markup:
+    """Return a style sheet or script from the templates of one of our packages, as it is."""
+    text = files(package).joinpath("templates", name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704  our own file
 
 
 def report_view(
@@ -117,7 +144,10 @@ def report_view(
 ) -> View:
     """Return everything the template shows, as text, numbers and finished pictures."""
     later = [rescores.get(doc.candidate_id, ()) for doc in summary.best]
-    cards = [make_card(d, f"c{i}", later[i]) for i, d in enumerate(summary.best[:MAX_CARDS])]
+    cards = [
+        with_downloads(make_card(doc, f"c{i}", later[i]))
+        for i, doc in enumerate(summary.best[:MAX_CARDS])
+    ]
     plain = zip(summary.best[MAX_CARDS:], later[MAX_CARDS:], strict=True)
     view: View = {
         "name": campaign.name,
@@ -125,18 +155,25 @@ def report_view(
         "campaign_id": document["_id"],
         "sections": [s for s in SECTIONS if cards or s[0] != "cards"],
         "tiles": _tiles(summary, campaign),
-        "notes": _notes(summary, campaign) + rescore_notes(rescores),
+        "notes": [
+            *_notes(summary, campaign),
+            *rescore_notes(rescores),
+            *missing_notes({each.chemsys: each.missing or () for each in reference_sets}),
+        ],
         "protocol": protocol_facts(document, campaign, summary, reference_sets),
         "funnel": _funnel(summary, document["_id"]),
         "levels": level_views(summary) if any(summary.points.values()) else [],
         "no_energies": _no_energies(summary),
         **_diagrams(summary, reference_sets),
         "table": _best_table(summary.best),
+        "table_file": table_download(summary.best, document["_id"]),
+        "kinds": _kinds(summary),
         "no_best": "No crystal reached a hull, so there is none to rank.",
         "best_caption": _best_caption(summary),
         "cards": cards,
         "cards_caption": f"The first {len(cards)} of the table. Turn a structure with the mouse or "
-        "the arrow keys; a double click turns it back.",
+        "the arrow keys, zoom with the wheel or + and -; a double click turns it back. CIFs are "
+        "symmetrised; their first lines state the tolerance.",
         "documents": [make_card(doc, rescores=others) for doc, others in plain],
         "essentials": summary.essentials,
         "embedded_caption": _embedded_caption(summary),
@@ -157,11 +194,19 @@ def _tiles(summary: Summary, campaign: Campaign) -> list[View]:
     if level is not None:
         on_hull, near, _ = summary.thresholds(level)
         tiles.append(_tile(near.count, "within 80 meV/atom", f"{near.new} new, {level}"))
-        tiles.append(_tile(on_hull.count, "on or below the hull", f"{on_hull.new} new"))
+        label = f"on or below {hull_name(summary.n_missing(level))}"
+        tiles.append(_tile(on_hull.count, label, f"{on_hull.new} new"))
+    tiles.append(_tile(summary.kinds.new, "new and kept", f"of {summary.kinds.kept:,} kept"))
     return tiles + [
-        _tile(step.count, step.label, f"of {before.count:,} {before.label}")
+        _tile(step.count, step.label, _of_before(before, step))
         for before, step in summary.after_rungs()
     ]
+
+
+def _of_before(before: Step, step: Step) -> str:
+    """Return what a step after the rungs is to be compared with: few crystals are tried there."""
+    tried = "tried" if before.stage is step.stage else before.label
+    return f"of {before.count:,} {tried}"
 
 
 def _tile(value: int, label: str, note: str) -> View:
@@ -196,6 +241,7 @@ def _crystals(number: int) -> str:
 
 def _funnel(summary: Summary, campaign_id: str) -> list[View]:
     raw = summary.count("generated")
+    later = {step.key: _of_before(before, step) for before, step in summary.after_rungs()}
     words = {"rejected": "rejected", "failed": "failed", "pending": "waiting", "passed": "left out"}
     rows = []
     for step in summary.steps:
@@ -216,7 +262,7 @@ def _funnel(summary: Summary, campaign_id: str) -> list[View]:
                 "label": step.label,
                 "count": f"{step.count:,}",
                 "width": f"{max(share, 0.4 if step.count else 0.0):.2f}",
-                "percent": percent(step.count, raw),
+                "percent": later.get(step.key, percent(step.count, raw)),
                 "n_lost": step.n_lost,
                 "lost_text": f"{step.n_lost:,} did not get here",
                 "lost": lost,
@@ -247,7 +293,7 @@ def _diagrams(summary: Summary, reference_sets: Sequence[ReferenceSet]) -> View:
     points = [point for level in summary.points.values() for point in level]
     used = Counter(point.references for point in points)
     chosen = sorted(reference_sets, key=lambda r: (-used[r.reference_id], r.chemsys))
-    views = [_diagram(references, points) for references in chosen[:MAX_DIAGRAMS]]
+    views = [diagram_facts(references, points) for references in chosen[:MAX_DIAGRAMS]]
     left_out = ""
     if len(chosen) > MAX_DIAGRAMS:
         left_out = (
@@ -256,36 +302,6 @@ def _diagrams(summary: Summary, reference_sets: Sequence[ReferenceSet]) -> View:
         )
     absent = "No reference set was used yet, so there is no phase diagram to draw."
     return {"diagrams": views, "diagrams_left_out": left_out, "no_diagrams": absent}
-
-
-def _diagram(references: ReferenceSet, points: Sequence[Any]) -> View:
-    title = f"{references.chemsys} ({references.level})"
-    try:
-        diagram = make_diagram(references, points)
-        picture = draw_diagram(diagram)
-    except InputError as error:
-        return {"title": title, "picture": None, "absent": str(error)}
-    far = f" {diagram.n_far} crystals lie higher and are not drawn." if diagram.n_far else ""
-    n_candidates = sum(phase.count for phase in diagram.candidates)
-    kinds = {
-        ("new" if p.new else "known", energy_class(p.energy_above_hull)) for p in diagram.candidates
-    }
-    words = {"e-hull": "on the hull", "e-near": "≤ 80 meV", "e-wide": "≤ 250 meV"}
-    legend = [
-        (f"{novelty} {energy}", f"{novelty}, {words[energy]}")
-        for novelty in ("new", "known")
-        for energy in words
-        if (novelty, energy) in kinds
-    ]
-    return {
-        "title": title,
-        "picture": picture,
-        "legend": legend,
-        "stable": sorted(diagram.stable, key=lambda phase: phase.formation_energy),
-        "caption": f"{len(references.entries)} known phases, {len(diagram.stable)} of them on the "
-        f"hull; {n_candidates} generated crystals within 250 meV/atom, the lowest of each "
-        f"composition drawn.{far} Hull: {references.reference_id}.",
-    }
 
 
 def _best_table(docs: Sequence[CandidateDoc]) -> View:
@@ -306,6 +322,14 @@ def _best_caption(summary: Summary) -> str:
         f"the hull: {count} crystals with an energy. Click a heading to sort, an id for its "
         f"document. Levels are filters: an ML potential's verdict waits for DFT."
     )
+
+
+def _kinds(summary: Summary) -> View:
+    """Return what the kept crystals are to the known ones, in a line and as shares."""
+    counts = summary.kinds
+    rows = [(name, show_share(share)) for name, share in counts.shares()] if counts.kept else []
+    sentence = counts.sentence()
+    return {"sentence": f"{sentence[0].upper()}{sentence[1:]}", "rows": rows}
 
 
 def _embedded_caption(summary: Summary) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pccd_workflows.core.intervals import Share
+from pccd_workflows.analysis.hull_words import hull_name
+from pccd_workflows.core.intervals import Share, percent, share_digits
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.report.figures import cumulative_share, hull_histogram
 from pccd_workflows.report.statistics import Point, Summary, ThresholdRow
@@ -25,7 +26,8 @@ def _level(summary: Summary, level: str, points: Sequence[Point]) -> dict[str, A
         "n_new": n_new,
         "n_known": len(points) - n_new,
         "histogram": hull_histogram(points, level),
-        "histogram_caption": f"{below} Dashed: 80 and 250 meV/atom.",
+        "histogram_caption": f"{below} Those that relaxed to the same crystal count once. Dashed: "
+        "80 and 250 meV/atom.",
         "cumulative": cumulative_share(points, unique, level),
         "cumulative_caption": f"Share of the {unique} unique crystals within each energy, with its "
         "95 % Wilson interval.",
@@ -34,14 +36,16 @@ def _level(summary: Summary, level: str, points: Sequence[Point]) -> dict[str, A
             ("screened", summary.count("screened")),
             ("raw", summary.count("generated")),
         ],
-        "rows": [_row(row) for row in summary.thresholds(level)],
+        "rows": [
+            _row(row, hull_name(summary.n_missing(level))) for row in summary.thresholds(level)
+        ],
     }
 
 
-def _row(row: ThresholdRow) -> dict[str, Any]:
+def _row(row: ThresholdRow, hull: str) -> dict[str, Any]:
     near = f"≤ {EV_TO_MEV * row.threshold:g} meV/atom"
     return {
-        "label": near if row.threshold else "on or below the hull",
+        "label": near if row.threshold else f"on or below {hull}",
         "count": row.count,
         "new": row.new,
         "shares": [_share(one) for one in (row.of_unique, row.of_screened, row.of_raw)],
@@ -51,16 +55,6 @@ def _row(row: ThresholdRow) -> dict[str, Any]:
 def _share(share: Share) -> str:
     if share.value is None or share.low is None or share.high is None:
         return "nothing to divide by"
-    digits = _digits(share.total)
+    digits = share_digits(share.total)
     interval = f"{100 * share.low:.{digits}f} to {100 * share.high:.{digits}f}"
     return f"{percent(share.count, share.total)} ({interval})"
-
-
-def percent(count: int, total: int) -> str:
-    """Return a share in percent, with no more digits than its denominator carries."""
-    return f"{100 * count / total:.{_digits(total)}f} %" if total else ""
-
-
-def _digits(total: int) -> int:
-    """One crystal of 1,000 is 0.1 %: finer digits would be noise."""
-    return 0 if total < 1000 else 1 if total < 10_000 else 2

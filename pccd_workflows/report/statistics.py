@@ -1,16 +1,19 @@
 """What a campaign amounts to: funnel, losses and shares, from its candidates in one pass."""
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 from pccd_workflows import collect, columns, stages
+from pccd_workflows.analysis.hull_words import ON_HULL, may_be_stable
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.core.intervals import Share, wilson_share
+from pccd_workflows.kinds import KindCounts, count_kinds, kept_step
+from pccd_workflows.known.novelty import Kind
 from pccd_workflows.ranking import rank_candidate
 from pccd_workflows.stages import phonons
 from pccd_workflows.stages.stage import Stage, words
@@ -87,6 +90,7 @@ class Point:
     novel: bool | None
     spacegroup: str
     phonons: str
+    n_missing: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class Summary:
     models: set[tuple[str, str]] = field(default_factory=set)
     n_new: int = 0
     n_known: int = 0
+    kinds: KindCounts = field(default_factory=lambda: KindCounts(0, 0, {}))
     first_update: datetime | None = None
     last_update: datetime | None = None
 
@@ -126,6 +131,15 @@ class Summary:
         """Return the steps that follow the last rung, each with the step before it."""
         last = max(number for number, step in enumerate(self.steps) if step.stage.rung)
         return list(pairwise(self.steps[last:]))
+
+    def n_missing(self, level: str) -> int | None:
+        """Return the most known phases that a hull lacks under a crystal on or below it.
+
+        None where nobody compared one of these hulls with what is known.
+        """
+        stable = [p for p in self.points.get(level, []) if may_be_stable(p.energy_above_hull)]
+        numbers = [point.n_missing for point in stable]
+        return None if None in numbers else max(filter(None, numbers), default=0)
 
     def thresholds(self, level: str) -> list[ThresholdRow]:
         """Return the shares on the hull, within 80 and within 250 meV/atom at one level."""
@@ -148,8 +162,8 @@ def share_below(
 
     unique, screened, raw: the denominators; crystals without an energy count in each of them.
     """
-    # A stable phase sits on the hull up to rounding: 0.1 meV/atom is below every model's noise.
-    near = [point for point in points if point.energy_above_hull <= threshold + 1e-4]
+    # on the hull up to rounding, which a wider threshold does without, as the funnel's steps do
+    near = [point for point in points if point.energy_above_hull <= max(threshold, ON_HULL)]
     return ThresholdRow(
         threshold,
         len(near),
@@ -165,8 +179,13 @@ def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary
     steps = [Step(step.key, step.label, stage) for stage, step in stages.funnel_by_stage(campaign)]
     summary = Summary(steps, {rung.level: [] for rung in campaign.rungs}, [])
     heap: list[tuple[tuple[float, ...], int, CandidateDoc]] = []
+    kept: list[tuple[bool | None, Kind | None]] = []
     for number, doc in enumerate(candidates):
-        _count(doc, steps, campaign)
+        # documents of schema version 1 do not say what they reached
+        reached = doc.reached or collect.reached(campaign, doc.records)
+        _count(doc, steps, reached)
+        if kept_step(campaign) in reached:
+            kept.append((doc.novel, doc.kind_of_new))
         _collect_facts(doc, summary)
         for level, point in _points(doc):
             summary.points.setdefault(level, []).append(point)
@@ -174,7 +193,7 @@ def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary
             summary.n_judged += 1
             if len(summary.essentials) < MAX_EMBEDDED:
                 summary.essentials.append(essentials(doc))
-        if doc.energy_above_hull is None or doc.structure is None or _is_lost_early(doc):
+        if doc.energy_above_hull is None or doc.nsites is None or _is_not_ranked(doc):
             continue
         summary.n_ranked += 1
         # A heap whose smallest item is the worst of the best.
@@ -183,6 +202,7 @@ def summarize(candidates: Iterable[CandidateDoc], campaign: Campaign) -> Summary
             heapq.heappush(heap, item)
         else:
             heapq.heappushpop(heap, item)
+    summary.kinds = count_kinds(kept)
     summary.best = [doc for _, _, doc in sorted(heap, key=lambda item: item[:2], reverse=True)]
     return summary
 
@@ -196,6 +216,8 @@ def essentials(doc: CandidateDoc) -> dict[str, Any]:
         "nsites": doc.nsites,
         "energy_above_hull": doc.energy_above_hull,
         "novel": doc.novel,
+        "kind_of_new": doc.kind_of_new,
+        "known_id": doc.known_id,
         **columns.values(doc.records, shown=True),
         "status": doc.status,
         "reason": doc.reason,
@@ -206,10 +228,8 @@ def essentials(doc: CandidateDoc) -> dict[str, Any]:
     }
 
 
-def _count(doc: CandidateDoc, steps: list[Step], campaign: Campaign) -> None:
+def _count(doc: CandidateDoc, steps: list[Step], reached: Collection[str]) -> None:
     """Add one crystal to every step it reached and, where it ended, to that loss."""
-    # documents of schema version 1 do not say what they reached
-    reached = doc.reached or collect.reached(campaign, doc.records)
     for step in steps:
         if step.key in reached:
             step.count += 1
@@ -253,8 +273,9 @@ def _collect_facts(doc: CandidateDoc, summary: Summary) -> None:
 
 
 def _points(doc: CandidateDoc) -> Iterator[tuple[str, Point]]:
+    """Yield a crystal's place on each hull; twins of others are none of the crystals counted."""
     for stability in doc.stabilities:
-        if stability.energy_above_hull is not None:
+        if stability.energy_above_hull is not None and not stability.is_repeated:
             yield (
                 stability.level,
                 Point(
@@ -266,10 +287,12 @@ def _points(doc: CandidateDoc) -> Iterator[tuple[str, Point]]:
                     doc.novel,
                     doc.spacegroup or "",
                     phonons.verdict(doc.records) or "",
+                    stability.n_missing,
                 ),
             )
 
 
-def _is_lost_early(doc: CandidateDoc) -> bool:
-    """True for a crystal that has an energy but broke before its verdict."""
-    return doc.status == "failed" or not doc.stabilities
+def _is_not_ranked(doc: CandidateDoc) -> bool:
+    """True for a crystal that broke before its verdict, or turned out to be another's twin."""
+    repeated = any(stability.is_repeated for stability in doc.stabilities)
+    return doc.status == "failed" or not doc.stabilities or repeated

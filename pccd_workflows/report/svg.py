@@ -30,16 +30,27 @@ def _label(value: float) -> str:
     return f"{value:g}".replace("-", "−")
 
 
-def figure(width: float, height: float, title: str, *children: object, class_: str = "") -> Markup:
-    """Return a picture that scales to its container; `title` is what a screen reader says."""
+def figure(
+    width: float,
+    height: float,
+    title: str,
+    *children: object,
+    class_: str = "",
+    **attributes: object,
+) -> Markup:
+    """Return a picture that scales to its container; `title` is what a screen reader says.
+
+    role: ``group`` for a picture with links in it; ``img`` if left out.
+    """
     return element(
         "svg",
         element("title", title),
         *children,
         viewBox=f"0 0 {width:g} {height:g}",
-        role="img",
+        role=attributes.pop("role", "img"),
         class_=f"figure {class_}".strip(),
         style=f"max-width:{width:g}px",
+        **attributes,
     )
 
 
@@ -157,6 +168,8 @@ class Plot:
         ]
         return parts
 
-    def draw(self, title: str, parts: Iterable[object], class_: str = "") -> Markup:
+    def draw(
+        self, title: str, parts: Iterable[object], class_: str = "", **attributes: object
+    ) -> Markup:
         """Return the finished picture."""
-        return figure(self.width, self.height, title, *parts, class_=class_)
+        return figure(self.width, self.height, title, *parts, class_=class_, **attributes)

@@ -1,25 +1,29 @@
 """Deduplicate: keep one crystal of each group of equal ones, and say which are known."""
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pccd_workflows.core.storage import StageRow, Storage, load_crystals
+from pccd_workflows.core.storage import ALL, Share, Storage, load_crystals
 from pccd_workflows.known.novelty import Novelty, NoveltySection, SetNovelty
-from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in
+from pccd_workflows.stages.novelty import Compared, goes_on, judge_novelty, known_in, novelty_of
+from pccd_workflows.stages.sharing import by_composition
 from pccd_workflows.stages.stage import Description, FunnelStep, Outcome, Records, Stage, facts
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
 
-__all__ = ["STAGE", "Novelty", "NoveltySection", "SetNovelty", "run"]
+__all__ = ["STAGE", "Novelty", "NoveltySection", "SetNovelty", "run", "shares"]
 
-TOGETHER = 512
-"""Crystals compared in one go: whole compositions, so many at least. Bounds the memory."""
+STAGE_BEFORE = "screen"
 
 
-def run(campaign: "Campaign", systems: Sequence[str], storage: Storage) -> int:
-    """Judge all screened crystals, composition by composition; return how many go on.
+def shares(campaign: "Campaign", storage: Storage, share: Share = ALL) -> list[Share]:
+    """Return shares of the screened crystals that can be judged apart from each other."""
+    return by_composition(storage.formulas(campaign.campaign_id, STAGE_BEFORE, share))
+
+
+def run(campaign: "Campaign", systems: Sequence[str], storage: Storage, share: Share = ALL) -> int:
+    """Judge screened crystals, composition by composition; return how many go on.
 
     The first of a group is the one that is kept: charge-balanced crystals come first where the
     campaign prefers them, then the order of the samples counts.
@@ -28,38 +32,31 @@ def run(campaign: "Campaign", systems: Sequence[str], storage: Storage) -> int:
     ----------
     systems
         Chemical systems whose competing phases are stored.
+    share
+        Only these crystals.
     """
     compared = Compared(campaign, storage, systems)
-    count = 0
-    for screened in _together(storage.rows(campaign.campaign_id, "screen", goes_on=True)):
-        crystals = load_crystals(storage, [row.ref for row in screened])
-        names = [row.candidate_id for row in screened]
-        novelty = judge_novelty(dict(zip(names, crystals, strict=True)), compared)
-        rows = [
-            row.following(
-                "deduplicate",
-                novelty[row.candidate_id],
-                goes_on=goes_on(campaign, novelty[row.candidate_id]),
-                rank=row.rank,
-            )
-            for row in screened
-        ]
-        storage.put_rows(rows)
-        count += sum(row.goes_on for row in rows)
-    return count
+    return sum(_judge(compared, part) for part in shares(campaign, storage, share))
 
 
-def _together(rows: Iterator[StageRow]) -> Iterator[list[StageRow]]:
-    """Yield the rows of whole compositions, about TOGETHER at a time, each in order of rank."""
-    ordered = sorted(rows, key=lambda row: (row.formula or "", row.rank, row.index))
-    batch: list[StageRow] = []
-    for _, members in groupby(ordered, key=lambda row: row.formula):
-        batch += members
-        if len(batch) >= TOGETHER:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _judge(compared: Compared, share: Share) -> int:
+    """Judge the crystals of some compositions; return how many go on."""
+    campaign, storage = compared.campaign, compared.storage
+    screened = list(storage.going_on(campaign.campaign_id, STAGE_BEFORE, share))
+    crystals = load_crystals(storage, [row.ref for row in screened])
+    names = [row.candidate_id for row in screened]
+    novelty = judge_novelty(dict(zip(names, crystals, strict=True)), compared)
+    rows = [
+        row.following(
+            "deduplicate",
+            novelty[row.candidate_id],
+            goes_on=goes_on(campaign, novelty[row.candidate_id]),
+            rank=row.rank,
+        )
+        for row in screened
+    ]
+    storage.put_rows(rows)
+    return sum(row.goes_on for row in rows)
 
 
 def _outcome(record: Novelty, campaign: "Campaign") -> Outcome | None:
@@ -71,7 +68,7 @@ def _outcome(record: Novelty, campaign: "Campaign") -> Outcome | None:
     return Outcome("rejected", "known", f"Known in {known_in(record)}.")
 
 
-def _describe(record: Novelty, _records: Records) -> Description:
+def _describe(record: Novelty, records: Records) -> Description:
     if record.duplicate_of is not None:
         return Description("duplicate", "bad", (f"same crystal as {record.duplicate_of}",))
     found = []
@@ -81,10 +78,11 @@ def _describe(record: Novelty, _records: Records) -> Description:
         note = f" ({verdict.note})" if verdict.note else ""
         found.append(f"{name}: {said}{match}{note}; {verdict.method}")
     consulted = any(verdict.known is not None for verdict in record.sets.values())
-    word = "new" if record.novel else "known"
+    whole = novelty_of(records) or record
+    word = "known" if not record.novel else "new" if whole.novel else "known once relaxed"
     if not consulted:
         word = "unique, nothing to compare with"
-    return Description(word, "good" if record.novel and consulted else "open", facts(*found))
+    return Description(word, "good" if whole.novel and consulted else "open", facts(*found))
 
 
 def _steps(_campaign: "Campaign", _level: str) -> tuple[FunnelStep, ...]:

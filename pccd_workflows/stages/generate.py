@@ -9,9 +9,10 @@ from pymatgen.core import Structure
 from pccd_workflows.core.errors import StaleResultError
 from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.storage import StageRow, Storage, structure_key
+from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.protocol import Generated
 from pccd_workflows.generators.registry import open_generator
-from pccd_workflows.generators.request import Generation
+from pccd_workflows.generators.request import AskedElements, Generation
 from pccd_workflows.stages.stage import (
     Column,
     Description,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign, NumberedSource
 
 NAME = "generate"
+JOB_FAILED = "job_failed"
+"""Class of the reason why a candidate goes no further where its job was lost."""
 BATCH = 32
 """Crystals that are stored together, as many as the model samples together: what a kill costs."""
 
@@ -119,6 +122,24 @@ def _row(campaign: "Campaign", index: int, made: Generated, key: str | None) -> 
         goes_on=key is not None,
         rank=float(index),
         formula=None if structure is None else structure.composition.reduced_formula,
+    )
+
+
+def not_made(campaign: "Campaign", index: int, reason: str) -> Generation:
+    """Return what is known of sample `index`, whose job was lost before it was stored."""
+    source = campaign.source_of(index)
+    options = source.options
+    own = index - source.start
+    return Generation(
+        source=options.source,
+        model=getattr(options, "model", options.source),
+        weights_sha256="",
+        seed=getattr(options, "seed", 0),
+        index=own,
+        elements=list(draw_elements(options, own)) if isinstance(options, AskedElements) else [],
+        conditions=options.asked_conditions().model_dump(exclude_none=True),
+        error_class=JOB_FAILED,
+        reason=reason,
     )
 
 

@@ -1,27 +1,30 @@
 """Which crystals are the same, and which are known: before and after they are relaxed."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pymatgen.core import Structure
 
 from pccd_workflows.core.storage import Storage
-from pccd_workflows.known.novelty import Novelty, SetNovelty
+from pccd_workflows.known.novelty import LIBRARY, Novelty, SetNovelty
 from pccd_workflows.matching.groups import group
 from pccd_workflows.matching.known_crystals import KnownCrystals
 from pccd_workflows.matching.settings import MatcherSettings
 from pccd_workflows.settings import get_settings
+from pccd_workflows.stages.references import find as find_references
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from pathlib import Path
 
     from pccd_workflows.campaign import Campaign
+    from pccd_workflows.stages.stage import Records
 
 Crystals = Mapping[str, Structure]
 """Crystals by the id of their candidate; of equal ones the first is kept."""
+LookUp = Callable[[Crystals], Mapping[str, SetNovelty]]
+"""Compares crystals with one named set of known ones."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +39,60 @@ class Compared:
         Where they are.
     systems
         Chemical systems whose competing phases are stored.
-    frameworks
+    kinds
         Whether new crystals are also told whether their structure type is known.
     """
 
     campaign: "Campaign"
     storage: Storage
     systems: Sequence[str] = field(default_factory=list)
-    frameworks: bool = False
+    kinds: bool = False
 
 
 def judge_novelty(crystals: Crystals, compared: Compared) -> dict[str, Novelty]:
     """Return for each crystal whether it repeats an earlier one of them, and who knows it."""
-    duplicates = find_duplicates(crystals, compared.campaign.novelty.matcher)
+    section = compared.campaign.novelty
+    look_ups: dict[str, LookUp] = {}
+    if section.library:
+        look_ups[LIBRARY] = partial(in_library, settings=section.matcher, kinds=compared.kinds)
+    of_name = {"references": _in_references, "training": _in_training, "history": _in_history}
+    for name in section.against:
+        if name != "references" or not _is_library(compared):
+            look_ups[name] = partial(of_name[name], compared=compared)
+    for imported in section.sets:
+        look_ups[imported] = partial(_in_imported_set, imported, compared=compared)
+    duplicates = find_duplicates(crystals, section.matcher)
     unique = {name: crystal for name, crystal in crystals.items() if name not in duplicates}
-    known = _known_sets(unique, compared) if unique else {}
-    return {
-        name: Novelty(duplicate_of=duplicates.get(name), sets=known.get(name, {}))
-        for name in crystals
-    }
+    found = look_up(unique, look_ups, kinds=compared.kinds)
+    return {name: found.get(name, Novelty(duplicate_of=duplicates.get(name))) for name in crystals}
+
+
+def look_up(
+    crystals: Crystals, look_ups: Mapping[str, LookUp], *, kinds: bool = False
+) -> dict[str, Novelty]:
+    """Return for each crystal which sets know it.
+
+    kinds: whether the verdicts say what kind of new crystal each is.
+    """
+    sets: dict[str, dict[str, SetNovelty]] = {name: {} for name in crystals}
+    for name, compare in look_ups.items():
+        for candidate_id, verdict in (compare(crystals) if crystals else {}).items():
+            sets[candidate_id][name] = verdict
+    found = {name: Novelty(sets=of_name) for name, of_name in sets.items()}
+    return {name: one.with_kind() for name, one in found.items()} if kinds else found
+
+
+def novelty_of(records: "Records") -> Novelty | None:
+    """Return the verdict on a candidate by its records, in order; None if it was not compared.
+
+    That on its latest structure; a crystal that was known before it was relaxed stays known.
+    """
+    verdict: Novelty | None = None
+    for record in records.values():
+        found = record if isinstance(record, Novelty) else getattr(record, "novelty", None)
+        if isinstance(found, Novelty):
+            verdict = found.after(verdict)
+    return verdict
 
 
 def goes_on(campaign: "Campaign", novelty: Novelty) -> bool:
@@ -108,24 +146,11 @@ def _method(settings: MatcherSettings) -> str:
     )
 
 
-def _known_sets(crystals: Crystals, compared: Compared) -> Mapping[str, dict[str, SetNovelty]]:
-    section = compared.campaign.novelty
-    verdicts: dict[str, dict[str, SetNovelty]] = defaultdict(dict)
-    look_up = {"references": _in_references, "training": _in_training, "history": _in_history}
-    for name in section.against:
-        for candidate_id, verdict in look_up[name](crystals, compared).items():
-            verdicts[candidate_id][name] = verdict
-    for imported in section.sets:
-        for candidate_id, verdict in _in_imported_set(imported, crystals, compared).items():
-            verdicts[candidate_id][imported] = verdict
-    return verdicts
-
-
 def _match(
     crystals: Crystals, known: Iterable[tuple[str, Structure]], compared: Compared
 ) -> dict[str, SetNovelty]:
     index = KnownCrystals(known, settings=compared.campaign.novelty.matcher)
-    return match_known(crystals, index, frameworks=compared.frameworks)
+    return match_known(crystals, index, frameworks=compared.kinds)
 
 
 def _formulas(crystals: Crystals) -> list[str]:
@@ -138,44 +163,47 @@ def _in_history(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]
     return _match(crystals, others, compared)
 
 
+def _is_library(compared: Compared) -> bool:
+    """Return whether the competing phases are those of a library that is looked up anyway."""
+    campaign = compared.campaign
+    return campaign.novelty.library and campaign.references.source == "known"
+
+
 def _in_references(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]:
     campaign, storage = compared.campaign, compared.storage
     source = campaign.references.source
-    if source == "known":
-        return _in_library(crystals, compared)
     if source == "materials_project":
         # MP knows also the phases that lie too high to be recomputed for a rung's hull
         kept = _materials_project_structures(crystals, storage)
         if kept is not None:
             return _match(crystals, kept, compared)
-    sets = (
-        storage.find_references(source, system, campaign.rungs[0].level)
-        for system in compared.systems
-    )
+    sets = find_references(campaign, campaign.rungs[0].level, compared.systems, storage)
     known = (
         (entry.entry_id, entry.structure)
-        for found in sets
-        if found is not None
+        for found in sets.values()
         for entry in found.entries
         if entry.structure is not None
     )
     return _match(crystals, known, compared)
 
 
-def _in_library(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]:
-    """Compare with the whole library of known crystals, those far above the hull, too."""
-    from pccd_workflows.known.identify import Identifier, KindOfNew
-    from pccd_workflows.known.library import library
+def in_library(
+    crystals: Crystals, *, settings: MatcherSettings, kinds: bool = False
+) -> dict[str, SetNovelty]:
+    """Compare with the whole library of known crystals, those far above the hull, too.
 
-    known, settings = library(), compared.campaign.novelty.matcher
-    identifier = Identifier(known, settings)
+    With `kinds`, those that are new are compared once more, whatever their species.
+    """
+    from pccd_workflows.known.identify import KindOfNew, identifier
+
+    known = identifier(settings)
     structures = list(crystals.values())
-    if compared.frameworks:
-        kinds = identifier.kinds_of_new(structures)
+    if kinds:
+        found = known.kinds_of_new(structures)
     else:
-        found = identifier.find_known(structures)
-        kinds = [KindOfNew("duplicate" if i else "new structure type", i) for i in found]
-    note = f"{len(known)} crystals of the library {known.version}"
+        matches = known.find_known(structures)
+        found = [KindOfNew("duplicate" if i else "new_structure_type", i) for i in matches]
+    note = f"{len(known.library)} crystals of the library {known.library.version}"
     return {
         name: SetNovelty(
             known=kind.kind == "duplicate",
@@ -184,8 +212,24 @@ def _in_library(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]
             note=note,
             framework_id=kind.known_id if kind.kind == "substitution" else None,
         )
-        for name, kind in zip(crystals, kinds, strict=True)
+        for name, kind in zip(crystals, found, strict=True)
     }
+
+
+def in_training_split(crystals: Crystals, *, settings: MatcherSettings) -> dict[str, SetNovelty]:
+    """Compare with the crystals of the library that may train."""
+    from pccd_workflows.known.identify import identifier
+
+    known = identifier(settings).library
+    found = {}
+    for name, verdict in in_library(crystals, settings=settings).items():
+        matched = verdict.matched_id
+        # a chemical system belongs to one split, and with it all crystals that match
+        trained = matched is not None and known.get(matched).split == "train"
+        note = f"training split of the library {known.version}"
+        update = {"known": trained, "matched_id": matched if trained else None, "note": note}
+        found[name] = verdict.model_copy(update=update)
+    return found
 
 
 def _materials_project_structures(
@@ -215,7 +259,7 @@ def _in_imported_set(name: str, crystals: Crystals, compared: Compared) -> dict[
         note = f"there is no complete set {name!r} in the database any more"
         unknown = SetNovelty(known=None, method="not compared", note=note)
         return dict.fromkeys(crystals, unknown)
-    settings, frameworks = compared.campaign.novelty.matcher, compared.frameworks
+    settings, frameworks = compared.campaign.novelty.matcher, compared.kinds
     index = find_index(database, known_set, get_settings().data_dir / "known", settings)
     if index is None:  # too large for this machine's memory: those of the same formulas alone
         structures = known_structures(database, name, set(_formulas(crystals)))
@@ -225,26 +269,37 @@ def _in_imported_set(name: str, crystals: Crystals, compared: Compared) -> dict[
 
 
 def _in_training(crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]:
+    """Compare with the training crystals of the campaign's models, the first that knows first."""
     from pccd_workflows.generators.pccd.checkpoint import find_model
-    from pccd_workflows.generators.pccd.training_index import load_training_index
 
-    models, settings = compared.campaign.models, get_settings()
-    found = [load_training_index(find_model(model, settings)) for model in models]
-    note = "the model ships no training index" if found else "no source was trained"
-    return match_training(crystals, [index for index in found if index is not None], note=note)
+    models, settings = compared.campaign.models, compared.campaign.novelty.matcher
+    if not models:
+        unknown = SetNovelty(known=None, method="not compared", note="no source was trained")
+        return dict.fromkeys(crystals, unknown)
+    found: dict[str, SetNovelty] = {}
+    for model in models:
+        folder = find_model(model, get_settings())
+        for name, verdict in match_training(crystals, folder, settings).items():
+            if name not in found or (verdict.known and not found[name].known):
+                found[name] = verdict
+    return found
 
 
 def match_training(
-    crystals: Crystals, indices: "Sequence[NDArray[np.int64]]", *, note: str | None = None
-) -> dict[str, SetNovelty]:
-    """Look crystals up in the training indices of models; without any, `note` says why."""
-    from pccd_workflows.generators.pccd.training_index import in_training
+    crystals: Crystals, folder: "Path", settings: MatcherSettings
+) -> Mapping[str, SetNovelty]:
+    """Compare crystals with those that the model in a folder was trained on."""
+    from pccd_workflows.generators.pccd.training_crystals import (
+        read_training_crystals,
+        trained_on_library,
+    )
 
-    method = "same reduced formula, space group and number of sites in the primitive cell"
-    if not indices:
-        unknown = SetNovelty(known=None, method=method, note=note)
-        return dict.fromkeys(crystals, unknown)
-    return {
-        name: SetNovelty(known=any(in_training(crystal, i) for i in indices), method=method)
-        for name, crystal in crystals.items()
-    }
+    own = read_training_crystals(folder, settings)
+    if own is not None:
+        note = f"{len(own)} training crystals of {folder.name}"
+        found = match_known(crystals, own)
+        return {key: v.model_copy(update={"note": note}) for key, v in found.items()}
+    if trained_on_library(folder):
+        return in_training_split(crystals, settings=settings)
+    note = f"the model {folder.name} does not say what it was trained on"
+    return dict.fromkeys(crystals, SetNovelty(known=None, method="not compared", note=note))

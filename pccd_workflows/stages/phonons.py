@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from pccd_workflows.analysis.dynamics import reduced_point
 from pccd_workflows.core.sections import Section
 from pccd_workflows.core.storage import CrystalRef, StageRow, Storage
 from pccd_workflows.engines.levels import LevelName
@@ -21,7 +23,6 @@ from pccd_workflows.stages.stage import (
     Tone,
     facts,
     number,
-    point,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 class PhononsSection(Section):
     """Dynamical stability of the best crystals of the last rung."""
 
-    level: LevelName = "chgnet"
+    level: LevelName = Field(
+        "", description="Of theory; left out, that of the last rung with a potential"
+    )
     confirm: LevelName | None = Field(None, description="Level that settles ambiguous verdicts")
     tolerance_thz: float = Field(0.1, ge=0, le=5, description="Imaginary modes below it are noise")
     max_energy_above_hull: float = Field(0.08, ge=0, le=10, description="Only crystals this near")
@@ -48,7 +51,8 @@ def choose(campaign: "Campaign", storage: Storage) -> list[StageRow]:
         return []
     last = f"hull:{campaign.rungs[-1].level}"
     kept = storage.rows(campaign.campaign_id, last, goes_on=True)
-    return [row for row in kept if _qualifies(row.read(Stability), section)][: section.candidates]
+    good = (row for row in kept if _qualifies(row.read(Stability), section))
+    return list(islice(good, section.candidates))
 
 
 def _qualifies(record: Stability, section: PhononsSection) -> bool:
@@ -100,21 +104,37 @@ def _outcome(record: Phonons, _campaign: "Campaign") -> Outcome | None:
     return None
 
 
-def _describe(record: Phonons, _records: Records) -> Description:
+def _describe(record: Phonons, records: Records) -> Description:
     at = record.min_frequency_qpoint
-    where = f" at q = ({point(at)})" if at else ""
-    matrix = record.supercell_matrix
-    cells = "; ".join(" ".join(str(value) for value in row) for row in matrix) if matrix else ""
+    where = f" at q = {reduced_point(at)}" if at else ""
     found = facts(
         number("lowest frequency", record.min_frequency, f"THz{where}", 2),
         number("acoustic residual at Γ", record.gamma_residual, "THz (exactly computed: 0)", 3),
         f"tolerance {record.tolerance:g} THz",
-        f"supercell [{cells}]" if cells else "",
+        _supercell(record),
+        f"mesh of {'x'.join(map(str, record.mesh))} q-points" if record.mesh else "",
         _displacements(record),
+        _other_verdicts(record, records),
         record.reason or "",
     )
     tones: dict[str, Tone] = {"stable": "good", "unstable": "bad"}
     return Description(record.verdict, tones.get(record.verdict, "open"), found)
+
+
+def _other_verdicts(record: Phonons, records: Records) -> str:
+    """Return what other levels say, where it is something else."""
+    others = [r for name, r in records.items() if name.startswith("phonons:")]
+    differ = [f"{r.level} says {r.verdict}" for r in others if r.verdict != record.verdict]
+    return ", ".join(differ)
+
+
+def _supercell(record: Phonons) -> str:
+    matrix = record.supercell_matrix
+    if not matrix:
+        return ""
+    cells = "; ".join(" ".join(str(value) for value in row) for row in matrix)
+    size = f" of {record.supercell_atoms} atoms" if record.supercell_atoms else ""
+    return f"supercell [{cells}]{size}"
 
 
 def _displacements(record: Phonons) -> str:
@@ -161,6 +181,6 @@ STAGE = Stage(
         ),
         Column("min_frequency", "THz", lambda record: record.min_frequency),
     ),
-    heavy=("bands", "supercell_matrix", "software"),
+    heavy=("bands", "dos", "supercell_matrix", "mesh", "software"),
     figure="pccd_workflows.report.panels:phonon_panels",
 )

@@ -14,15 +14,16 @@ from pccd_workflows.engines import engine
 from pccd_workflows.engines.engine import Task, Work
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.known.options import References
+from pccd_workflows.known.options import References, source_name
 from pccd_workflows.stages.relax import stage_before
 from pccd_workflows.stages.rung import Rung
 
 if TYPE_CHECKING:
     from pccd_workflows.campaign import Campaign
+    from pccd_workflows.known.competing import ImportedSet
     from pccd_workflows.known.snapshots import MongoSnapshot
 
-__all__ = ["References", "build", "find", "known_phases", "recomputes", "systems_of"]
+__all__ = ["References", "build", "find", "known_phases", "recomputes", "source_of", "systems_of"]
 
 
 def systems_of(campaign: "Campaign", rung: Rung, storage: Storage) -> list[str]:
@@ -36,22 +37,34 @@ def systems_of(campaign: "Campaign", rung: Rung, storage: Storage) -> list[str]:
     before = stage_before(campaign, rung)
     # duplicates and known crystals are found with the competing phases at hand
     stage = "screen" if before == "deduplicate" else before
-    rows = storage.rows(campaign.campaign_id, stage, goes_on=True)
-    return maximal_systems(_system_of_formula(formula) for formula in {r.formula for r in rows})
+    found = storage.formulas(campaign.campaign_id, stage)
+    return maximal_systems({_system_of_formula(formula) for formula, _ in found})
 
 
-def _system_of_formula(formula: str | None) -> str:
+def _system_of_formula(formula: str) -> str:
     from pymatgen.core import Composition
 
-    return str(Composition(formula or "").chemical_system)
+    return str(Composition(formula).chemical_system)
+
+
+def source_of(campaign: "Campaign") -> str:
+    """Return what a campaign's stored reference sets have as their source.
+
+    Imported sets that novelty is measured against join the known phases.
+    """
+    return source_name(campaign.references.source, campaign.novelty.sets)
 
 
 def find(
-    campaign: "Campaign", rung: Rung, systems: Iterable[str], storage: Storage
+    campaign: "Campaign", level: str, systems: Iterable[str | None], storage: Storage
 ) -> dict[str, ReferenceSet]:
-    """Return the stored reference sets of a rung, by chemical system."""
-    source = campaign.references.source
-    found = ((system, storage.find_references(source, system, rung.level)) for system in systems)
+    """Return the stored competing phases of a campaign at a level, by chemical system.
+
+    systems: None among them stands for one whose job was lost.
+    """
+    source = source_of(campaign)
+    there = filter(None, systems)
+    found = ((system, storage.find_references(source, system, level)) for system in there)
     return {system: references for system, references in found if references is not None}
 
 
@@ -65,7 +78,7 @@ def recomputes(campaign: "Campaign", rung: Rung) -> bool:
 def known_phases(campaign: "Campaign", chemsys: str, storage: Storage) -> ReferenceSet:
     """Return what the campaign's source knows of `chemsys`, at the level it knows it.
 
-    That is MP's own for the Materials Project; for prototypes the campaign's first potential.
+    That is MP's own for the Materials Project; else the level of the campaign's first potential.
     """
     from pccd_workflows.known.materials_project import fetch_reference_set
 
@@ -73,7 +86,7 @@ def known_phases(campaign: "Campaign", chemsys: str, storage: Storage) -> Refere
         return fetch_reference_set(chemsys, snapshot=_snapshot(storage))
     rungs = [rung for rung in campaign.rungs if engine.engine_of(rung.level).batched]
     rung = rungs[0] if rungs else Rung(level="chgnet")
-    found = storage.find_references(campaign.references.source, chemsys, rung.level)
+    found = find(campaign, rung.level, [chemsys], storage).get(chemsys)
     return found or build(campaign, rung, chemsys, storage)
 
 
@@ -104,7 +117,7 @@ def build(campaign: "Campaign", rung: Rung, chemsys: str, storage: Storage) -> R
             chemsys, rung.level, relax=relax, snapshot=_snapshot(storage)
         )
     if source == "known":
-        return _known(chemsys, rung.level, work, relax)
+        return _known(campaign, chemsys, rung.level, work, relax)
     if source == "prototypes":
         if (shipped := shipped_reference_set(chemsys, rung.level)) is not None:
             return shipped
@@ -117,18 +130,43 @@ def _relax(structure: Structure, *, level: str, work: Work, task: Task) -> Relax
 
 
 def _known(
-    chemsys: str, level: str, work: Work, relax: Callable[[Structure], Relaxation]
+    campaign: "Campaign",
+    chemsys: str,
+    level: str,
+    work: Work,
+    relax: Callable[[Structure], Relaxation],
 ) -> ReferenceSet:
-    """Return the phases of the library of known crystals; energies it lacks are computed."""
+    """Return the known phases: of the library and of imported sets; what they lack is computed."""
     from pccd_workflows.known.competing import Engines, known_reference_set
-
-    if not engine.engine_of(level).batched:
-        return known_reference_set(chemsys, level)
 
     def single_point(structure: Structure) -> float | None:
         return engine.static(structure, level, work).energy_per_atom
 
-    return known_reference_set(chemsys, level, engines=Engines(single_point, relax))
+    def progress(what: str, done: int, total: int) -> None:
+        told = f"hull of {chemsys} at {level}: {what}"
+        work.storage.note_progress(campaign.campaign_id, told, done, total)
+
+    computes = engine.engine_of(level).batched
+    return known_reference_set(
+        chemsys,
+        level,
+        engines=Engines(single_point, relax) if computes else Engines(),
+        imported=_imported(campaign, chemsys, work.storage),
+        progress=progress,
+    )
+
+
+def _imported(campaign: "Campaign", chemsys: str, storage: Storage) -> "list[ImportedSet]":
+    from pccd_workflows.known.competing import ImportedSet
+    from pccd_workflows.known.sets import structures_in_system
+
+    names = campaign.novelty.sets
+    if not names:
+        return []
+    if storage.database is None:
+        raise InputError("novelty.sets are kept in a database: submit with `pccd campaign run`.")
+    database = storage.database
+    return [ImportedSet(name, structures_in_system(database, name, chemsys)) for name in names]
 
 
 def _snapshot(storage: Storage) -> "MongoSnapshot":

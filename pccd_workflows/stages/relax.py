@@ -1,12 +1,15 @@
 """Relax: the geometry of a crystal at rest at one level of theory."""
 
-from collections.abc import Mapping, Sequence
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pymatgen.core import Structure
 
 from pccd_workflows.core.plain_structures import plain_structure
-from pccd_workflows.core.storage import StageRow, Storage, structure_key
+from pccd_workflows.core.storage import ALL, CrystalRef, Share, StageRow, Storage, structure_key
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.stages.stage import (
@@ -27,14 +30,41 @@ if TYPE_CHECKING:
     from pccd_workflows.stages.rung import Rung
 
 
+def count_chosen(campaign: "Campaign", rung: "Rung", storage: Storage) -> int:
+    """Return how many crystals a rung relaxes: what its budget allows of those that reach it."""
+    formulas = storage.formulas(campaign.campaign_id, stage_before(campaign, rung))
+    reaching = sum(number for _, number in formulas)
+    return min(reaching, rung.budget.candidates or reaching)
+
+
 def choose(
-    campaign: "Campaign", rung: "Rung", storage: Storage
-) -> tuple[list[StageRow], list[StageRow]]:
-    """Return what the rung's budget allows of the crystals that reach it, best first; the rest."""
+    campaign: "Campaign", rung: "Rung", storage: Storage, share: Share = ALL
+) -> list[CrystalRef]:
+    """Return the crystals that a rung relaxes, best first, or a share of them by places."""
+    places = share.places or (0, count_chosen(campaign, rung, storage))
     before = stage_before(campaign, rung)
-    reaching = list(storage.rows(campaign.campaign_id, before, goes_on=True))
-    limit = rung.budget.candidates or len(reaching)
-    return reaching[:limit], reaching[limit:]
+    return [row.ref for row in storage.going_on(campaign.campaign_id, before, Share(places=places))]
+
+
+def left_out(campaign: "Campaign", rung: "Rung", storage: Storage) -> Iterator[StageRow]:
+    """Yield the crystals that reach a rung and for which it has no budget, without records."""
+    limit, before = rung.budget.candidates, stage_before(campaign, rung)
+    if limit is not None:
+        rest = Share(places=(limit, sys.maxsize))
+        yield from storage.going_on(campaign.campaign_id, before, rest)
+
+
+def among_chosen(
+    campaign: "Campaign", rung: "Rung", storage: Storage, ids: Sequence[str]
+) -> set[str]:
+    """Return those of some candidates that a rung relaxes."""
+    before, limit = stage_before(campaign, rung), rung.budget.candidates
+    end = math.inf, math.inf
+    if limit is not None:
+        last = storage.going_on(campaign.campaign_id, before, Share(places=(limit - 1, limit)))
+        end = next(((row.rank, row.index) for row in last), end)
+    reaching = storage.rows(campaign.campaign_id, before, goes_on=True, ids=ids)
+    return {row.candidate_id for row in reaching if (row.rank, row.index) <= end}
 
 
 def stage_before(campaign: "Campaign", rung: "Rung") -> str:
@@ -90,6 +120,9 @@ def read_relaxation(document: Any, start: Structure, level: str) -> Relaxation:
     if structure is None or energy is None:
         reason = "The job of the relaxing Maker left no structure or no energy."
         return Relaxation(level=level, key="", verdict="error", reason=reason)
+    if not np.isfinite(float(energy)):
+        reason = "The job of the relaxing Maker left an energy that is not a number."
+        return Relaxation(level=level, key="", verdict="not_a_number", reason=reason)
     converged = _get(document, "is_force_converged")
     if converged is None:
         converged = str(_get(document, "state")).rpartition(".")[2].lower() == "successful"

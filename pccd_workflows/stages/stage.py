@@ -71,7 +71,7 @@ class Column:
     unit
         Empty if there is none.
     value
-        Of one record of the stage.
+        Of one record of the stage, or of all records of the candidate: see `all_records`.
     show
         Whether tables (terminal, report, explorer) have it, too.
     text
@@ -80,6 +80,8 @@ class Column:
         Whether the cell is a verdict, in the colour of the stage's description.
     heading
         Of a table's column, without the unit; the name in words if left out.
+    all_records
+        Whether `value` and `text` are given all records of a candidate instead of one.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Column:
     text: Callable[[Any], str] | None = None
     badge: bool = False
     heading: str = ""
+    all_records: bool = False
 
     @property
     def key(self) -> str:

@@ -3,7 +3,8 @@
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from pccd_workflows.analysis.magnetism import ordering_of, starting_moments
+from pccd_workflows.analysis.magnetism import ordering_of, starting_moments, why_not
+from pccd_workflows.core.errors import InputError
 
 
 def oxide(metals: list[str]) -> Structure:
@@ -30,8 +31,17 @@ def test_antiferromagnetic_neighbours_along_the_axis_are_opposite():
     assert moments[:4] == [5.0, -5.0, 5.0, -5.0]
 
 
-def test_one_magnetic_site_can_only_be_ferromagnetic():
-    assert starting_moments(oxide(["Mn", "Mg"]), "AFM")[0] == 5.0
+@pytest.mark.parametrize("ordering", ["AFM", "FiM"])
+def test_one_magnetic_site_cannot_be_opposite_to_another(ordering):
+    one = oxide(["Mn", "Mg"])
+    with pytest.raises(InputError, match=rf"{ordering} needs two magnetic sites.*one \(Mn\): take"):
+        starting_moments(one, ordering)
+    assert starting_moments(one, "FM")[0] == 5.0
+    doubled = one.make_supercell([2, 1, 1], in_place=False)
+    counted = [m for m in starting_moments(doubled, ordering) if abs(m) > 1]
+    assert ordering_of(counted) == "AFM"  # one up, one down
+    # nothing to order
+    assert why_not(oxide(["Mg", "Mg"]), ordering) is None
 
 
 @pytest.mark.parametrize(

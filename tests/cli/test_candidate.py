@@ -1,14 +1,16 @@
 """`pccd candidate`, on a real database."""
 
 import json
+import math
 import re
 
 import ledger_factory as factory
 import pytest
 from typer.testing import CliRunner
 
+from pccd_workflows.cli.campaign import _write_report
 from pccd_workflows.cli.candidate import app
-from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.errors import DatabaseError, InputError
 from pccd_workflows.execution import mongo
 
 ID = factory.campaign().candidate_id
@@ -38,7 +40,7 @@ def store(settings, docs):
 @pytest.fixture
 def candidates(settings):
     docs = [
-        factory.judged(0, "MgMn2O4", above=0.05, phonons="stable"),
+        factory.judged(0, "MgMn2O4", above=0.05, kind="substitution", phonons="stable"),
         factory.judged(1, "MgO", above=-0.004, novel=False),
         factory.rejected(2, "too_close"),
     ]
@@ -52,7 +54,8 @@ def test_list_is_a_table_sorted_by_energy(candidates):
     rows = table(result.output)
     assert [row[0] for row in rows] == [short(1), short(0), short(2)]
     assert rows[0] == [
-        *(short(1), "MgO", "Fm-3m", "2", "-4", "known", "-3.084", "chgnet", "passed")
+        *(short(1), "MgO", "Fm-3m", "2", "-4", "known", "-3.084", "chgnet"),
+        *["below", "the", "hull", "of", "its", "references", "passed"],
     ]
     assert rows[1][1:6] == ["MgMn2O4", "Fd-3m", "14", "50", "new"]
     assert rows[1][-3:] == ["chgnet", "stable", "passed"]
@@ -66,7 +69,9 @@ def test_tables_fit_the_terminal_and_cut_nothing(candidates, width):
     assert max(map(len, lines)) <= width
     assert "…" not in output
     assert [row[:2] for row in table(output)[:2]] == [[short(1), "MgO"], [short(0), "MgMn2O4"]]
-    named = {80: "Level", 160: ""}.get(width)
+    # the hull's name is a verdict: in the table or below it, in any width
+    assert "below the hull of its references" in " ".join(output.split())
+    named = {80: "Known crystal, E of formation, Level", 160: ""}.get(width)
     if named is not None:
         assert output.partition("Not shown for want of width: ")[2].strip(".\n") == named
 
@@ -97,6 +102,15 @@ def test_list_filters_and_prints_json(candidates):
     assert [row["candidate_id"] for row in rows] == [ID(0)]
     assert rows[0]["energy_above_hull"] == 0.05
     assert json.loads(pccd("list", "--formula", "LiF", "--json").output) == []
+
+
+def test_lists_say_of_which_kind_crystals_are(candidates):
+    (row,) = json.loads(pccd("list", "--kind", "substitution", "--json").output)
+    assert (row["index"], row["kind_of_new"], row["known_id"]) == (0, "substitution", "mp-1")
+    assert "substitution" in pccd("list", "--kind", "substitution").output
+    nothing = pccd("list", "--kind", "new_structure_type").output
+    assert "No candidate matches --kind new_structure_type" in nothing
+    assert "Kind" not in pccd("list", "--known").output
 
 
 def test_a_limit_says_how_many_there_are(candidates):
@@ -162,3 +176,70 @@ def test_wrong_input_is_one_sentence(candidates, arguments):
     result = pccd(*arguments)
     assert isinstance(result.exception, InputError), result.output
     assert len(str(result.exception).splitlines()) == 1
+
+
+@pytest.fixture
+def nan_energy(settings):
+    """A ledger one of whose energies is not a number, as an earlier version stored it."""
+    whole = factory.judged(0, "MgMn2O4", above=0.05, phonons="stable")
+    store(settings, [whole, factory.judged(1, "MgO", above=0.02, novel=False)])
+    changes = {"energy_above_hull": math.nan, "stabilities.0.energy_above_hull": math.nan}
+    changes |= {"relaxations.0.energy": math.nan, "relaxations.0.energy_per_atom": math.nan}
+    mongo.database(settings)["candidates"].update_one({"_id": ID(1)}, {"$set": changes})
+
+
+def strict(text):
+    """Read JSON as other programs do: NaN is none."""
+
+    def refuse(word):
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.usefixtures("nan_energy")
+@pytest.mark.parametrize("sort", ["energy_above_hull", "-energy_above_hull", "index"])
+def test_an_energy_that_is_not_a_number_breaks_no_list(sort):
+    result = pccd("list", "--sort", sort)
+    assert result.exit_code == 0, result.output
+    assert {row[0] for row in table(result.output)} == {short(0), short(1)}
+    assert "nan" not in result.output.lower()
+    rows = strict(pccd("list", "--sort", sort, "--json").output)
+    found = {row["candidate_id"]: row["energy_above_hull"] for row in rows}
+    assert found == {ID(0): 0.05, ID(1): None}
+    if sort != "index":
+        assert rows[-1]["candidate_id"] == ID(1)  # without a value: last
+
+
+@pytest.mark.usefixtures("nan_energy")
+@pytest.mark.parametrize("form", ["csv", "json", "cif", "extxyz", "poscar"])
+def test_an_energy_that_is_not_a_number_breaks_no_export(form, tmp_path):
+    result = pccd("export", "--format", form, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    written = "".join(path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert "nan" not in written.lower()
+
+
+@pytest.mark.usefixtures("nan_energy")
+def test_an_energy_that_is_not_a_number_breaks_no_page(settings, tmp_path):
+    assert pccd("show", ID(1)).exit_code == 0
+    campaign = factory.campaign()
+    document = {"_id": campaign.campaign_id, "campaign": campaign.resolved(), "name": campaign.name}
+    _write_report(document, settings, tmp_path / "report.html")
+    assert ">nan" not in (tmp_path / "report.html").read_text().lower()
+
+
+def test_a_damaged_document_is_one_sentence(settings, candidates):
+    change = {"$set": {"generation": 7}}
+    mongo.database(settings)["candidates"].update_one({"_id": ID(0)}, change)
+    result = pccd("show", ID(0))
+    assert isinstance(result.exception, DatabaseError)
+    assert f"Candidate {ID(0)} is damaged (generation: " in str(result.exception)
+    assert len(str(result.exception).splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [("list",), ("export", "--format", "csv", "--out", "x.csv")])
+def test_a_campaign_that_is_not_there_is_wrong_input(candidates, command):
+    result = pccd(*command, "--campaign", "nope")
+    assert isinstance(result.exception, InputError)
+    assert "There is no campaign 'nope'" in str(result.exception)

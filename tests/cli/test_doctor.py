@@ -1,6 +1,7 @@
 """`pccd doctor`: what it says of machines that lack something."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from typer.testing import CliRunner
 
 from pccd_workflows.cli import doctor
 from pccd_workflows.cli.doctor import Check, app
+from pccd_workflows.execution import mongod
 from pccd_workflows.settings import Settings
 
+SEVENN = Check("potential sevenn", True, "0.13", needed=True)
 KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -34,7 +37,7 @@ def executable(folder: Path, name: str) -> Path:
 def test_the_whole_examination(bare, settings, monkeypatch):
     monkeypatch.setenv("MP_API_KEY", KEY)
     # its import takes as long as all the rest
-    monkeypatch.setattr(doctor, "check_sevenn", lambda _: Check("potential sevenn", True, "0.13"))
+    monkeypatch.setattr(doctor, "check_sevenn", lambda _: SEVENN)
     result = CliRunner().invoke(app, ["--json"])
     told = json.loads(result.output)
     checks = {row["name"]: row for row in told["checks"]}
@@ -51,7 +54,7 @@ def test_the_whole_examination(bare, settings, monkeypatch):
     needed = {name for name, row in checks.items() if row["needed"]}
     assert needed == {
         *("Python", "data folder", "database", "FireWorks"),
-        *("shipped files", "model", "potential chgnet"),
+        *("shipped files", "model", "potential chgnet", "potential sevenn"),
     }
     assert told["ok"] == all(checks[name]["ok"] for name in needed)
     assert result.exit_code == (0 if told["ok"] else 1)
@@ -128,7 +131,7 @@ def test_the_model(bare, tmp_path):
 
 
 def test_a_potential_that_does_not_import(monkeypatch):
-    row = doctor._potential("chgnet", "chgnet.no_such_module", needed=True)
+    row = doctor._potential("chgnet", "chgnet.no_such_module")
     assert not row.ok
     assert "ModuleNotFoundError" in row.found
     assert "pip install 'chgnet'" in row.cost
@@ -186,3 +189,25 @@ def test_slurm(bare, tmp_path, monkeypatch):
 
 def test_pymatgen_settings_are_read():
     assert doctor._pymatgen_setting("NO_SUCH_SETTING") is None
+
+
+def test_a_server_that_an_earlier_version_started_is_named(
+    bare, tmp_path, monkeypatch, free_tcp_port
+):
+    own = bare.model_copy(update={"data_dir": tmp_path / "own", "mongod_port": free_tcp_port})
+    options = mongod.NO_COMPRESSION
+    monkeypatch.setattr(mongod, "NO_COMPRESSION", ("--networkMessageCompressors", "zlib"))
+    mongod.start(own)
+    monkeypatch.setattr(mongod, "NO_COMPRESSION", options)
+    try:
+        row = doctor.check_database(own)
+        assert (row.ok, row.needed) == (False, False)
+        assert "compression of messages is on" in row.found
+        assert "CVE-2025-14847" in row.cost
+        mongod.stop(own)
+        mongod.start(own)
+        row = doctor.check_database(own)
+        assert row.ok
+        assert re.search(r"MongoDB \d+\.\d+\.\d+, no compression of messages", row.found)
+    finally:
+        mongod.stop(own)

@@ -41,10 +41,15 @@ def test_a_set_is_imported_listed_and_removed(settings, lines, capsys):
     code, out, _ = pccd(capsys, "known", "import", "mine", lines, "--dry-run")
     assert (code, out) == (0, "mine.jsonl: 1 crystals, 1 unreadable.\n")
     assert pccd(capsys, "known", "list", "--json")[1].strip() == "[]"
-    code, out, _ = pccd(capsys, "known", "import", "mine", lines)
+    whose = ("--attribution", "Us, CC-BY-4.0")
+    code, out, _ = pccd(capsys, "known", "import", "mine", lines, *whose)
     assert code == 0
     assert "mine: 1 x it holds no structure" in out
+    assert "mine: Us, CC-BY-4.0" in out
+    assert "novelty: {sets: [mine]}" in out
+    assert "Us, CC-BY-4.0" in pccd(capsys, "known", "list")[1]
     (row,) = json.loads(pccd(capsys, "known", "list", "--json")[1])
+    assert row["attribution"] == "Us, CC-BY-4.0"
     assert (row["name"], row["n_structures"], row["source"]) == ("mine", 1, "mine.jsonl")
     assert "would be deleted" in pccd(capsys, "known", "remove", "mine", "--dry-run")[1]
     assert "Deleted mine: 1 crystals" in pccd(capsys, "known", "remove", "mine")[1]

@@ -8,6 +8,7 @@ import pytest
 from pccd_workflows.cli import main
 from pccd_workflows.engines.levels import LEVELS, Level
 from pccd_workflows.known import prototypes, reference_files
+from pccd_workflows.known.library import library
 from pccd_workflows.settings import Settings
 
 
@@ -32,9 +33,26 @@ def pccd(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return int(ended.value.code or 0), out, err
 
 
+BUILD = ("reference", "build", "--source", "prototypes")
+
+
+def test_known_crystals_are_the_default(capsys, settings: Settings) -> None:
+    from pccd_workflows.execution.mongo import database, find_reference_set
+
+    assert pccd(capsys, "reference", "build", "Cu", "--level", "emt", "--json")[0] == 0
+    db = database(settings)
+    stored = find_reference_set(db, "known", "Cu", "emt")
+    assert stored is not None
+    assert {entry.entry_id for entry in stored.entries} == {c.id for c in library().in_system("Cu")}
+    assert stored.missing == []
+    done = db.results.count_documents({})
+    assert pccd(capsys, "reference", "build", "Cu", "--level", "emt")[0] == 0
+    assert db.results.count_documents({}) == done > 0
+
+
 def test_a_set_is_written_and_listed_without_a_database(capsys, small_world: Path) -> None:
     target = small_world / "cu.emt.json.gz"
-    build = ("reference", "build", "Cu", "--level", "emt", "--out", str(target))
+    build = (*BUILD, "Cu", "--level", "emt", "--out", str(target))
     code, out, _ = pccd(capsys, *build, "--json")
     assert code == 0
     summary = json.loads(out)
@@ -53,14 +71,14 @@ def test_a_set_is_written_and_listed_without_a_database(capsys, small_world: Pat
 def test_a_set_is_stored_and_its_relaxations_are_kept(capsys, settings: Settings) -> None:
     from pccd_workflows.execution.mongo import database, find_reference_set
 
-    code, out, _ = pccd(capsys, "reference", "build", "Cu", "--level", "emt", "--json")
+    code, out, _ = pccd(capsys, *BUILD, "Cu", "--level", "emt", "--json")
     assert code == 0
     db = database(settings)
     stored = find_reference_set(db, "prototypes", "Cu", "emt")
     assert stored is not None
     assert stored.reference_id == json.loads(out)["stored"]
     assert db.results.count_documents({}) == 2
-    assert pccd(capsys, "reference", "build", "Cu", "--level", "emt")[0] == 0
+    assert pccd(capsys, *BUILD, "Cu", "--level", "emt")[0] == 0
     assert db.results.count_documents({}) == 2
     rows = json.loads(pccd(capsys, "reference", "list", "--json")[1])
     assert [(row["chemsys"], row["phases"], row["stored"]) for row in rows] == [

@@ -133,8 +133,8 @@ def prepare(settings: Settings, whole: Campaign) -> None:
 
 def ledger(settings: Settings, whole: Campaign) -> dict:
     document = operations.campaign_document(whole.campaign_id, settings)
-    failures = operations.progress(whole.campaign_id, settings).failures
-    operations.collector(document, settings).update(operations.lost_candidates(failures))
+    progress = operations.progress(whole.campaign_id, settings)
+    operations.collect(document, progress, settings)
     rows = mongo.database(settings)["candidates"].find({"campaign_id": whole.campaign_id})
     return {row["_id"]: stable(row) for row in rows}
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.files import make_private, write_whole
+from pccd_workflows.core.errors import MachineFault
+from pccd_workflows.core.files import make_folder, make_private, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_stays_beside_it(tmp_path):
@@ -31,7 +31,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match="cannot be written: No space left on device"):
+    with pytest.raises(MachineFault, match=r"html is full \(No space left on device\)"):
         write_whole(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -48,3 +48,19 @@ def test_a_private_folder_is_private_whatever_the_umask(tmp_path):
     (tmp_path / "data").chmod(0o750)  # somebody's choice
     make_private(tmp_path / "data")
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.fixture
+def umask_000():
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask_000")
+def test_nobody_else_writes_into_what_is_made_under_a_umask_of_000(tmp_path):
+    write_whole(tmp_path / "reports" / "new" / "report.html", "x")
+    make_folder(tmp_path / "crystals" / "cif")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes.pop("report.html") == 0o644
+    assert modes == dict.fromkeys(("reports", "new", "crystals", "cif"), 0o755)

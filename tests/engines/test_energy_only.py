@@ -1,7 +1,5 @@
 """Energies without forces are those of single points."""
 
-import importlib.util
-
 import pytest
 from pymatgen.core import Lattice, Structure
 
@@ -16,8 +14,6 @@ ROCK_SALT = Structure.from_spacegroup(
 
 @pytest.mark.parametrize("level", ["chgnet", "7net-l3i5"])
 def test_the_energy_is_that_of_a_single_point(level: str) -> None:
-    if level != "chgnet" and importlib.util.find_spec("sevenn") is None:
-        pytest.skip("sevenn is not installed")
     moved = ROCK_SALT.copy()
     moved.perturb(0.1)
     for structure in (ROCK_SALT, moved):

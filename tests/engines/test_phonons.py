@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows.analysis.kpaths import symmetric_cell
 from pccd_workflows.core.errors import MachineFault, PccdError
 from pccd_workflows.engines import potential
 from pccd_workflows.engines.engine import Task, Work, relax
@@ -65,6 +66,29 @@ def test_supercells_are_long_enough_and_as_small_as_symmetry_allows(
     supercell = structure.make_supercell(matrix, in_place=False)
     assert supercell.lattice.get_niggli_reduced_lattice().a >= 10
     assert supercell.get_space_group_info()[1] == structure.get_space_group_info()[1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "min_length"),
+    [
+        (Structure.from_spacegroup("Cmmm", Lattice.orthorhombic(3, 5, 4), ["Cu"], [[0] * 3]), 6),
+        (Structure.from_spacegroup("R-3m", Lattice.hexagonal(4, 9), ["Cu"], [[0] * 3]), 8),
+    ],
+)
+def test_displaced_cells_are_those_of_the_matrix(cell: Structure, min_length: float) -> None:
+    """Rows are vectors: such matrices are not symmetric, so one transposed makes another cell."""
+    primitive = symmetric_cell(cell)
+    settings = PhononsSection(level="emt", min_length=min_length)
+    matrix = supercell_matrix(primitive, min_length)
+    assert not np.allclose(matrix, matrix.T)
+    (displaced,) = displaced_cells(primitive, settings)
+    assert displaced.lattice.matrix == pytest.approx(matrix @ primitive.lattice.matrix)
+    # every atom but the one that is moved lies where the crystal has one
+    crystal = primitive.make_supercell(matrix, in_place=False)
+    apart = displaced.lattice.get_all_distances(displaced.frac_coords, crystal.frac_coords)
+    nearest = np.sort(apart.min(axis=1))
+    assert nearest[-1] == pytest.approx(settings.displacement, abs=1e-6)
+    assert nearest[:-1].max() < 1e-6
 
 
 def test_supercells_that_would_be_endless_are_refused() -> None:

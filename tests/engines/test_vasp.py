@@ -305,6 +305,11 @@ def test_a_contcar_that_makes_no_sense_is_not_used(tmp_path):
     found = last_geometry(f"host:{tmp_path}", like)
     assert found is not None
     assert np.isclose(found.volume, moved.volume)
+    assert "magmom" not in found.site_properties
+    moments = [5.0, -5.0, *[0.6] * (len(like) - 2)]
+    found = last_geometry(str(tmp_path), like.copy(site_properties={"magmom": moments}))
+    assert found is not None
+    assert found.site_properties["magmom"] == moments
 
 
 def test_what_is_missing_is_named_before_submission(standin, tmp_path, monkeypatch):

@@ -129,8 +129,8 @@ def whole_campaign(settings) -> Campaign:
 def collected(settings, whole: Campaign) -> CandidateDoc:
     """Return the candidate's document as `pccd campaign status` makes it."""
     document = operations.campaign_document(whole.campaign_id, settings)
-    failures = operations.progress(whole.campaign_id, settings).failures
-    operations.collector(document, settings).update(operations.lost_candidates(failures))
+    progress = operations.progress(whole.campaign_id, settings)
+    operations.collect(document, progress, settings)
     return find_candidate(mongo.database(settings)["candidates"], whole.candidate_id(0))
 
 

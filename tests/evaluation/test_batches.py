@@ -4,7 +4,7 @@ import json
 
 from pccd_workflows.evaluation.batches import measure_batches, seed_table
 from pccd_workflows.evaluation.known_file import known_file
-from pccd_workflows.evaluation.samples import Yardstick
+from pccd_workflows.evaluation.samples import Yardstick, among
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.request import Conditions
 from pccd_workflows.report.generation import batches_page
@@ -16,7 +16,7 @@ def measured(known, batch, **options):
 
 def test_table_2_has_the_seeds_numbers_beside_ours(drawn, judge, data, cu3au, cuau3):
     drawn(cu3au, cuau3, None)
-    known = Yardstick(None, known_file(data).with_formulas, judge)
+    known = Yardstick({"references": among(known_file(data).with_formulas)}, judge)
     found = measured(known, "seed-batch-2")
     rows = {row.batch: row for row in found.table_2.rows}
     cell = rows["seed-batch-2"].stable_250

@@ -8,7 +8,7 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.records import Phonons
 from pccd_workflows.evaluation.known_file import known_file
 from pccd_workflows.evaluation.rediscovery import Sampling, checked_formula, rediscover
-from pccd_workflows.evaluation.samples import Yardstick
+from pccd_workflows.evaluation.samples import Yardstick, among
 from pccd_workflows.generators.pccd.sampler import Sampler
 
 
@@ -20,7 +20,7 @@ def test_named_crystals_are_counted_and_the_best_is_shown(drawn, judge, data, cu
         seen.append(structure)
         return Phonons(level="emt", verdict="stable", tolerance=0.1)
 
-    known = Yardstick(None, known_file(data).with_formulas, judge)
+    known = Yardstick({"references": among(known_file(data).with_formulas)}, judge)
     sampling = Sampling(4, 0, Sampler())
     found = rediscover(None, known, sampling=sampling, formulas=["Cu3Au", "AuCu"], phonons=phonons)
     come, missing = found["Cu3Au"], found["AuCu"]
@@ -38,7 +38,7 @@ def test_named_crystals_are_counted_and_the_best_is_shown(drawn, judge, data, cu
 
 def test_without_a_judge_named_crystals_are_only_counted(drawn, data, cu3au):
     drawn(cu3au, None)
-    known = Yardstick(None, known_file(data).with_formulas)
+    known = Yardstick({"references": among(known_file(data).with_formulas)})
     sampling = Sampling(2, 0, Sampler())
     found = rediscover(None, known, sampling=sampling, formulas=["Cu3Au"])["Cu3Au"]
     assert found.matches_reference["value"] == 1.0

@@ -7,10 +7,9 @@ from pymatgen.core import Lattice, Structure
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.evaluation.diversity import diversity, fingerprint, spread
 from pccd_workflows.evaluation.judge import Judgement
-from pccd_workflows.evaluation.samples import RawSample, Yardstick, judge_samples
+from pccd_workflows.evaluation.samples import RawSample, Yardstick, among, judge_samples
 from pccd_workflows.evaluation.shares import protocol_card, report_samples, rows_of, shares_of
 from pccd_workflows.generators.pccd.sampler import Sampler
-from pccd_workflows.generators.pccd.training_index import crystal_key
 from pccd_workflows.stages.hull import Stability
 
 
@@ -68,14 +67,23 @@ def report(judged):
     return report_samples(judged).as_json()
 
 
-def references(formulas):
-    known = [("mp-1265", MGO), ("mp-2605", CAO)]
-    return [(i, s) for i, s in known if s.composition.reduced_formula in formulas]
+def known_crystals(**known):
+    """Return the look-up of a set of crystals by id."""
+    return among(
+        lambda formulas: [
+            (i.replace("_", "-"), s)
+            for i, s in known.items()
+            if s.composition.reduced_formula in formulas
+        ]
+    )
+
+
+REFERENCES = {"references": known_crystals(mp_1265=MGO, mp_2605=CAO)}
 
 
 def test_shares_have_raw_samples_as_denominator():
-    index = np.array([crystal_key(CAO)])
-    result = shares(judge_samples(SAMPLES, Yardstick(index, references, judge)))
+    sets = {**REFERENCES, "training": known_crystals(mp_2605=CAO)}
+    result = shares(judge_samples(SAMPLES, Yardstick(sets, judge)))
     assert result["decoded"]["value"] == pytest.approx(5 / 6)
     assert result["decode_errors"] == {"no_cluster": 1}
     assert result["valid"]["value"] == pytest.approx(4 / 6)
@@ -96,12 +104,46 @@ def test_shares_have_raw_samples_as_denominator():
 
 
 def test_sun_needs_all_three():
-    known = judge_samples(SAMPLES, Yardstick(None, references, judge))
+    known = judge_samples(SAMPLES, Yardstick(REFERENCES, judge))
     assert shares(known)["sun"]["value"] == 0.0
-    new = shares(judge_samples(SAMPLES, Yardstick(None, None, judge)))
+    new = shares(judge_samples(SAMPLES, Yardstick(judge=judge)))
     assert new["stable_0"]["value"] == pytest.approx(2 / 6)
     assert new["sun"]["value"] == pytest.approx(1 / 6)  # the twin does not count
     assert new["metasun"]["value"] == pytest.approx(2 / 6)
+
+
+def test_training_crystals_are_no_sun():
+    """As generated and as relaxed: a crystal that relaxes away from what it was stays known."""
+    training = {"training": known_crystals(mp_1265=MGO)}
+    result = shares(judge_samples(SAMPLES, Yardstick(training, judge)))
+    assert result["stable_0"]["value"] == pytest.approx(2 / 6)
+    assert result["in_training_of_valid"]["value"] == pytest.approx(2 / 4)
+    assert result["sun"]["value"] == 0.0
+    assert result["metasun"]["value"] == pytest.approx(1 / 6)  # CaO
+
+    def to_another_structure(structures):
+        found = judge(structures)
+        relaxations = [r.model_copy(update={"structure": MGO_CSCL}) for r in found.relaxations]
+        return Judgement(relaxations, found.stabilities)
+
+    moved = shares(judge_samples(SAMPLES[:1], Yardstick(training, to_another_structure)))
+    assert moved["stable_0"]["value"] == 1.0
+    assert moved["sun"]["value"] == 0.0
+    assert moved["metasun"]["value"] == 0.0
+
+
+@pytest.mark.parametrize(("above", "counts"), [(0.0, True), (1e-7, True), (0.002, False)])
+def test_sun_is_what_lies_on_or_below_the_hull(above, counts):
+    def placed(structures):
+        found = judge(structures)
+        update = {"energy_above_hull": above}
+        return Judgement(
+            found.relaxations, [s.model_copy(update=update) for s in found.stabilities]
+        )
+
+    result = shares(judge_samples(SAMPLES[:1], Yardstick(judge=placed)))
+    assert result["sun"]["value"] == float(counts)
+    assert result["metasun"]["value"] == 1.0
 
 
 def test_of_crystals_that_relax_to_the_same_one_the_lowest_is_kept():
@@ -113,12 +155,12 @@ def test_of_crystals_that_relax_to_the_same_one_the_lowest_is_kept():
         ]
         return Judgement(found.relaxations, lowest_last)
 
-    result = shares(judge_samples(SAMPLES[:2], Yardstick(None, None, lower_and_lower)))
+    result = shares(judge_samples(SAMPLES[:2], Yardstick(judge=lower_and_lower)))
     assert result["sun"]["value"] == result["metasun"]["value"] == pytest.approx(1 / 2)
 
 
 def test_without_a_judge_nothing_is_said_of_stability():
-    result = report(judge_samples(SAMPLES, Yardstick(None, references)))
+    result = report(judge_samples(SAMPLES, Yardstick(REFERENCES)))
     assert not {"stable_0", "sun", "metasun", "rmsd_to_relaxed"} & set(result)
     assert result["novel"]["n"] == 6
     assert set(result["by_n_elements"]) == {"2"}
@@ -134,7 +176,7 @@ def test_novelty_against_nothing_has_no_value():
 
 
 def test_rows_name_every_sample():
-    rows = rows_of(judge_samples(SAMPLES, Yardstick(None, references, judge)).samples)
+    rows = rows_of(judge_samples(SAMPLES, Yardstick(REFERENCES, judge)).samples)
     assert [row.decode_error for row in rows] == [None] * 5 + ["no_cluster"]
     assert rows[0].reference == "mp-1265"
     assert rows[2].energy_above_hull == pytest.approx(0.2)
@@ -142,9 +184,7 @@ def test_rows_name_every_sample():
 
 
 def test_nothing_to_judge():
-    result = report(
-        judge_samples([RawSample(("O",), None, "shape")], Yardstick(None, references, judge))
-    )
+    result = report(judge_samples([RawSample(("O",), None, "shape")], Yardstick(REFERENCES, judge)))
     assert result["valid"]["value"] == 0.0
     assert result["diversity"]["fingerprint_spread"] is None
 

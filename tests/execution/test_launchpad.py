@@ -166,6 +166,18 @@ def test_jobs_run_in_folders_of_their_own_and_print_there(settings, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_what_jobs_leave_is_their_owner_s_alone_under_a_umask_of_000(settings):
+    submit(settings, jobs.add(20, 22))
+    before = os.umask(0)
+    try:
+        run(settings)
+    finally:
+        os.umask(before)
+    folders = [settings.data_dir, *filter(Path.is_dir, settings.data_dir.rglob("*"))]
+    assert len(folders) == 4  # data, runs, the campaign's, the job's
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
+
+
 def test_a_worker_takes_only_its_campaign_and_category(settings):
     mine, gpu, foreign = jobs.add(1, 1), jobs.add(2, 2), jobs.add(3, 3)
     mine.update_config(JobConfig(manager_config={"_category": "cpu"}))
@@ -476,6 +488,45 @@ def test_a_worker_that_lost_its_job_writes_nothing(settings, files, monkeypatch,
     (launch,) = db.launches.find()
     assert launch["released"] == launchpad.DIED  # counted, should it kill more of them
     assert outputs_stored(settings, slow) == 0
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_worker_that_lost_its_job_writes_no_row_of_a_stage(settings, files, lost):
+    started, go = files
+    submit(settings, jobs.wait_and_write_row(str(started), str(go)))
+    late = Process()
+    wait_until(started.exists)
+    db = mongo.database(settings)
+    _elsewhere(db)
+    if lost:
+        _expire(db)
+        assert len(launchpad.release_dead_runs(settings)) == 1
+        db.fireworks.update_many({}, {"$set": {"spec._hold": True, "spec.campaign_id": "held"}})
+        db.stage_records.insert_one({"_id": "c-000000/generate", "record": {"said": "first"}})
+    go.touch()
+    summary = late.summary()
+    assert len(summary["completed"]) == (0 if lost else 1), launchpad.failures(settings, CAMPAIGN)
+    (row,) = db.stage_records.find()
+    assert row["record"] == {"said": "first" if lost else "late"}
+
+
+def test_rows_and_the_loss_of_their_job_are_one_after_the_other(settings, files):
+    """A release in the middle of the writing transaction waits, or undoes what was written."""
+    started, go = files
+    submit(settings, jobs.wait_and_write_row(str(started), str(go)))
+    late = Process()
+    wait_until(started.exists)
+    db = mongo.database(settings)
+    (launch,) = db.launches.find()
+    with db.client.start_session() as session, session.start_transaction():
+        query = {"launch_id": launch["launch_id"]}
+        mark = {"$set": {"released": launchpad.DIED, "state": "ARCHIVED"}}
+        db.launches.update_one(query, mark, session=session)
+        go.touch()
+        time.sleep(1.0)  # the worker meets the open transaction, and tries again
+    db.fireworks.update_many({}, {"$set": {"state": "ARCHIVED"}})
+    assert late.summary()["completed"] == []
+    assert db.stage_records.count_documents({}) == 0
 
 
 def _elsewhere(db) -> None:

@@ -16,7 +16,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from pccd_workflows.core.errors import DatabaseError, MissingDependencyError
-from pccd_workflows.execution import mongod
+from pccd_workflows.execution import mongo, mongod
 from pccd_workflows.settings import Settings
 
 
@@ -235,3 +235,25 @@ def test_the_server_unpacks_nothing_before_login(embedded):
         hello = anonymous.admin.command("hello", compression=["zlib", "snappy", "zstd"])
         assert "compression" not in hello  # none of them is agreed upon
         assert mongod.version(embedded) == anonymous.server_info()["version"]
+
+
+def test_a_server_that_hangs_is_not_said_to_be_down(embedded):
+    mongod.start(embedded)
+    impatient = embedded.model_copy(update={"database_timeout": 0.5})
+    pid = mongod.status(embedded).pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(DatabaseError) as raised:
+            mongo.database(impatient)
+        said = str(raised.value)
+        assert f"it runs (pid {pid}), so it is busy or hangs" in said
+        assert "starts it" not in said
+        os.kill(pid, signal.SIGKILL)  # the advice
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    psutil.Process(pid).wait(20) if psutil.pid_exists(pid) else None
+    mongod.start(embedded)
+    assert mongod.status(embedded).pid not in (None, pid)
+    mongod.stop(embedded)
+    with pytest.raises(DatabaseError, match="start it with `pccd db start`"):
+        mongo.database(impatient)

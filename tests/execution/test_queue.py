@@ -65,7 +65,7 @@ def test_files_that_are_no_templates_are_refused(tmp_path):
         read_template(tmp_path / "none.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not valid YAML"):
         read_template(broken)
 
 

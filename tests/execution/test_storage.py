@@ -9,6 +9,7 @@ from jobflow import Flow, JobStore, run_locally
 from maggma.stores import MemoryStore
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows.core.progress import watched
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.core.storage import (
     StageRow,
@@ -21,6 +22,7 @@ from pccd_workflows.execution import mongo
 from pccd_workflows.execution.memory import FolderStorage, MemoryStorage
 from pccd_workflows.execution.mongo_storage import MongoStorage, mongo_storage
 from pccd_workflows.execution.storage import current_storage, use_storage
+from pccd_workflows.following import long_jobs
 from pccd_workflows.jobs.common import job_storage, plain_job
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
@@ -153,3 +155,53 @@ def test_a_given_storage_comes_first(settings):
     with use_storage(given):
         assert current_storage() is given
     assert isinstance(current_storage(), MongoStorage)
+
+
+def test_history_is_what_had_finished_when_a_campaign_was_submitted(settings):
+    """By id, as its document says; of older documents, what was submitted before."""
+    database = mongo.database(settings)
+    now = datetime.now(UTC)
+    database["campaigns"].insert_many(
+        [
+            {"_id": "early", "submitted_at": now - timedelta(hours=3)},
+            {"_id": "twin", "submitted_at": now - timedelta(hours=1)},
+            {"_id": "mine", "submitted_at": now, "history": ["early"]},
+            {"_id": "older", "submitted_at": now - timedelta(hours=2)},
+            {"_id": "late", "submitted_at": now + timedelta(hours=1)},
+        ]
+    )
+    crystal = {
+        "formula_pretty": "NaCl",
+        "structure": SALT.as_dict(),
+        "stage": "hull:chgnet",
+        "novelty": {"duplicate_of": None},
+    }
+    database["candidates"].insert_many(
+        [
+            {"_id": f"{name}-0", "campaign_id": name, "index": 0, **crystal}
+            for name in ("early", "twin", "mine", "older", "late")
+        ]
+    )
+    storage = mongo_storage(settings)
+    assert [name for name, _ in storage.history("mine", ["NaCl"])] == ["early-0"]
+    assert [name for name, _ in storage.history("older", ["NaCl"])] == ["early-0"]
+    assert list(storage.history("mine", ["MgO"])) == []
+
+
+def test_how_far_a_job_is_is_noted_until_it_is_done(settings):
+    storage, database = mongo_storage(settings), mongo.database(settings)
+    for done in (1, 2, 3):
+        storage.note_progress("c", "hull of Na-Cl at chgnet: relaxing", done, 4)
+    (job,) = long_jobs("c", settings)
+    assert (job.what, job.done, job.total) == ("hull of Na-Cl at chgnet: relaxing", 1, 4)
+    assert long_jobs("another", settings) == []
+    storage.note_progress("c", "hull of Na-Cl at chgnet: relaxing", 4, 4)
+    assert database["progress"].count_documents({}) == 0
+
+
+def test_in_memory_progress_is_told_to_whoever_watches():
+    told = []
+    with watched(lambda *each: told.append(each)):
+        MemoryStorage().note_progress("c", "relaxing", 1, 2)
+    MemoryStorage().note_progress("c", "relaxing", 2, 2)
+    assert told == [("relaxing", 1, 2)]

@@ -38,8 +38,8 @@ def few(database):
     store(
         database,
         [
-            factory.judged(0, "MgMn2O4", above=0.05, phonons="stable"),
-            factory.judged(1, "MgO", above=0.0, novel=False),
+            factory.judged(0, "MgMn2O4", above=0.05, kind="substitution", phonons="stable"),
+            factory.judged(1, "MgO", above=0.0, novel=False, kind="duplicate"),
             factory.rejected(2, "too_close"),
         ],
     )
@@ -62,6 +62,8 @@ def ids(database, query=""):
         ("formula=OMg&status=&campaign=", [1, 2]),
         ("max_ehull=0.01", [1]),
         ("novel=new", [0]),
+        ("kind=substitution", [0]),
+        ("kind=duplicate&novel=known", [1]),
         ("phonons=stable", [0]),
         ("reason_class=too_close", [2]),
         ("campaign=mg-mn-o&status=passed", [1, 0]),
@@ -79,6 +81,7 @@ def test_an_address_says_which_crystals(few, query, expected):
         "status[$ne]=x",
         "status=%7B%22$gt%22:%22%22%7D",
         "novel=maybe",
+        "kind=maybe",
         "max_ehull=low",
         "max_ehull=nan",
         "chemsys=Mg-Qq",
@@ -97,7 +100,7 @@ def test_wrong_addresses_are_refused_in_one_sentence(few, path, query):
     reply = answer(few, path, query)
     assert reply.status == 400
     if path == "/":
-        sentence = re.search(r'<p class="notice">(.*?)</p>', reply.body)[1]
+        sentence = re.search(r'<p class="notice"[^>]*>(.*?)</p>', reply.body)[1]
     else:
         sentence = json.loads(reply.body)["error"]
     assert sentence

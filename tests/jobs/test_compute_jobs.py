@@ -15,6 +15,7 @@ from pccd_workflows.engines.levels import LEVELS, Level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.execution.memory import MemoryStorage
 from pccd_workflows.execution.storage import use_storage
+from pccd_workflows.execution.stores import memory_store
 from pccd_workflows.jobs.compute import compute_jobs
 
 CAMPAIGN = "c-0123456789"
@@ -54,6 +55,22 @@ def test_a_batch_writes_a_row_for_each_crystal_and_hands_over_no_structure() -> 
     assert storage.spent(CAMPAIGN, "emt") > 0
 
 
+def test_an_order_that_a_cell_cannot_have_is_a_verdict() -> None:
+    storage = MemoryStorage()
+    cell = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(4.4), ["Mn", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    ).get_primitive_structure()
+    refs = store_crystals(storage, [(f"{CAMPAIGN}-0", cell)])
+    task = Task("relax", ordering="AFM")
+    jobs = compute_jobs(refs, "vasp/mp-gga", task, campaign_id=CAMPAIGN)
+    with use_storage(storage):
+        run_locally(Flow(jobs), log=False, raise_immediately=True)
+    (row,) = storage.rows(CAMPAIGN, "relax:vasp/mp-gga")
+    record = row.read(Relaxation)
+    assert (record.verdict, row.goes_on) == ("error", False)
+    assert (record.reason or "").startswith("AFM needs two magnetic sites, and Mn1 O1 has one")
+
+
 def test_references_and_forces_hand_over_the_keys_of_their_results() -> None:
     for task in (Task("relax", "reference"), Task("forces", "phonons")):
         storage = MemoryStorage()
@@ -80,6 +97,23 @@ def test_the_crystal_that_does_not_fit_into_memory_fails_alone(monkeypatch) -> N
     monkeypatch.setattr(potential, "relax", relax)
     run(storage, starts, Task("relax"))
     assert len(list(storage.rows(CAMPAIGN, "relax:emt", goes_on=True))) == 5
+
+
+def test_half_of_a_batch_answers_for_its_own_candidates_only(monkeypatch) -> None:
+    def no_memory(*_: Any, **__: Any) -> Relaxation:
+        raise OutOfMemory("MachineFault: OutOfMemoryError: CUDA out of memory")
+
+    monkeypatch.setattr(potential, "relax", no_memory)
+    storage = MemoryStorage()
+    refs = store_crystals(storage, [(f"{CAMPAIGN}-{i}", copper(3.5 + 0.1 * i)) for i in range(4)])
+    (job,) = compute_jobs(refs, "emt", Task("relax"), campaign_id=CAMPAIGN, batch=8)
+    with use_storage(storage):
+        store = memory_store()
+        store.connect()
+        halves = job.run(store).replace.jobs
+    found = [half.metadata["candidates"] for half in halves if half.name.startswith("relax")]
+    assert found == [[f"{CAMPAIGN}-0", f"{CAMPAIGN}-1"], [f"{CAMPAIGN}-2", f"{CAMPAIGN}-3"]]
+    assert halves[0].metadata["writes"] == "relax:emt"
 
 
 def test_a_broken_device_leaves_no_verdict_and_the_next_attempt_goes_on(monkeypatch) -> None:

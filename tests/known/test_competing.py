@@ -1,16 +1,25 @@
 """Competing phases from the library: stored energies, computed ones, and what is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pymatgen.core import Structure
 
 from pccd_workflows.analysis.hull import Hull, correct_references
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.known.competing import Engines, known_reference_set
+from pccd_workflows.known import relaxed_hull
+from pccd_workflows.known.competing import (
+    Engines,
+    ImportedSet,
+    known_reference_set,
+    need_phases,
+)
 from pccd_workflows.known.energies import LevelEnergies, write_energies
 from pccd_workflows.known.library import KnownLibrary, library
-from tests.known.made_up import make_library
+from pccd_workflows.known.missing import write_missing
+from tests.known.made_up import RECORDS, fluorite, make_library, rocksalt
 from tests.known.test_compute import Potential
 
 STORED = {"mp-1": -1.5, "mp-2": -5.0, "mp-10": -6.0, "mp-11": -5.7}
@@ -91,6 +100,69 @@ def test_an_element_without_a_phase(known: KnownLibrary) -> None:
         known_reference_set("Mg-Na-O", "chgnet", known=known)
     with pytest.raises(InputError, match="no phase of Xe"):
         known_reference_set("Mg-Xe", "chgnet", known=known, engines=Engines(Potential()))
+
+
+def test_imported_crystals_join_but_for_those_that_are_known(tmp_path: Path) -> None:
+    """A fluorite that the library lacks, and MgO in another cell, which it has."""
+    without = make_library(tmp_path, [r for r in RECORDS if r["id"] != "wbm-1"])
+    own = [("x", fluorite("Mg", "O", 5.0)), ("y", rocksalt("Mg", "O", 4.25))]
+    found = known_reference_set(
+        "Mg-O",
+        "chgnet",
+        known=without,
+        engines=Engines(Potential()),
+        imported=[ImportedSet("mine", own)],
+    )
+    assert found.source == "known+mine"
+    assert [e.entry_id for e in found.entries if "/" in e.entry_id] == ["mine/x"]
+    assert {e.entry_id: e.data["database"] for e in found.entries}["mine/x"] == "mine"
+
+
+def test_the_missing_phases_are_those_that_nobody_brings(tmp_path: Path) -> None:
+    made = make_library(tmp_path, [r for r in RECORDS if r["id"] != "wbm-1"])
+    rows = [("mp-90", "MgO2", -2.9), ("mp-91", "Mg2O", -2.5), ("mp-10", "MgO", -3.0)]
+    lines = [
+        json.dumps({"id": i, "formula": f, "formation_energy_per_atom": e}) for i, f, e in rows
+    ]
+    table = tmp_path / "table.jsonl"
+    table.write_text("\n".join(lines))
+    write_missing(made, table)
+    engines, known = Engines(Potential()), KnownLibrary(tmp_path)
+    lacking = known_reference_set("Mg-O", "chgnet", known=known, engines=engines).missing
+    assert sorted(phase.id for phase in lacking) == ["mp-90", "mp-91"]
+    assert all(phase.could_move_hull for phase in lacking)
+    crystal = fluorite("Mg", "O", 5.0)
+    brought = known_reference_set(
+        "Mg-O",
+        "chgnet",
+        known=known,
+        engines=engines,
+        imported=[ImportedSet("mp", [("mp-90", crystal)])],
+    )
+    assert [phase.id for phase in brought.missing] == ["mp-91"]
+
+
+def test_a_phase_without_correction_costs_its_system_no_hull(
+    known: KnownLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def correct(structure: Structure, energy: float, *, convention: str) -> float:
+        if convention == "mp2020" and 19 < structure.volume < 25:
+            raise InputError("MP2020 corrections do not apply.")
+        return energy
+
+    monkeypatch.setattr(relaxed_hull, "correct_mp2020", correct)
+    found = known_reference_set("Mg-O", "chgnet", known=known)
+    # the CsCl type, 2.7 Å wide
+    assert {entry.entry_id for entry in found.entries} == {"mp-1", "mp-2", "mp-10"}
+    assert found.settings["without_energy"] == 2
+
+
+def test_elements_without_a_known_phase_are_refused_before_anything_runs(
+    known: KnownLibrary,
+) -> None:
+    need_phases(["Mg", "O"], known)
+    with pytest.raises(InputError, match=r"has no phase of Xe, Ca, so there is no hull"):
+        need_phases(["Mg", "Xe", "Ca"], known)
 
 
 def test_a_level_without_energies(known: KnownLibrary) -> None:

@@ -147,10 +147,13 @@ def test_results_of_another_geometry_are_left_out(known: KnownLibrary, ledger_pa
     assert energies.n_computed == 6
 
 
-def test_lowest_small_cells_are_relaxed_first(known: KnownLibrary, ledger_path: Path) -> None:
+def test_elements_and_binaries_are_relaxed_first(known: KnownLibrary, ledger_path: Path) -> None:
     run(known, ledger_path, Potential(), crystals=7)
     order = relaxation_order(known, LEVEL, Ledger(ledger_path))
     assert {known.id_of(row) for row in order} == {"mp-1", "mp-2", "mp-3", "mp-4", "mp-10", "mp-20"}
+    n_elements = [int(known.n_elements[row]) for row in order]
+    assert n_elements == sorted(n_elements)
+    assert {known.id_of(row) for row in order[:4]} == {"mp-1", "mp-2", "mp-3", "mp-4"}
 
 
 def test_bad_ledgers(known: KnownLibrary, ledger_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.known.identify import Identifier, find_known, kinds_of_new
 from pccd_workflows.known.library import KnownLibrary, library
+from pccd_workflows.matching.cells import reduce_structure
 from tests.known.made_up import (
     RECORDS,
     bcc,
@@ -62,9 +64,46 @@ def test_kinds_of_new(known: KnownLibrary) -> None:
         ("duplicate", "mp-10"),
         ("substitution", "mp-10"),
         ("substitution", "wbm-1"),  # antifluorite: the other way round
-        ("new structure type", None),
+        ("new_structure_type", None),
         ("substitution", "mp-1"),
     ]
+
+
+def layered(a: str, b: str, z: float) -> Structure:
+    """Return AB in the PbO type; how far the layers reach depends on z."""
+    cell = Lattice.tetragonal(4.0, 5.04)
+    return Structure.from_spacegroup("P4/nmm", cell, [a, b], [[0, 0, 0], [0, 0.5, z]])
+
+
+def test_the_same_positions_are_the_same_type_whatever_their_free_coordinates(tmp_path) -> None:
+    """Where geometry does not match: space group and Wyckoff positions, but in triclinic cells."""
+    triclinic = Lattice.from_parameters(4, 5, 6, 70, 80, 85)
+    one, other = np.random.default_rng(1).random((2, 6, 3))
+    records = [
+        record("mp-1", layered("Ge", "Te", 0.23), spacegroup=129),
+        record("mp-2", Structure(triclinic, ["Ge"] * 2 + ["S"] * 4, one), spacegroup=1),
+    ]
+    known = make_library(tmp_path, records)
+    crystals = [
+        layered("Sn", "S", 0.23),
+        layered("Sn", "S", 0.4),
+        Structure(triclinic, ["Sn"] * 2 + ["Te"] * 4, other),
+    ]
+    assert not StructureMatcher().fit_anonymous(crystals[1], known.structure(0))
+    assert crystals[2].get_space_group_info()[1] == 1
+    assert [(k.kind, k.known_id) for k in kinds_of_new(crystals, known)] == [
+        ("substitution", "mp-1"),
+        ("substitution", "mp-1"),
+        ("new_structure_type", None),
+    ]
+
+
+def test_reduced_cells_of_the_library_are_those_of_its_structures(known: KnownLibrary) -> None:
+    for row in range(len(known)):
+        found, expected = known.cell(row), reduce_structure(known.structure(row))
+        assert found.species == expected.species
+        assert found.matrix == pytest.approx(expected.matrix, abs=1e-9)
+        assert found.coords == pytest.approx(expected.coords, abs=1e-9)
 
 
 def test_more_crystals_than_are_kept(known: KnownLibrary, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known import reference_files
 from pccd_workflows.known.reference_files import (
+    check_reference_file,
     load_reference_set,
     read_reference_set,
     shipped_path,
@@ -111,6 +112,70 @@ def test_files_that_say_nothing_are_refused(tmp_path: Path) -> None:
     broken.write_bytes(gzip.compress(b"{}")[:-9])
     with pytest.raises(InputError, match="cannot be read"):
         load(broken)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"energy": float("nan")}, "the energy nan is not a number"),
+        ({"energy": -1e30}, "phase 'mgo' has an impossible energy, -5e+29 eV/atom"),
+        ({"energy": -126.0}, "phase 'mgo' has a formation energy of -59.8 eV/atom"),
+        ({"id": "mg"}, "'mg' occurs twice"),
+        ({"species": ["O", "O"]}, None),
+        ({"species": [{"Mg": 0.5, "Ca": 0.5}, "O"]}, "not a crystal of whole atoms"),
+    ],
+)
+def test_phases_that_no_hull_can_be_made_of_are_found_before_anything_runs(
+    tmp_path: Path, changed: dict[str, Any], words: str | None
+) -> None:
+    lines = [*rows()[:2], {**rows()[2], **changed}]
+    path = write_lines(tmp_path / "known.jsonl", lines)
+
+    def check() -> None:
+        check_reference_file(path, "Mg-O", "chgnet", "mp2020", computes=True)
+
+    if words is None:
+        check()
+        return
+    with pytest.raises(InputError) as caught:
+        check()
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_element_without_a_phase_is_named(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "known.jsonl", [rows()[0], rows()[2]])
+    with pytest.raises(InputError, match="has no phase of the element O, so that"):
+        check_reference_file(path, "Mg-O", "chgnet", "mp2020", computes=True)
+
+
+def test_written_sets_are_checked_as_well(tmp_path: Path) -> None:
+    entries = [
+        ReferenceEntry(entry_id=name, formula=name, energy=energy)
+        for name, energy in (("Mg1", -1.5), ("O1", -1e30))
+    ]
+    sets = {
+        "deep": (entries, "mp2020", "'O1' has an impossible energy"),
+        "twice": ([entries[0], entries[0]], "mp2020", "'Mg1' occurs twice"),
+        "bare": (entries[:1], "uncorrected", "'Mg1' needs a structure"),
+    }
+    for name, (some, convention, words) in sets.items():
+        found = ReferenceSet(
+            source="file", chemsys="Mg-O", level="chgnet", convention=convention, entries=some
+        )
+        write_reference_set(tmp_path / f"{name}.json.gz", found)
+        with pytest.raises(InputError, match=words):
+            load_reference_set(tmp_path / f"{name}.json.gz", "Mg-O", "chgnet", convention)
+
+
+def test_cifs_without_energies_are_checked_and_not_relaxed(tmp_path: Path) -> None:
+    folder = cif_folder(tmp_path / "cifs")
+    check_reference_file(folder, "Mg-O", "chgnet", "mp2020", computes=True)
+    with pytest.raises(InputError, match="has no energy in"):
+        check_reference_file(folder, "Mg-O", "vasp/mp-gga", "uncorrected", computes=False)
+    (folder / "odd.cif").write_text((folder / "mg.cif").read_text().replace("  1\n", "  0.5\n"))
+    with pytest.raises(InputError, match=r"odd\.cif has partially occupied sites"):
+        check_reference_file(folder, "Mg-O", "chgnet", "mp2020", computes=True)
 
 
 def cif_folder(path: Path) -> Path:

@@ -36,6 +36,7 @@ from pccd_workflows.known.sets import (
     pack,
     remove_known_set,
     stored_crystals,
+    structures_in_system,
     unpack,
 )
 from pccd_workflows.matching.settings import MatcherSettings
@@ -338,6 +339,53 @@ def test_a_set_is_imported_once_and_found_by_formula(database):
     assert list_known_sets(database) == [known]
 
 
+def test_bad_records_are_counted_and_the_rest_is_compared(database, tmp_path):
+    """Partial occupancies, numbers that are none, ids that repeat: a reason each."""
+    disordered = Structure(Lattice.cubic(3), [{"Mg": 0.5, "Mn": 0.5}], [[0, 0, 0]])
+    cell = {"lattice": [[3, 0, 0], [0, 3, 0], [0, 0, 3]], "species": ["Mg"]}
+    rows = [
+        {"id": "ok", "structure": CRYSTALS["a-1"].as_dict(), "energy": float("nan")},
+        {"id": "ok", "structure": CRYSTALS["a-2"].as_dict()},
+        {"id": "mixed", "structure": disordered.as_dict()},
+        {"id": "nowhere", **cell, "frac_coords": [[0, 0, float("nan")]]},
+    ]
+    path = tmp_path / "bad.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    known = import_known_set(database, "bad", read_crystals(path), source="bad.jsonl")
+    assert known.n_structures == 1
+    assert known.unreadable.pop("it has disorder") == 1
+    assert known.unreadable.pop("its id is that of another record") == 1
+    assert sum(known.unreadable.values()) == 1
+    moved = CRYSTALS["a-1"].copy().perturb(0.05)
+    verdict = verdicts_of(database, campaign(sets=["bad"]), [("c-1", moved)])["c-1"]["bad"]
+    assert (verdict.known, verdict.matched_id) == (True, "ok")
+
+
+def test_the_crystals_of_a_chemical_system_are_found(database):
+    """By whole symbols: none of C and O is in Co, none of Sn in S and N."""
+    cells = {
+        "a": ["C", "O"],
+        "b": ["Co"],
+        "c": ["C"],
+        "d": ["C", "O", "O", "S"],
+        "e": ["Sn"],
+        "f": ["C", "N", "O", "N", "C"],
+    }
+    rows = [
+        (name, Structure(Lattice.cubic(4), symbols, [[i / 7, 0, 0] for i in range(len(symbols))]))
+        for name, symbols in cells.items()
+    ]
+    import_known_set(database, "mine", rows, source="tests")
+
+    def found(chemsys: str) -> list[str]:
+        return sorted(name for name, _ in structures_in_system(database, "mine", chemsys))
+
+    assert found("C-O") == ["a", "c"]
+    assert found("C-N-O") == ["a", "c", "f"]
+    assert found("N-S") == []
+    assert found("Co-O") == ["b"]
+
+
 def test_a_complete_set_is_not_read_again_and_not_overwritten(database):
     first = import_known_set(database, "mine", CRYSTALS.items(), source="a.json")
     assert import_known_set(database, "mine", iter(pytest.fail, None), source="a.json") == first
@@ -408,20 +456,21 @@ def campaign(**novelty):
         {
             "name": "mgo",
             "generate": {"elements": ["Mg", "O"]},
-            "novelty": {"against": [], **novelty},
+            "novelty": {"library": False, "against": [], **novelty},
             "rungs": [{"level": "chgnet"}],
         }
     )
 
 
-def verdicts_of(database, asked: Campaign, crystals, *, frameworks: bool = False) -> dict:
+def verdicts_of(database, asked: Campaign, crystals, *, kinds: bool = False) -> dict:
     """Return by crystal what each set says of it."""
-    compared = Compared(asked, MongoStorage(database), frameworks=frameworks)
+    compared = Compared(asked, MongoStorage(database), kinds=kinds)
     return {key: found.sets for key, found in judge_novelty(dict(crystals), compared).items()}
 
 
 def test_a_verdict_names_the_set_and_the_id(database):
-    import_known_set(database, "alexandria", CRYSTALS.items(), source="alexandria.json")
+    whose = {"attribution": "Alexandria, CC-BY-4.0"}
+    import_known_set(database, "alexandria", CRYSTALS.items(), source="alexandria.json", **whose)
     other = {"w-7": caesium_chloride("Mg", "O", 2.66)}
     import_known_set(database, "wbm", other.items(), source="wbm.json")
     crystals = [
@@ -438,6 +487,7 @@ def test_a_verdict_names_the_set_and_the_id(database):
     }
     assert verdicts["c-1"]["wbm"].known is False
     assert verdicts["c-1"]["alexandria"].note.startswith("3 crystals of alexandria.json, content ")
+    assert verdicts["c-1"]["alexandria"].note.endswith(" (Alexandria, CC-BY-4.0)")
 
 
 def test_a_new_composition_of_a_known_structure_type(database):
@@ -447,7 +497,7 @@ def test_a_new_composition_of_a_known_structure_type(database):
         ("c-2", CRYSTALS["a-1"]),
     ]
     asked = campaign(sets=["alexandria"])
-    verdicts = verdicts_of(database, asked, crystals, frameworks=True)
+    verdicts = verdicts_of(database, asked, crystals, kinds=True)
     said = {key: sets["alexandria"] for key, sets in verdicts.items()}
     assert (said["c-1"].known, said["c-1"].framework_id) == (False, "a-1")
     assert (said["c-2"].matched_id, said["c-2"].framework_id) == ("a-1", None)
@@ -476,7 +526,7 @@ def test_an_index_is_built_once_for_each_content(database, tmp_path, monkeypatch
     monkeypatch.setattr("pccd_workflows.known.index.MOST_CRYSTALS", 2)
     assert find_index(database, other, folder, MatcherSettings()) is None
     crystal = ("c-1", asked[0])
-    verdicts = verdicts_of(database, campaign(sets=["alexandria"]), [crystal], frameworks=True)
+    verdicts = verdicts_of(database, campaign(sets=["alexandria"]), [crystal], kinds=True)
     assert verdicts["c-1"]["alexandria"].matched_id == "a-3", "a large set is asked by formula"
 
 

@@ -10,6 +10,7 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import ReferenceEntry
+from pccd_workflows.report.diagram_view import draw_diagram
 from pccd_workflows.report.figures import (
     cumulative_share,
     hull_histogram,
@@ -17,7 +18,7 @@ from pccd_workflows.report.figures import (
     q_label,
     relaxation_curve,
 )
-from pccd_workflows.report.phase_diagram import draw_diagram, make_diagram
+from pccd_workflows.report.phase_diagram import make_diagram
 from pccd_workflows.report.statistics import Point, summarize
 from pccd_workflows.report.structure_view import draw_scene, make_scene, picture_cell
 from pccd_workflows.report.svg import Axis, Plot, element, nice_step
@@ -115,8 +116,23 @@ def test_relaxation_curve_is_relative_to_its_end():
     assert (y[2] - y[1]) / per_mev == pytest.approx(50, abs=1)
 
 
-def test_phonon_labels_mark_discontinuities():
+def test_the_density_of_states_stands_beside_the_bands_on_their_scale():
     record = factory.phonon_record("stable", 2)
+    picture = phonon_bands(record)
+    (dos,) = by_class(picture, "dos")
+    heights = [float(step.split(",")[1]) for step in dos.get("d")[1:].split(" L")]
+    (zero,) = by_class(picture, "zero")
+    low, high, start, end = map(float, by_class(picture, "bands")[0].get("data-y").split())
+    assert float(zero.get("y1")) == pytest.approx(
+        start + low / (high - low) * (start - end), abs=0.1
+    )
+    assert min(heights) >= end - 0.1
+    assert "DOS" in texts(picture)
+    assert by_class(phonon_bands(record.model_copy(update={"dos": None})), "dos") == []
+
+
+def test_phonon_labels_mark_discontinuities():
+    record = factory.phonon_record("stable", 2).model_copy(update={"dos": None})
     picture = phonon_bands(record)
     assert [t for t in texts(picture) if t and not re.fullmatch(r"[−\d.]+", t)] == [
         "Frequency (THz)",
@@ -216,12 +232,27 @@ def test_binary_diagram_draws_the_hull_line():
     assert "Mn₃O₄" in texts(picture)
 
 
-def test_four_elements_have_no_flat_diagram():
+def test_four_elements_make_a_solid_that_the_page_can_turn():
     base = factory.reference_set()
     lithium = ReferenceEntry(entry_id="li", formula="Li", energy=-1.9)
     four = base.model_copy(update={"chemsys": "Li-Mg-Mn-O", "entries": [*base.entries, lithium]})
-    with pytest.raises(InputError, match="4 elements"):
-        draw_diagram(make_diagram(four, []))
+    diagram = make_diagram(four, points_of([factory.judged(1, "MgMnO2", above=0.01)]))
+    picture = draw_diagram(diagram)
+    corners = by_class(picture, "corner")
+    assert {node.text for node in corners} == {"Li", "Mg", "Mn", "O"}
+    places = np.array([[float(x) for x in node.get("data-p").split()] for node in corners])
+    distances = {round(float(np.linalg.norm(a - b)), 3) for a in places for b in places}
+    assert distances == {0.0, 1.414}  # regular
+    for line in by_class(picture, "tie"):
+        assert len(line.get("data-p").split()) == 6
+    five = four.model_copy(
+        update={
+            "chemsys": "H-Li-Mg-Mn-O",
+            "entries": [*four.entries, ReferenceEntry(entry_id="h", formula="H", energy=-3.0)],
+        }
+    )
+    with pytest.raises(InputError, match="5 elements"):
+        draw_diagram(make_diagram(five, []))
 
 
 def test_a_missing_element_is_said():

@@ -1,10 +1,13 @@
 """The report: complete, self-contained, escaped; its scripts run in a browser."""
 
+import csv
 import html
+import io
 import json
 import re
 import shutil
 import subprocess
+from base64 import b64decode
 from pathlib import Path
 
 import ledger_factory as factory
@@ -14,6 +17,8 @@ from pymatgen.core import Lattice, Structure
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.report import write_report
+from pccd_workflows.report.panels import xrd_panel
+from pccd_workflows.report.statistics import summarize
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&"
@@ -62,6 +67,43 @@ def test_report_shows_funnel_figures_and_shares(page):
     assert "Share of 26 unique" in text
     assert "Share of 56 screened" in text
     assert "Share of 112 raw" in text
+
+
+def test_report_says_of_which_kind_the_kept_crystals_are(tmp_path):
+    """In the line of the terminal, as shares, in table, cards and data; few that were tried."""
+    docs = [
+        factory.judged(0, above=0.05, kind="substitution", phonons="stable"),
+        factory.judged(1, "MgMnO3", above=0.02, kind="new_structure_type"),
+        factory.judged(2, "MgO", above=0.0, novel=False, kind="duplicate"),
+        *(factory.undecoded(number) for number in range(3, 96)),
+    ]
+    path = write_report(
+        tmp_path / "r.html",
+        campaign=factory.campaign_document(),
+        candidates=docs,
+        reference_sets=[factory.reference_set()],
+    )
+    text = html.unescape(path.read_text())
+    share = "2 of 3 (67 %, 21-94 %)"
+    assert f"New {share}: 1 substitution, 1 new structure type; 1 known" in text
+    assert f"<dt>new</dt><dd>{share}</dd>" in text
+    assert re.findall(r'class="percent">([^<]*)<', text)[-2:] == [
+        "of 3 within 250 meV/atom (chgnet)",
+        "of 1 tried",
+    ]
+    first, second, last = (row for row in re.findall(r"<tr>.*?</tr>", text) if "#doc-" in row)
+    assert ">substitution<" in first
+    assert ">mp-1<" in first
+    assert ">new structure type<" in second
+    assert ">duplicate<" in last
+    kinds = [(row["kind_of_new"], row["known_id"]) for row in embedded(text)]
+    assert kinds == [("substitution", "mp-1"), ("new_structure_type", None), ("duplicate", "mp-1")]
+    badges = [
+        ("new" if ">new<" in card else "known" if ">known<" in card else "")
+        for card in re.findall(r'<p class="badges">.*?</p>', text)
+    ]
+    assert badges == ["new", "new", "known"]
+    assert text.count(">substitution of mp-1<") == 1
 
 
 def test_every_shown_crystal_leads_to_its_document(page):
@@ -250,3 +292,45 @@ def test_the_protocol_names_every_source(tmp_path):
     assert re.search(r"Source 2, sampling\s+1 samples of files", plain)
     assert f"of {which.n_samples} asked for" in plain
     assert which.n_samples == one.n_samples + 1
+
+
+def test_files_lie_in_the_report_itself(page):
+    text = page.read_text()
+    files = dict(
+        re.findall(
+            r'<a download="([^"]+)" href="data:application/octet-stream;base64,([^"]+)"', text
+        )
+    )
+    which = factory.campaign()
+    rows = list(csv.DictReader(io.StringIO(b64decode(files[f"{which.campaign_id}.csv"]).decode())))
+    assert len(rows) == 26
+    name = f"{which.candidate_id(161)}_MgMn2O4.cif"
+    cif = b64decode(files[name]).decode()
+    assert "# symmetry: Fd-3m (No. 227), spglib with a tolerance of 0.1 Å" in cif
+    assert Structure.from_str(cif, fmt="cif").matches(factory.crystal("MgMn2O4")[0])
+    document = json.loads(b64decode(files[f"{which.candidate_id(161)}.json"]))
+    assert document["candidate_id"] == which.candidate_id(161)
+    assert sum(name.endswith(".cif") for name in files) == 6
+
+
+def test_what_relaxed_to_the_same_crystal_counts_once():
+    twice = [factory.judged(i, "MgMnO2", above=0.02) for i in range(2)]
+    same = twice[1].novelty.model_copy(update={"duplicate_of": twice[0].candidate_id})
+    update = {"novelty": same, "passed": False, "reason_class": "duplicate", "reason": "The same."}
+    stability = twice[1].stabilities[0].model_copy(update=update)
+    twice[1] = twice[1].model_copy(update={"stabilities": [stability]})
+    summary = summarize(twice, factory.campaign())
+    within = next(step for step in summary.steps if step.label.startswith("within"))
+    assert within.count == 1
+    assert summary.thresholds("chgnet")[1].count == 1
+
+
+def test_the_report_has_patterns_and_says_what_a_residual_is(page):
+    text = html.unescape(page.read_text())
+    assert text.count("<title>Simulated X-ray powder pattern</title>") == 6
+    assert "indices of the conventional cell" in text
+    assert "Γ residual -0.02 THz: so far from 0 were the acoustic modes" in text
+    # the strongest reflection of rock salt is (200)
+    panel = xrd_panel(factory.judged(0, "MgO"))
+    tips = re.findall(r'data-tip="\((\S+)\) at ([\d.]+)°, (\d+) %"', str(panel.picture))
+    assert max(tips, key=lambda tip: int(tip[2]))[0] == "200"

@@ -6,7 +6,9 @@ import ledger_factory as factory
 import pytest
 
 from pccd_workflows import collect, stages
-from pccd_workflows.report.shares import percent
+from pccd_workflows.api import Candidates
+from pccd_workflows.core.intervals import percent, show_share, wilson_share
+from pccd_workflows.kinds import count_kinds, kinds_of
 from pccd_workflows.report.statistics import (
     MAX_BEST,
     MAX_EXAMPLES,
@@ -26,6 +28,41 @@ def test_percentages_have_the_digits_of_their_denominator(count, total, text):
 
 def test_a_share_of_nothing_is_empty():
     assert percent(0, 0) == ""
+    assert show_share(wilson_share(0, 0)) == "0 of 0"
+
+
+def test_shares_in_words_have_count_total_and_interval():
+    assert show_share(wilson_share(12, 27)) == "12 of 27 (44 %, 28-63 %)"
+    assert show_share(wilson_share(2, 2)) == "2 of 2 (100 %, 34-100 %)"
+    assert show_share(wilson_share(15, 1500)) == "15 of 1500 (1.0 %, 0.6-1.6 %)"
+
+
+def kept():
+    kinds = [(i, True, "substitution") for i in range(9)]
+    kinds += [(i, True, "new_structure_type") for i in range(9, 12)]
+    kinds += [(i, False, "duplicate") for i in range(12, 27)]
+    docs = [factory.judged(i, above=0.02, novel=novel, kind=kind) for i, novel, kind in kinds]
+    return [*docs, factory.judged(27, above=0.3, kind="substitution"), factory.undecoded(28)]
+
+
+def test_kept_crystals_are_counted_by_kind():
+    """With the same words in terminal, report and notebook; what was not kept does not count."""
+    campaign, text = factory.campaign(), "new 12 of 27 (44 %, 28-63 %): 9 substitutions, 3 new"
+    counts = summarize(kept(), campaign).kinds
+    assert counts.sentence() == f"{text} structure types; 15 known"
+    stored = [
+        doc.model_copy(update={"reached": collect.reached(campaign, doc.records)}) for doc in kept()
+    ]
+    assert kinds_of(campaign, stored) == Candidates(campaign, stored).kinds() == counts
+    assert [(name, share.count) for name, share in counts.shares()] == [
+        ("new", 12),
+        ("substitutions", 9),
+        ("new structure types", 3),
+        ("known", 15),
+    ]
+    one = count_kinds([(True, "substitution"), (True, None), (False, None), (None, None)])
+    assert one.sentence() == "new 2 of 4 (50 %, 15-85 %): 1 substitution; 2 known"
+    assert count_kinds([]).sentence() == "No crystal was kept near the hull."
 
 
 def point(energy, *, novel=True):
@@ -145,6 +182,38 @@ def test_thresholds_of_a_level():
     assert rows[1].of_raw.value == pytest.approx(3 / 11)
     assert rows[1].of_screened.value == pytest.approx(3 / 6)
     assert rows[1].of_unique.value == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize("what", ["duplicate", "known"])
+def test_a_crystal_that_relaxed_to_another_one_counts_in_no_table(what):
+    """The funnel left it out; the table beside it counted it (27 and 28 of the quickstart)."""
+    docs = [factory.judged(0, "MgMn2O4", above=0.05), factory.judged(1, "MgO", above=0.25)]
+    twin = factory.judged(2, "MgO", above=0.05)
+    update = {"passed": False, "reason_class": what, "reason": "The same."}
+    record = twin.stabilities[0].model_copy(update=update)
+    ended = {"stabilities": [record], "status": "rejected", "reason_class": what, "reached": []}
+    edge = factory.judged(3, "MgO", above=0.25005)
+    summary = summarize([*docs, twin.model_copy(update=ended), edge], factory.campaign())
+    assert summary.count("within:chgnet") == 2
+    assert summary.thresholds("chgnet")[-1].count == 2
+    assert summary.n_ranked == 3
+    assert twin.candidate_id not in [doc.candidate_id for doc in summary.best]
+
+
+def test_the_hull_has_the_name_of_what_the_crystals_on_it_lack():
+    def with_missing(number, above, n_missing):
+        doc = factory.judged(number, "MgO", above=above)
+        record = doc.stabilities[0].model_copy(update={"n_missing": n_missing})
+        return doc.model_copy(update={"stabilities": [record]})
+
+    def named(*pairs):
+        docs = [with_missing(number, *pair) for number, pair in enumerate(pairs)]
+        return summarize(docs, factory.campaign()).n_missing("chgnet")
+
+    assert named((0.1, 5), (-0.01, 0)) == 0
+    assert named((0.0, 2), (-0.01, 3), (0.0, 0)) == 3
+    assert named((0.0, 2), (-0.01, None)) is None
+    assert named((0.2, 4)) == 0
 
 
 def test_levels_are_never_mixed():

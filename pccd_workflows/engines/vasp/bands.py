@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Structure
 
 from pccd_workflows.analysis.kpaths import labels_of, legs_of, symmetric_cell
-from pccd_workflows.analysis.magnetism import MagneticOrdering, starting_moments
+from pccd_workflows.analysis.magnetism import MagneticOrdering, starting_moments, why_not
 from pccd_workflows.core.errors import PccdError
 
 if TYPE_CHECKING:
@@ -41,11 +41,13 @@ def magnetic_cell(structure: Structure, ordering: MagneticOrdering | None) -> St
     """Return the standard primitive cell in which a crystal's bands are computed.
 
     ordering: moments to start from, as spins of the species, so that an antiferromagnet keeps its
-    magnetic cell; None leaves moments to the level.
+    magnetic cell; None, and an order that the cell cannot have, leave moments to the level.
     """
     cell = structure.copy()
-    if ordering is not None and any(moments := starting_moments(structure, ordering)):
-        cell.add_spin_by_site(moments)
+    if ordering is not None and why_not(structure, ordering) is None:
+        moments = starting_moments(structure, ordering)
+        if any(moments):
+            cell.add_spin_by_site(moments)
     return symmetric_cell(cell)
 
 

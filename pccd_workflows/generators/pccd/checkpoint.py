@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.files import write_whole
+from pccd_workflows.core.files import make_folder, write_whole
 from pccd_workflows.core.sections import NAME_PATTERN
 from pccd_workflows.core.validation import explain
 from pccd_workflows.generators.pccd.model_info import FORMAT_VERSION, ModelInfo
@@ -149,7 +149,7 @@ def save_model(folder: Path, model: "Model") -> ModelInfo:
         .cpu()
         for name, t in model.state().items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     content = save(tensors)
     no_weights = (f"{ANALOGUES}.", f"{TEMPLATES}.", f"{NEW_TYPES}.distances.")
     weights = [

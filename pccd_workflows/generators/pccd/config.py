@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pccd_workflows.core.bounded_files import read_yaml
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.validation import explain
 
@@ -104,11 +104,9 @@ def load_train_config(path: Path) -> TrainConfig:
         If it is missing or wrong, with the key.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path, "Training file")
     except FileNotFoundError:
         raise InputError(f"There is no training file {path}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"Training file {path} cannot be read: {error}.") from None
     if not isinstance(data, dict):
         raise InputError(f"Training file {path} must hold 'key: value' pairs.")
     try:

@@ -5,10 +5,10 @@ import json
 import math
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,10 @@ from pccd_workflows.generators.pccd.pointcloud.elements import (
 from pccd_workflows.generators.pccd.records import Record, read_records
 from pccd_workflows.generators.pccd.standard import StandardCell, standard_cell
 from pccd_workflows.generators.pccd.structure_type import number_types
-from pccd_workflows.generators.pccd.training_index import hash_key
 from pccd_workflows.generators.request import LAST_SPACE_GROUP
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 Split = Literal["train", "val", "test"]
 SETTINGS: dict[str, Setting] = {name: name for name in get_args(Setting)}
@@ -85,7 +87,7 @@ class CrystalArrays:
     split
         Shape (N,). Index into SPLITS.
     key
-        Shape (N,). See `training_index.crystal_key`.
+        Shape (N,). Equal for equal formula, space group and number of sites.
     """
 
     numbers: NDArray[np.uint8]
@@ -121,6 +123,16 @@ class CrystalArrays:
     def of_split(self, split: Split) -> "CrystalArrays":
         """Return the crystals of one split."""
         return self.take(self.split == SPLITS.index(split))
+
+    def structure(self, row: int) -> "Structure":
+        """Return one crystal."""
+        from pymatgen.core import Lattice, Structure
+
+        n = int(np.count_nonzero(self.numbers[row]))
+        lengths, angles = self.lengths[row].astype(float), self.angles[row].astype(float)
+        elements = [symbol(int(z)) for z in self.numbers[row, :n]]
+        coords = self.frac_coords[row, :n].astype(float)
+        return Structure(Lattice.from_parameters(*lengths, *angles), elements, coords)
 
 
 def crystal_system(spacegroup: int) -> int:
@@ -278,7 +290,7 @@ def _row(
         canonical_cell(lattice, numbers, frac) if standard is None or not in_standard else standard
     )
     spacegroup = int(record.get("spacegroup") or _spacegroup(lattice, numbers, frac))
-    key = hash_key(_reduced_formula(record["species"]), spacegroup, n)
+    key = crystal_key(record["species"], spacegroup)
     if standard is not None:  # what its structure type has
         spacegroup = standard.space_group
     padded_numbers = np.zeros(limits.max_sites, dtype=np.uint8)
@@ -359,10 +371,15 @@ def _float(value: object) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def _reduced_formula(species: list[str]) -> str:
+def crystal_key(species: Sequence[str], spacegroup: int) -> int:
+    """Return what crystals are counted apart by: a signed 64-bit hash of their primitive cells.
+
+    No verdict on novelty rests on it: see `training_crystals`.
+    """
     from pymatgen.core import Composition
 
-    return str(Composition(Counter(species)).reduced_formula)
+    text = f"{Composition(Counter(species)).reduced_formula}|{spacegroup}|{len(species)}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
 
 
 def reduced_cell(structure: Any) -> dict[str, Any]:

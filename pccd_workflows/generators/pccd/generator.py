@@ -4,13 +4,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pymatgen.core import Structure
 
-from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.errors import InputError, OutOfMemory
+from pccd_workflows.core.faults import machine_fault
 from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.checkpoint import (
     check_weights,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pccd_workflows.generators.pccd.cells import Cell, SampleRequest
     from pccd_workflows.generators.pccd.model import Model
     from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
+    from pccd_workflows.generators.pccd.sample import Sampled
 
 BATCH = 32
 """Crystals sampled together: what a kill costs at most."""
@@ -74,12 +77,10 @@ def draw_crystals(
     InputError
         The model cannot do what a request asks for.
     """
-    from pccd_workflows.generators.pccd.sample import sample_crystals
-
     for first in range(0, len(requests), batch):
         chosen = requests[first : first + batch]
         began = time.perf_counter()
-        sampled = sample_crystals(model, chosen, seed=seed, sampler=sampler)
+        sampled = _sampled(model, chosen, seed, sampler)
         seconds = (time.perf_counter() - began) / len(chosen)
         for request, found in zip(chosen, sampled, strict=True):
             error = found.error
@@ -103,6 +104,32 @@ def aim_of(model: "Model", cell: "Cell") -> Aim | None:
     sites = types.sites_of(cell.space_group, orbits)
     named = {symbol(z): sizes for z, sizes in zip(elements, sites, strict=True)}
     return Aim(space_group=cell.space_group, orbits=named, new_type=new is not None)
+
+
+def _sampled(
+    model: "Model", requests: Sequence["SampleRequest"], seed: int, sampler: Sampler
+) -> list["Sampled"]:
+    """Return what comes of requests; where memory does not suffice, of one half and the other.
+
+    Raises
+    ------
+    OutOfMemory
+        It does not suffice for one.
+    """
+    from pccd_workflows.generators.pccd.sample import sample_crystals
+
+    try:
+        return sample_crystals(model, requests, seed=seed, sampler=sampler)
+    except Exception as error:
+        fault = machine_fault(error)
+        if not isinstance(fault, OutOfMemory):
+            raise
+        if len(requests) == 1:
+            raise fault from error
+    # outside of the block, whose error would keep what the attempt holds in memory
+    middle = len(requests) // 2
+    halves = (requests[:middle], requests[middle:])
+    return [one for half in halves for one in _sampled(model, half, seed, sampler)]
 
 
 def decode_or_say_why(cloud: "PointCloud") -> tuple[Structure | None, str | None, str | None]:
@@ -177,18 +204,38 @@ class PccdGenerator:
             )
 
     def generate(self, indices: Sequence[int]) -> Iterator[Generated]:
-        """Yield samples, batch by batch."""
+        """Yield samples, batch by batch.
+
+        A batch is drawn whole, whichever of its samples are asked for: sums round differently in
+        batches of other sizes, and a sample that is made again shall be the same to the last bit.
+        """
         from pccd_workflows.generators.pccd.cells import SampleRequest
 
         options = self.options
-        requests = [
-            SampleRequest(index, draw_elements(options, index), options.conditions)
-            for index in indices
-        ]
-        for drawn in draw_crystals(
-            self._model, requests, seed=options.seed, sampler=options.sampler
-        ):
-            yield Generated(drawn.request.index, drawn.structure, self._generation(drawn))
+        for batch, asked in groupby(indices, key=self._batch_of):
+            requests = [
+                SampleRequest(index, draw_elements(options, index), options.conditions)
+                for index in batch
+            ]
+            drawn = {
+                made.request.index: made
+                for made in draw_crystals(
+                    self._model, requests, seed=options.seed, sampler=options.sampler
+                )
+            }
+            for index in asked:
+                made = drawn[index]
+                yield Generated(index, made.structure, self._generation(made))
+
+    def _batch_of(self, index: int) -> range:
+        """Return the samples that are drawn together with one: neighbours of its shard.
+
+        No job has a part of a shard, so that no sample is drawn by two of them.
+        """
+        shard = index - index % self.options.shard
+        first = index - (index - shard) % BATCH
+        last = min(first + BATCH, shard + self.options.shard)
+        return range(first, min(last, max(self.options.samples, index + 1)))
 
     def _generation(self, drawn: Drawn) -> Generation:
         options = self.options

@@ -142,7 +142,7 @@ def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
 def _allowed(asked: Conditions) -> NDArray[np.bool_] | None:
     """Return which space groups (230,) are asked for; None if all are."""
     if asked.space_group is not None:
-        return np.arange(1, N_GROUPS + 1) == asked.space_group
+        return np.asarray(np.arange(1, N_GROUPS + 1) == asked.space_group)
     if asked.crystal_system is None:
         return None
     system = CRYSTAL_SYSTEMS.index(asked.crystal_system)
@@ -171,10 +171,10 @@ def draw_template(aim: NewType, distances: PairDistances, seed: int) -> Template
             sites.append(orbit)
             numbers += [element] * len(orbit)
     metric = symmetric_metric(group.rotations, _random_metric(group.axes, rng))
-    lattice = np.linalg.cholesky(metric)
+    lattice = np.asarray(np.linalg.cholesky(metric), dtype=np.float64)
     atoms = np.array(numbers, dtype=np.int64)
-    lattice *= (distances.volume_of(atoms) / abs(np.linalg.det(lattice))) ** (1 / 3)
-    return Template(aim.space_group, atoms, np.concatenate(sites), lattice)
+    scale = (distances.volume_of(atoms) / abs(np.linalg.det(lattice))) ** (1 / 3)
+    return Template(aim.space_group, atoms, np.concatenate(sites), lattice * scale)
 
 
 def _random_metric(axes: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

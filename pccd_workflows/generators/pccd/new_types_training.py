@@ -70,8 +70,7 @@ def add_parts(
     )
     estimating = train_properties(model.analogues, **properties.model_dump(), seed=seed)
     info = model.info.model_copy(update={"new_types": new_types, "properties": properties})
-    parts = {"info": info, "new_types": proposing, "properties": estimating}
-    return save_model(folder, replace(model, **parts))
+    return save_model(folder, replace(model, info=info, new_types=proposing, properties=estimating))
 
 
 def sequences_of(analogues: Analogues, known: KnownTypes, rows: NDArray[np.int64]) -> Sequences:

@@ -194,7 +194,8 @@ def _train(
         hidden = torch.rand(len(batch), generator=generator) < 0.1
         shown = group[batch].masked_fill(hidden, 0)
         off = network(elements[batch], counts[batch], shown) - target[batch]
-        return (off.abs() * there[batch]).sum() / there[batch].sum()
+        loss: Tensor = (off.abs() * there[batch]).sum() / there[batch].sum()
+        return loss
 
     fit(network, len(rows), loss_of, epochs=size.epochs, seed=seed)
     return network

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.files import make_folder
 from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.generators.pccd.analogues import find_analogues, measure
 from pccd_workflows.generators.pccd.checkpoint import save_model
@@ -33,7 +34,7 @@ from pccd_workflows.generators.pccd.properties import train_properties
 from pccd_workflows.generators.pccd.schedule import cosine_log_snr
 from pccd_workflows.generators.pccd.symmetry import train_space_group_model
 from pccd_workflows.generators.pccd.templates import find_templates
-from pccd_workflows.generators.pccd.training_index import write_training_index
+from pccd_workflows.generators.pccd.training_crystals import write_training_crystals
 
 CHECKPOINT = "checkpoint.pt"
 CURVE = "progress.jsonl"
@@ -99,7 +100,7 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint so that a kill leaves the old one or the new one."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         partial = folder / "checkpoint.partial"
         state = {
             "module": self.module,
@@ -268,7 +269,7 @@ def _step(
 
 def log_progress(folder: Path, progress: Progress) -> None:
     """Add a line to the loss curve of a run."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(progress)) + "\n")
 
@@ -411,8 +412,8 @@ def write_model(
     small = (composition, symmetry, analogues)
     added = (new_types, properties)
     model = Model(info, denoiser, *small, log_snr, cpu, templates, *added)
-    out.mkdir(parents=True, exist_ok=True)
-    write_training_index(out, crystals.key)
+    make_folder(out)
+    write_training_crystals(out, crystals)
     return save_model(out, model)
 
 

@@ -60,7 +60,7 @@ class WyckoffTable:
     @cached_property
     def by_locus(self) -> dict[bytes, int]:
         """Place of each position by what fixes any of its sites; see `locus`."""
-        found = {}
+        found: dict[bytes, int] = {}
         for place, (point, projector) in enumerate(zip(self.points, self.projectors, strict=True)):
             loci = _image_loci(self.number, point, projector)
             found |= {one.tobytes(): place for one in loci}

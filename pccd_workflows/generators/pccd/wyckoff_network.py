@@ -437,6 +437,6 @@ def train_wyckoff_network(
 def _batches(length: Tensor, generator: torch.Generator) -> list[Tensor]:
     """Return the rows of an epoch's batches, those of a batch alike in length, in random order."""
     batches: list[Tensor] = []
-    for chunk in torch.randperm(len(length), generator=generator).split(16 * BATCH):
-        batches += chunk[length[chunk].argsort(stable=True)].split(BATCH)
+    for chunk in torch.split(torch.randperm(len(length), generator=generator), 16 * BATCH):
+        batches += torch.split(chunk[length[chunk].argsort(stable=True)], BATCH)
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]

@@ -4,92 +4,24 @@
   const tip = document.body.appendChild(document.createElement("div"));
   tip.id = "tip";
   tip.setAttribute("role", "tooltip");
-  document.addEventListener("pointermove", (event) => {
-    const mark = event.target.closest?.("[data-tip]");
+  function tell(mark, x, y) {
     tip.style.display = mark ? "block" : "none";
     if (!mark) return;
     tip.textContent = mark.dataset.tip;
     const box = tip.getBoundingClientRect();
-    const left = event.clientX + 14 + box.width > innerWidth ? event.clientX - box.width - 10 : event.clientX + 14;
-    const top = event.clientY + 14 + box.height > innerHeight ? event.clientY - box.height - 10 : event.clientY + 14;
+    const left = x + 14 + box.width > innerWidth ? x - box.width - 10 : x + 14;
+    const top = y + 14 + box.height > innerHeight ? y - box.height - 10 : y + 14;
     tip.style.left = `${Math.max(4, left)}px`;
     tip.style.top = `${Math.max(4, top)}px`;
+  }
+  for (const kind of ["pointermove", "pointerdown"]) {
+    document.addEventListener(kind, (event) => tell(event.target.closest?.("[data-tip]"), event.clientX, event.clientY));
+  }
+  document.addEventListener("focusin", (event) => {
+    const mark = event.target.querySelector?.(":scope > [data-tip]");
+    const box = mark?.getBoundingClientRect();
+    if (box) tell(mark, box.right, box.bottom);
   });
-
-  // Crystals turn: the same projection as the first drawing (structure_view.py).
-  function rotation(aboutZ, tilt) {
-    const [c, s, k, t] = [Math.cos(aboutZ), Math.sin(aboutZ), Math.cos(tilt), Math.sin(tilt)];
-    return ([x, y, z]) => {
-      const [u, v] = [c * x - s * y, s * x + c * y];
-      return [u, k * z - t * v, -t * z - k * v];
-    };
-  }
-
-  function viewer(box) {
-    const scene = JSON.parse(box.dataset.scene);
-    const group = box.querySelector("g.scene");
-    const view = box.querySelector("svg").viewBox.baseVal;
-    const reach = Math.max(...scene.corners.map((p) => Math.hypot(...p)));
-    const scale = (Math.min(view.width, view.height) / 2 - 18) / reach;
-    let [aboutZ, tilt] = scene.view;
-
-    function make(name, attributes) {
-      const node = document.createElementNS(group.namespaceURI, name);
-      for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-      return node;
-    }
-
-    function draw() {
-      const turn = rotation(aboutZ, tilt);
-      const px = ([x, y]) => [(view.width / 2 + scale * x).toFixed(2), (view.height / 2 - scale * y).toFixed(2)];
-      const items = [];
-      const stick = (from, to, kind) => {
-        const [[x1, y1], [x2, y2]] = [px(from), px(to)];
-        items.push([(from[2] + to[2]) / 2 - 0.01, make("line", { x1, y1, x2, y2, class: kind })]);
-      };
-      const corners = scene.corners.map(turn);
-      const atoms = scene.atoms.map((a) => turn([a.x, a.y, a.z]));
-      for (let n = 0; n < 8; n++) for (const bit of [1, 2, 4]) if (!(n & bit)) stick(corners[n], corners[n | bit], "cell");
-      for (const [i, j] of scene.bonds) stick(atoms[i], atoms[j], "bond");
-      scene.atoms.forEach((a, i) => {
-        const [cx, cy] = px(atoms[i]);
-        items.push([atoms[i][2], make("circle", { cx, cy, r: (a.radius * scale).toFixed(2), fill: `url(#${scene.name}-${a.symbol})`, class: "atom", "data-tip": a.symbol })]);
-      });
-      items.sort((one, other) => one[0] - other[0]);
-      const labels = ["a", "b", "c"].map((label, i) => {
-        const corner = corners[1 << i];
-        const out = 17 / Math.max(Math.hypot(corner[0], corner[1]), 1e-9);
-        const [left, top] = px(corner).map(Number);
-        const [x, y] = [left + out * corner[0], top - out * corner[1] + 4];
-        const node = make("text", { x, y, class: "tick", "text-anchor": "middle" });
-        node.textContent = label;
-        return node;
-      });
-      group.replaceChildren(...items.map((item) => item[1]), ...labels);
-    }
-
-    function turnBy(dx, dy) {
-      aboutZ += dx;
-      tilt = Math.max(-Math.PI / 2, Math.min(Math.PI / 2, tilt - dy));
-      draw();
-    }
-    box.addEventListener("pointerdown", (event) => box.setPointerCapture(event.pointerId));
-    box.addEventListener("pointermove", (event) => {
-      if (event.buttons) turnBy(event.movementX * 0.011, event.movementY * 0.011);
-    });
-    box.addEventListener("dblclick", () => {
-      [aboutZ, tilt] = scene.view;
-      draw();
-    });
-    box.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: [-0.12, 0], ArrowRight: [0.12, 0], ArrowUp: [0, -0.12], ArrowDown: [0, 0.12] }[event.key];
-      if (!step) return;
-      event.preventDefault();
-      turnBy(...step);
-    });
-    draw();
-  }
-  document.querySelectorAll(".viewer").forEach(viewer);
 
   // Tables sort by a click on their head.
   document.querySelectorAll("table.sortable th").forEach((head) => {

@@ -17,7 +17,10 @@ from pccd_workflows.generators.pccd.checkpoint import (
     load_model,
     read_model_info,
 )
-from pccd_workflows.generators.pccd.training_index import in_training, load_training_index
+from pccd_workflows.generators.pccd.training_crystals import (
+    read_training_crystals,
+    trained_on_library,
+)
 from pccd_workflows.settings import Settings
 
 
@@ -99,20 +102,21 @@ def test_reading_the_info_loads_no_torch(tiny_folder):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_training_index(tiny_folder, tmp_path):
+def test_training_crystals_are_found_by_geometry(tiny_folder, tmp_path):
     from pymatgen.core import Lattice, Structure
 
-    index = load_training_index(tiny_folder)
+    trained = read_training_crystals(tiny_folder)
     sites = [[0, 0, 0], [0.5, 0.5, 0.5]]
     known = Structure(Lattice.cubic(4.1), ["Na", "Cl"], sites)
-    assert in_training(known, index)
+    assert trained.find(known) is not None
     known.make_supercell(2)
-    known.perturb(0.01)
-    assert in_training(known, index)
-    assert not in_training(Structure(Lattice.cubic(4.1), ["Na", "At"], sites), index)
+    known.perturb(0.05)
+    assert trained.find(known) is not None
+    assert trained.find(Structure(Lattice.cubic(4.1), ["Na", "At"], sites)) is None
     stretched = Structure(Lattice.orthorhombic(4, 5, 6), ["Na", "Cl"], sites)
-    assert not in_training(stretched, index)
-    assert load_training_index(tmp_path) is None
+    assert trained.find(stretched) is None
+    assert read_training_crystals(tmp_path) is None
+    assert not trained_on_library(tiny_folder)
 
 
 def test_the_shipped_model_loads():
@@ -121,4 +125,4 @@ def test_the_shipped_model_loads():
     assert (model.info.max_sites, model.info.max_elements) == (20, 5)
     assert {"space_group", "composition", "n_sites"} <= set(model.info.conditions)
     assert (folder / WEIGHTS_FILE).stat().st_size < 20e6
-    assert load_training_index(folder) is not None
+    assert trained_on_library(folder)

@@ -131,6 +131,21 @@ def test_lattice_vectors_have_the_lengths_and_angles():
     assert cell.angles == pytest.approx(np.array([0.2, -0.4, 0.5]) * 18.3 + 87.3, abs=1e-3)
 
 
+def test_the_noise_of_means_is_that_of_their_copies():
+    """What pooling leaves of a cloud's noise: copies of a site average theirs out."""
+    torch.manual_seed(0)
+    network = build_denoiser(Architecture(kind="point-transformer", width=32, depth=1, heads=2))
+    zero, present = torch.zeros(2), CONDITIONS.numbers > 0
+    clouds = [network.pool(torch.randn(2, 3, 128, network.columns), CONDITIONS) for _ in range(400)]
+    sites = torch.stack([one for one, _ in clouds]).var((0, 3))[present]
+    lattice = torch.stack([one for _, one in clouds]).var((0, 2))
+    site_var, lattice_var = network.noise_of_means(zero, CONDITIONS)
+    assert torch.allclose(sites, site_var[..., 0][present], rtol=0.25)
+    assert torch.allclose(lattice, lattice_var[:, 0], rtol=0.25)
+    louder, _ = network.noise_of_means(zero - 2, CONDITIONS)
+    assert torch.allclose(louder, site_var * np.exp(2))
+
+
 def test_overlapping_atoms_are_pushed_apart_and_others_stay(dataset_file):
     network = build_denoiser(Architecture(kind="point-transformer", width=32, depth=1, heads=2))
     arrays = read_dataset(dataset_file).take(np.array([0, 300]))

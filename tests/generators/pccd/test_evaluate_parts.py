@@ -12,7 +12,6 @@ from pccd_workflows.evaluation.crystals import (
     draw_rows,
     formula_of,
     read_crystals,
-    structure_of,
 )
 from pccd_workflows.evaluation.inversion import invert_structures
 from pccd_workflows.evaluation.prediction import predict_structures
@@ -97,7 +96,7 @@ def test_control_starts_from_pure_noise(tiny_model, held_out):
 def test_structures_are_the_crystals_of_the_columns(held_out):
     drawn = draw_rows(held_out, 5, 3)
     for row in range(5):
-        structure = structure_of(drawn, row)
+        structure = drawn.structure(row)
         assert len(structure) == drawn.n_sites[row]
         assert structure.lattice.abc == pytest.approx(drawn.lengths[row].tolist(), abs=1e-5)
         assert structure.composition.formula.replace(" ", "") == "".join(

@@ -111,7 +111,7 @@ def test_training_files(tmp_path):
         (good + "learning_rat: 1\n", "learning_rate"),
         (good.replace("max_steps: 5\n", ""), "max_steps"),
         (good.replace("point-transformer", "mlp"), "paper-unet"),
-        ("name: [", "cannot be read"),
+        ("name: [", "is not valid YAML"),
         ("", "key: value"),
     ]:
         path.write_text(bad)

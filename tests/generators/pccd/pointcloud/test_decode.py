@@ -153,6 +153,27 @@ def test_sites_on_top_of_each_other_stay_two(elements: list[str]) -> None:
     assert decode(noisy(encode(crystal), NOISE, 0)).composition == crystal.composition
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_elements_tell_points_of_one_place_apart(seed: int) -> None:
+    """In any order, only the likelihoods say that two sites are there, and which point is whose."""
+    crystal = Structure(Lattice.cubic(4), ["Mg", "O"], [[0.2, 0.2, 0.2], [0.22, 0.2, 0.2]])
+    cloud = noisy(encode(crystal), NOISE, seed)
+    order = np.random.default_rng(seed).permutation(cloud.values.shape[1])
+    values = cloud.values.copy()
+    values[:2] = values[:2, order]
+    decoded = decode(PointCloud(values, cloud.elements))
+    assert sorted(site.specie.symbol for site in decoded) == ["Mg", "O"]
+    (mg,) = decoded.indices_from_symbol("Mg")
+    difference = decoded[1 - mg].frac_coords - decoded[mg].frac_coords
+    assert difference[0] == pytest.approx(0.02, abs=0.015)
+
+
+def test_dbscan_tells_elements_of_one_place_apart() -> None:
+    crystal = Structure(Lattice.cubic(4), ["Mg", "O"], [[0.3, 0.3, 0.3]] * 2)
+    decoded = decode(noisy(encode(crystal), 0.01, 1), method="dbscan")
+    assert decoded.composition == crystal.composition
+
+
 def test_strays_and_soft_likelihoods_change_nothing() -> None:
     """A tenth of the points anywhere, likelihoods of 0.5 against 0.25, as weak models give them."""
     rng = np.random.default_rng(5)
