@@ -32,7 +32,6 @@ from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     composition_requests,
     match_all,
-    structure_of,
 )
 from pccd_workflows.evaluation.prediction import overlap
 from pccd_workflows.generators.pccd.analogues import Analogues
@@ -143,7 +142,7 @@ def formula(counts: Mapping[str, int]) -> Formula:
 
 def measure(model: Model, crystals: CrystalArrays, guesses: int) -> dict[str, Any]:
     """Return match rate and RMSE of the model and of substitution, and what both find."""
-    targets = [structure_of(crystals, row) for row in range(len(crystals))]
+    targets = [crystals.structure(row) for row in range(len(crystals))]
     requests = composition_requests(crystals, model.info)
     attempts = []
     for attempt, cells in enumerate(likeliest_cells(model, requests, guesses, LIKELIEST)):

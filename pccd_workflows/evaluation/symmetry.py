@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from pccd_workflows.generators.pccd.model import Model
+    from pccd_workflows.generators.pccd.properties import Properties
     from pccd_workflows.generators.pccd.sample import Sampled
 
 STRICT, LOOSE = 0.01, 0.1
@@ -74,7 +75,7 @@ def evaluate_conditions(
     Returns
     -------
     `crystal_system`: of each the share of crystals that have it (symprec 0.01 Å); `band_gap`: of
-    each value asked for, see `_band_gaps`.
+    each value asked for, see `_band_gaps`; `errors_of_estimates`: of the networks that choose.
     """
     result: dict[str, Any] = {}
     if "crystal_system" in model.info.conditions:
@@ -83,7 +84,21 @@ def evaluate_conditions(
         )
     if model.properties is not None:
         result["band_gap"] = _band_gaps(model, crystals, samples, seed, sampler)
+        result["errors_of_estimates"] = _errors_of_estimates(model.properties, crystals)
     return result
+
+
+def _errors_of_estimates(properties: "Properties", crystals: CrystalArrays) -> dict[str, Any]:
+    """Return mean absolute errors, eV and eV/atom, of what chooses, on all held-out crystals."""
+    from pccd_workflows.generators.pccd.properties import estimate
+
+    rows = zip(crystals.numbers, crystals.space_group.tolist(), strict=True)
+    cells = [(sites[sites > 0].tolist(), group) for sites, group in rows]
+    found = estimate(properties.choosing, cells)
+    return {
+        name: bootstrapped(np.abs(values - getattr(crystals, name)))
+        for name, values in found.items()
+    }
 
 
 def _band_gaps(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pccd_workflows.generators.pccd.analogues import Analogues
+from pccd_workflows.generators.pccd.chemistry import covalent_radii
 from pccd_workflows.generators.pccd.frames import Template
 from pccd_workflows.generators.pccd.known_types import KnownTypes
 from pccd_workflows.generators.pccd.pair_distances import PairDistances, nearest_images
@@ -26,6 +27,8 @@ from pccd_workflows.generators.pccd.wyckoff import (
 
 DONORS = 15
 """Known crystals that are tried, those of the most like elements first."""
+CLOSEST = 0.7
+"""Of the sum of two atoms' covalent radii: with atoms closer than that a crystal is left out."""
 WAYS = 64
 """Ways to put elements on the orbits of one crystal that are tried."""
 
@@ -83,7 +86,9 @@ def decorate(
             numbers = np.zeros(len(crystal.numbers), dtype=np.int64)
             for element, orbit in zip(assigned, placed, strict=True):
                 numbers[list(orbit.sites)] = elements[element]
-            found.append(_decorated(donors, crystal, numbers, row, nearest))
+            one = _decorated(donors, crystal, numbers, row, nearest)
+            if one is not None:
+                found.append(one)
     return sorted(found, key=lambda one: one.misfit)
 
 
@@ -139,9 +144,13 @@ def _decorated(
     numbers: NDArray[np.int64],
     row: int,
     nearest: NDArray[np.float64],
-) -> Decorated:
+) -> Decorated | None:
+    """Return a crystal with other elements; None if atoms are too close."""
     volume = abs(float(np.linalg.det(crystal.lattice)))
     scale = (donors.distances.volume_of(numbers) / volume) ** (1 / 3)
+    radii = covalent_radii()[numbers].astype(np.float64)
+    if (nearest * scale < CLOSEST * (radii[:, None] + radii)).any():
+        return None
     unlike = donors.analogues.distance[numbers, crystal.numbers].astype(np.float64).mean()
     misfit = donors.distances.misfit(nearest * scale, numbers) + float(unlike)
     template = Template(crystal.space_group, numbers, crystal.frac_coords, crystal.lattice * scale)

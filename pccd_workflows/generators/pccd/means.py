@@ -18,6 +18,7 @@ from pccd_workflows.generators.elements import stream
 from pccd_workflows.generators.pccd.cells import Cell, SampleRequest, choice
 from pccd_workflows.generators.pccd.composition import electropositive_first
 from pccd_workflows.generators.pccd.conditions import ConditionBatch
+from pccd_workflows.generators.pccd.decorate import Decorated
 from pccd_workflows.generators.pccd.denoiser import (
     PointTransformer,
     cell_of,
@@ -27,7 +28,7 @@ from pccd_workflows.generators.pccd.denoiser import (
 )
 from pccd_workflows.generators.pccd.frames import Frame, FrameBatch, batch_frames, frame_of
 from pccd_workflows.generators.pccd.model import Model
-from pccd_workflows.generators.pccd.new_types import Begun, NewType, begun_from, draw_template
+from pccd_workflows.generators.pccd.new_types import NewType, decorated, draw_template
 from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number
 from pccd_workflows.generators.pccd.refine import MEMBERS, refine
 from pccd_workflows.generators.pccd.sampler import Sampler
@@ -76,12 +77,12 @@ def find_frames(
         Whether its atoms are moved to where the other crystals of the type say; see `refine`.
     """
     framed = lru_cache(len(cells))(partial(_frame, model))
-    begun = lru_cache(len(cells))(partial(_begun, model))
+    placed = lru_cache(len(cells))(partial(_decorated, model))
     frames = []
     for request, cell in zip(requests, cells, strict=True):
         if cell.new_type is not None:
             drawn = stream(seed, request.index, "free coordinates")
-            frames.append(_new_frame(model, cell, begun(cell.new_type), drawn))
+            frames.append(_new_frame(model, cell, placed(cell.new_type), drawn))
             continue
         rows = _analogues(model, request, cell, seed, sampler)
         frame = framed(rows if refined else rows[:1], cell.numbers) if rows else None
@@ -90,27 +91,25 @@ def find_frames(
     return frames
 
 
-def _begun(model: Model, aim: NewType) -> Begun | None:
-    """Return the known crystal that fits a new type best with its elements put anew, if any."""
+def _decorated(model: Model, aim: NewType) -> Decorated | None:
     if model.new_types is None or model.analogues is None or model.templates is None:
         return None
-    return next(iter(begun_from(model.new_types, aim, model.analogues, model.templates)), None)
+    return decorated(model.new_types, aim, model.analogues, model.templates)
 
 
-def _new_frame(model: Model, cell: Cell, begun: Begun | None, seed: int) -> Framed:
+def _new_frame(model: Model, cell: Cell, known: Decorated | None, seed: int) -> Framed:
     """Return the frame of a new type: that of a known crystal on its sites, or a random one."""
     if model.new_types is None or cell.new_type is None:
         return Framed(None, None)
-    drawn = begun is None
-    template = (
-        draw_template(cell.new_type, model.new_types.distances, seed)
-        if begun is None
-        else begun.template
-    )
+    if known is None:
+        template = draw_template(cell.new_type, model.new_types.distances, seed)
+        row, begin = None, 1.0
+    else:
+        template, row, begin = known.template, known.row, 0.0
     frame = frame_of(template, model.info.setting)
     if frame is None or tuple(frame.numbers.tolist()) != cell.numbers:
         return Framed(None, None)
-    return Framed(frame, None if begun is None else begun.row, 1.0 if drawn else 0.0)
+    return Framed(frame, row, begin)
 
 
 def _analogues(

@@ -10,7 +10,7 @@ from torch import Tensor
 from pccd_workflows.generators.pccd.analogues import Analogues
 from pccd_workflows.generators.pccd.composition import electropositive_first
 from pccd_workflows.generators.pccd.dataset import CRYSTAL_SYSTEMS, crystal_system
-from pccd_workflows.generators.pccd.decorate import Donors, decorate
+from pccd_workflows.generators.pccd.decorate import Decorated, Donors, decorate
 from pccd_workflows.generators.pccd.frames import Template
 from pccd_workflows.generators.pccd.known_types import KnownTypes
 from pccd_workflows.generators.pccd.pair_distances import PairDistances
@@ -149,31 +149,12 @@ def _allowed(asked: Conditions) -> NDArray[np.bool_] | None:
     return np.array([crystal_system(group) == system for group in range(1, N_GROUPS + 1)])
 
 
-@dataclass(frozen=True)
-class Begun:
-    """Where the atoms of a new type are to begin with.
-
-    Attributes
-    ----------
-    template
-    row
-        Of the known crystal on whose sites they are, among the analogues; None if they are drawn.
-    misfit
-        See `Decorated`; None if they are drawn.
-    """
-
-    template: Template
-    row: int | None
-    misfit: float | None
-
-
-def begun_from(
+def decorated(
     new_types: NewTypes, aim: NewType, analogues: Analogues, coordinates: Coordinates
-) -> list[Begun]:
-    """Return known crystals decorated as a new type; empty if none has its positions."""
+) -> Decorated | None:
+    """Return the known crystal that fits a new type best with its elements put anew, if any."""
     donors = Donors(analogues, coordinates, new_types.known, new_types.distances)
-    found = decorate(donors, aim.space_group, aim.orbits, aim.elements)
-    return [Begun(one.template, one.row, one.misfit) for one in found]
+    return next(iter(decorate(donors, aim.space_group, aim.orbits, aim.elements)), None)
 
 
 def draw_template(aim: NewType, distances: PairDistances, seed: int) -> Template:

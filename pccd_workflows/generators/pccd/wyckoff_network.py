@@ -7,6 +7,7 @@ before it, the elements and their atoms that still have no place.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -133,6 +134,11 @@ class WyckoffNetwork(nn.Module):
         self.out = nn.Linear(width + 64 + 32, POSITION)
         for table in (self.element_table, self.position_table, self.group_table):
             nn.init.normal_(table.weight, std=0.05)
+
+    @cached_property
+    def completable(self) -> Tensor:
+        """Whether positions from a place on can hold so many atoms; see `completable`."""
+        return completable(self.multiplicity, self.freedom)
 
     def of_slots(self, elements: Tensor, counts: Tensor) -> Tensor:
         """Return the embeddings (B, E, 64) of elements and their numbers of atoms (B, E)."""
@@ -287,7 +293,7 @@ def propose(
     atoms = torch.tensor([list(counts)])
     slots = network.of_slots(torch.tensor([list(elements)]), atoms)
     context = network.of_context(slots)
-    can = completable(network.multiplicity, network.freedom)
+    can = network.completable
     log_p = network.group_logits(context)[0]
     fits = can[:, 0][:, atoms[0]].all(1)
     if groups is not None:
@@ -382,18 +388,17 @@ def _finished(beam: _Beam, row: int, atoms: Tensor, network: WyckoffNetwork) -> 
 def completable(multiplicity: Tensor, freedom: Tensor) -> Tensor:
     """Return whether positions from a place on can hold so many atoms, (230, P + 1, 21)."""
     groups, most = multiplicity.shape
-    can = torch.zeros((groups, most + 1, MOST_SITES + 1), dtype=torch.bool)
+    can = np.zeros((groups, most + 1, MOST_SITES + 1), dtype=bool)
     can[:, most, 0] = True
-    for group in range(groups):
-        for place in reversed(range(most)):
-            here = can[group, place + 1].clone()
-            size = int(multiplicity[group, place])
-            if 0 < size <= MOST_SITES:
-                source = here if freedom[group, place] else can[group, place + 1].clone()
-                for atoms in range(size, MOST_SITES + 1):
-                    here[atoms] |= source[atoms - size]
-            can[group, place] = here
-    return can
+    sizes, free = multiplicity.numpy(), freedom.numpy() > 0
+    for place in reversed(range(most)):
+        can[:, place] = can[:, place + 1]
+        for group in np.flatnonzero((sizes[:, place] > 0) & (sizes[:, place] <= MOST_SITES)):
+            size = int(sizes[group, place])
+            again = can[group, place] if free[group, place] else can[group, place + 1]
+            for atoms in range(size, MOST_SITES + 1):  # rising: a free position may come again
+                can[group, place, atoms] |= again[atoms - size]
+    return torch.from_numpy(can)
 
 
 def train_wyckoff_network(

@@ -22,7 +22,7 @@ from pccd_workflows.generators.pccd.wyckoff import wyckoff_table
 from pccd_workflows.generators.pccd.wyckoff_network import propose
 from pccd_workflows.generators.request import Conditions, Generate
 
-WIDTH = SmallNetwork(width=32, epochs=12)
+WIDTH = SmallNetwork(width=32, epochs=80)
 
 
 @pytest.fixture(scope="module")

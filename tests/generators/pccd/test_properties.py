@@ -1,0 +1,56 @@
+"""Estimates of properties, and the choice among cells that they make."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pccd_workflows.core.resources import resource
+from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
+from pccd_workflows.generators.pccd.checkpoint import load_model
+from pccd_workflows.generators.pccd.properties import estimate, halves, nearest_to_asked
+from pccd_workflows.generators.pccd.sampler import Sampler
+from pccd_workflows.generators.request import Conditions
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_model(resource("model", "pccd-default"), "cpu")
+
+
+def test_estimates_tell_insulators_from_metals(shipped):
+    salt, alloy = ((11, 17), 225), ((29, 79), 123)
+    for network in (shipped.properties.choosing, shipped.properties.judging):
+        gaps = estimate(network, [salt, alloy])["band_gap"]
+        assert gaps[0] > 3
+        assert 0 <= gaps[1] < 0.3
+
+
+def test_the_cell_nearest_to_what_is_asked_is_taken(shipped):
+    cells = [((29, 79), 123), ((11, 17), 225), ((14, 14), 227)]
+    gaps = estimate(shipped.properties.choosing, cells)["band_gap"]
+    for place, gap in enumerate(gaps.tolist()):
+        assert nearest_to_asked(shipped.properties, cells, Conditions(band_gap=gap)) == place
+
+
+def test_halves_share_no_chemical_system(shipped):
+    half = halves(shipped.analogues)
+    systems = [
+        {row.tobytes() for row in np.sort(shipped.analogues.elements[half == part], 1)}
+        for part in (0, 1)
+    ]
+    assert not systems[0] & systems[1]
+    assert 0.4 < half.mean() < 0.6
+
+
+def test_a_gap_asked_for_acts_and_nothing_changes_without(shipped):
+    requests = [SampleRequest(i, ("Ti", "O"), Conditions()) for i in range(8)]
+    asked = [
+        replace(r, conditions=Conditions(band_gap=gap)) for gap in (0.0, 3.0) for r in requests
+    ]
+    cells = draw_cells(shipped, asked, 0, Sampler())
+    told = [(cell.numbers, cell.space_group) for cell in cells]
+    gaps = estimate(shipped.properties.judging, told)["band_gap"]
+    assert gaps[8:].mean() > gaps[:8].mean() + 0.3
+    blind = replace(shipped, properties=None)
+    assert draw_cells(blind, requests, 0, Sampler()) == draw_cells(shipped, requests, 0, Sampler())
