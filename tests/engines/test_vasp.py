@@ -353,7 +353,7 @@ def test_references_of_another_level_are_refused_before_submission(standin, tmp_
     with pytest.raises(InputError, match=f"energies of level '{LEVEL}', not .*{R2SCAN}"):
         check(other, standin)
     path.unlink()
-    with pytest.raises(InputError, match="no reference file"):
+    with pytest.raises(InputError, match="there is no file or folder"):
         check(whole, standin)
 
 
