@@ -1,12 +1,15 @@
 """Campaigns whose competing phases and known crystals are those of the library."""
 
+from dataclasses import replace
+
+import numpy as np
 from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.reference_set import ReferenceSet
 from pccd_workflows.engines.records import Relaxation, SinglePoint
 from pccd_workflows.execution.memory import MemoryStorage
-from pccd_workflows.known.library import library
+from pccd_workflows.known.library import KnownLibrary, library
 from pccd_workflows.stages import references
 from pccd_workflows.stages.novelty import Compared, judge_novelty
 
@@ -54,6 +57,12 @@ def test_the_hull_is_that_of_the_library_and_what_it_lacks_is_computed(monkeypat
             convention="mp2020",
         )
 
+    stored = KnownLibrary.energies
+
+    def never_relaxed(self, level):
+        return replace(stored(self, level), relaxed=np.full(len(self), np.nan))
+
+    monkeypatch.setattr(KnownLibrary, "energies", never_relaxed)
     nothing = SinglePoint(energy_per_atom=None, reason="not here")
     monkeypatch.setattr("pccd_workflows.engines.engine.relax", relax)
     monkeypatch.setattr("pccd_workflows.engines.engine.static", lambda *_: nothing)
