@@ -241,7 +241,7 @@ def _crystals(number: int) -> str:
 
 def _funnel(summary: Summary, campaign_id: str) -> list[View]:
     raw = summary.count("generated")
-    later = {step.key: _of_before(before, step) for before, step in summary.after_rungs()}
+    later = {step.key: f"of {before.count:,}" for before, step in summary.after_rungs()}
     words = {"rejected": "rejected", "failed": "failed", "pending": "waiting", "passed": "left out"}
     rows = []
     for step in summary.steps:
