@@ -36,7 +36,6 @@ MAX_DEATHS = 5
 NEXT_FIRST = (("spec._priority", -1), ("fw_id", 1))
 """The order in which workers take ready jobs."""
 ACTIVE = ("RESERVED", "RUNNING")
-UNFINISHED = ("READY", *ACTIVE)
 DIED = "died"
 STOPPED = "stopped"
 RETIRED = "retired"
