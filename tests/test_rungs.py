@@ -24,6 +24,7 @@ from pccd_workflows.stages.hull import Stability, judge_stability, with_novelty
 from pccd_workflows.stages.novelty import find_duplicates
 from pccd_workflows.stages.phonons import PhononsSection, choose
 from pccd_workflows.stages.rung import Rung
+from tests.relaxations import relaxation
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
 KNOWN = Novelty(sets={"references": SetNovelty(known=True, matched_id="mp-1", method="m")})
@@ -53,14 +54,7 @@ def campaign(**novelty) -> Campaign:
 
 
 def relaxed(energy_per_atom: float, verdict: str = "converged") -> Relaxation:
-    return Relaxation(
-        level="chgnet",
-        key="k",
-        verdict=verdict,
-        structure=SALT,
-        energy=energy_per_atom * len(SALT),
-        convention="mp2020",
-    )
+    return relaxation(SALT, energy_per_atom, verdict)
 
 
 @pytest.mark.parametrize(
