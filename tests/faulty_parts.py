@@ -1,9 +1,9 @@
 """Parts of a small campaign that fail on demand: marker files in FAULTS say how.
 
-`lose-<k>`: sample k raises. `kill-<k>`: sample k kills its process; `kill-once`: any sample does so,
-once. `undecodable`: no sample is a crystal. `poison`: the device breaks, for the whole process, where it meets an alloy; `poison-once`
-does so in one process. `no-metals`: elements cannot be computed. `no-maker-<formula>`: the first of
-the two jobs of the relaxing Maker raises.
+`lose-<k>`: sample k raises. `kill-<k>`: sample k kills its process; `kill-once`: any sample does,
+once. `undecodable`: no sample is a crystal. `poison`: the device breaks, for the whole process,
+where it meets an alloy; `poison-once`: in one process. `no-metals`: elements cannot be computed.
+`no-maker-<formula>`: the first of the two jobs of the relaxing Maker raises.
 """
 
 import os
