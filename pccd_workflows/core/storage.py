@@ -281,8 +281,19 @@ class Storage(Results, Costs, Checkpoints, Watched, Protocol):
     ) -> tuple[list[str], datetime | None]:
         """Return the candidates with rows written at or after `since`, and the latest time."""
 
-    def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
-        """Return the latest stored set of this source, system and level."""
+    def find_references(
+        self, source: str, chemsys: str, level: str, version: str | None = None
+    ) -> ReferenceSet | None:
+        """Return the latest stored set of this source, system and level.
+
+        version: of the source it was made with; None takes any.
+        """
+
+    def settle_references(self, campaign_id: str, references: ReferenceSet) -> None:
+        """Note that a campaign uses a stored set; the first one of its system and level stays."""
+
+    def settled_references(self, campaign_id: str, level: str) -> dict[str, str]:
+        """Return the ids of the sets that a campaign uses at a level, by chemical system."""
 
     def get_references(self, reference_id: str) -> ReferenceSet | None:
         """Return the stored set with this id."""

@@ -32,6 +32,9 @@ SAMPLES = "samples"
 WRITES = "writes"
 """Name in the metadata of jobs: the stage whose rows they write last. Their loss holds back only
 candidates without such a row."""
+RUNS_ANYWAY = "_allow_fizzled_parents"
+"""FireWorks' name, in the metadata of jobs that are to run, and to fail for want of their input, where
+a job before them was lost: nobody waits for them in vain."""
 
 
 def assign(assigned: Job, category: str) -> Job:
@@ -43,9 +46,10 @@ def assign(assigned: Job, category: str) -> Job:
 def tolerant(gathering: Job) -> Job:
     """Return a job that goes on without those parents that were lost.
 
-    For jobs that gather many others: one lost job must not hold back its siblings' results.
+    For jobs that gather many others: one lost job must not hold back its siblings' results. What they
+    start is not tolerant by itself.
     """
-    gathering.update_config({"on_missing_references": OnMissing.NONE})
+    gathering.update_config({"on_missing_references": OnMissing.NONE}, dynamic=False)
     return gathering
 
 

@@ -125,7 +125,7 @@ def known_reference_set(
         chemsys="-".join(symbols),
         level=level,
         convention=get_level(level).convention,
-        source_version=f"library of known crystals {known.version}",
+        source_version=version_at(level, known),
         settings={
             "relaxed": relaxed,
             "as_they_are": len(phases) - relaxed,
@@ -134,6 +134,14 @@ def known_reference_set(
         entries=sorted((_entry(phase) for phase in phases), key=lambda entry: entry.entry_id),
         missing=missing,
     )
+
+
+def version_at(level: str, known: KnownLibrary | None = None) -> str:
+    """Return what sets of a level name as their source: versions of library and energies."""
+    known = known or library()
+    digest = known.energies_digest(level)
+    stored = "" if digest is None else f", energies {digest}"
+    return f"library of known crystals {known.version}{stored}"
 
 
 def check_library(

@@ -18,7 +18,12 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import MissingPhase
 from pccd_workflows.core.systems import atomic_number, parse_formula, split_chemsys, symbol
 from pccd_workflows.known.columns import ColumnsFile
-from pccd_workflows.known.energies import LevelEnergies, available_levels, read_energies
+from pccd_workflows.known.energies import (
+    LevelEnergies,
+    available_levels,
+    digest_of,
+    read_energies,
+)
 from pccd_workflows.known.library_files import (
     ANGLE_STEP,
     BLOCK,
@@ -158,6 +163,10 @@ class KnownLibrary:
     def energies(self, level: str) -> LevelEnergies:
         """Return the energies at a level; InputError if there are none or they do not belong."""
         return read_energies(self.folder, level, self.version, len(self))
+
+    def energies_digest(self, level: str) -> str | None:
+        """Return the first 10 hex digits of the sha256 of a level's energies; None without any."""
+        return digest_of(self.folder, level)
 
     def missing(self, chemsys: str) -> list[MissingPhase]:
         """Return the phases near the hull of a system, and of its parts, that are not at hand.
