@@ -40,7 +40,7 @@ from pccd_workflows.engines.engine import Task, Work
 from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.execution.memory import FolderStorage
-from pccd_workflows.known.competing import Engines, known_reference_set
+from pccd_workflows.known.competing import Engines, engines_at, known_reference_set
 from pccd_workflows.known.identify import Identifier
 from pccd_workflows.known.library import KnownLibrary, library
 from pccd_workflows.known.missing import read_table
@@ -119,8 +119,9 @@ class Bench:
         self.known = library()
         self.identifier = Identifier(self.known)
         self.work = Work(FolderStorage(args.results))
-        relax = None if args.as_they_are else self.relax
-        self.engines = Engines(self.single_point, relax)
+        task = Task("relax", "reference", fmax=0.05, steps=300)
+        whole = engines_at(self.level, self.work, task)
+        self.engines = Engines(whole.single_point) if args.as_they_are else whole
         hulls = "-as-they-are" if args.as_they_are else ""
         self.path: Path = args.results / f"{args.level}{hulls}-{self.known.version}.jsonl"
         self.predicted: set[str] = set()
@@ -147,10 +148,6 @@ class Bench:
         """Return how many phases have an energy at the level."""
         energies = self.known.energies(self.level)
         return {"computed": energies.n_computed, "relaxed": energies.n_relaxed}
-
-    def single_point(self, structure: Structure) -> float | None:
-        """Return an energy, eV/atom; None where the potential fails."""
-        return engine.static(structure, self.level, self.work).energy_per_atom
 
     def relax(self, structure: Structure) -> Relaxation:
         """Relax a crystal, or read what was done before."""

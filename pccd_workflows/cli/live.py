@@ -108,7 +108,9 @@ class Workers:
                 continue
             if self._in_vain < MOST_IN_VAIN:
                 self._in_vain += 1
-                told.append(f"Another worker takes the place of one that ended: {self._why(number)}")
+                told.append(
+                    f"Another worker takes the place of one that ended: {self._why(number)}"
+                )
                 self.processes[number] = self._start(number)
         return told
 
