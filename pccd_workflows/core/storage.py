@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from pydantic import ValidationError
 from pymatgen.core import Structure
 
+from pccd_workflows.core.errors import DatabaseError
 from pccd_workflows.core.records import Record
 from pccd_workflows.core.reference_set import ReferenceSet
 
@@ -133,8 +135,22 @@ class StageRow:
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def read(self, kind: type[R]) -> R:
-        """Return the record as the stage's own type."""
-        return kind.model_validate(self.record)
+        """Return the record as the stage's own type.
+
+        Raises
+        ------
+        DatabaseError
+            It is damaged.
+        """
+        try:
+            return kind.model_validate(self.record)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DatabaseError(
+                f"What stage {self.stage} says of {self.candidate_id} is damaged ({where}: "
+                f"{first['msg']}): restore the database from a backup."
+            ) from None
 
     def following(
         self,

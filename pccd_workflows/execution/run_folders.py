@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import mmap
 import os
 import re
 from collections.abc import Iterator
@@ -66,12 +67,18 @@ def run_folder(runs: Path, firework: dict[str, Any], secrets: list[str]) -> Iter
 def _tidy(folder: Path, secrets: list[str]) -> None:
     """Drop a folder in which nothing ran; blot out a password that a job printed."""
     printed = folder / "job.out"
-    text = printed.read_text(errors="replace")
-    if not text and not (folder / "FW.json").exists():
-        printed.unlink()
-        folder.rmdir()
-    elif text != (clean := redacted(text, secrets)):
-        printed.write_text(clean)
+    if printed.stat().st_size == 0:
+        if not (folder / "FW.json").exists():
+            printed.unlink()
+            folder.rmdir()
+    elif _holds(printed, secrets):
+        printed.write_text(redacted(printed.read_text(errors="replace"), secrets))
+
+
+def _holds(file: Path, secrets: list[str]) -> bool:
+    """Return whether a file, which may be larger than the memory, holds a secret."""
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return any(text.find(secret.encode()) >= 0 for secret in secrets)
 
 
 def _new_folder(base: Path, name: str) -> Path:

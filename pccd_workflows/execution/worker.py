@@ -40,7 +40,7 @@ from pccd_workflows.execution.mongo import (
     survive_outage,
 )
 from pccd_workflows.execution.mongo_storage import FENCE
-from pccd_workflows.execution.redaction import redacted, secrets_of
+from pccd_workflows.execution.redaction import secrets_of, storable
 from pccd_workflows.execution.reruns import note_failure
 from pccd_workflows.execution.run_folders import run_folder
 from pccd_workflows.execution.stopping import Stop, WorkerStopped, handling_signals
@@ -144,7 +144,7 @@ class _WorkerLaunchPad(AtomicLaunchPad):
             text = str(exception.get("_stacktrace"))
             if fault is not None and fault is not error:
                 text += f"\n{self._sentence(error, fault)}"
-            exception["_stacktrace"] = redacted(text, self.secrets)
+            exception["_stacktrace"] = storable(text, self.secrets)
         complete = super().complete_launch
 
         def complete_own() -> Any:
@@ -317,7 +317,7 @@ def _fail(opened: _WorkerLaunchPad, fw_id: int, text: str) -> None:
 
     text: the traceback.
     """
-    told = {"_exception": {"_stacktrace": redacted(text, opened.secrets)}}
+    told = {"_exception": {"_stacktrace": storable(text, opened.secrets)}}
     action = FWAction(stored_data=told, exit=True).to_dict()
 
     def mark() -> None:

@@ -147,7 +147,7 @@ class Computing:
     """What computes a reference set's energies, and tells how far it is."""
 
     work: Work
-    relax: Callable[[Structure], Relaxation]
+    task: Task
     progress: Callable[[str, int, int], None]
 
 
@@ -186,7 +186,7 @@ def build(campaign: "Campaign", rung: Rung, chemsys: str, storage: Storage) -> R
             progress=partial(progress, "phases"),
         )
     if source == "known":
-        return _known(campaign, chemsys, rung.level, Computing(work, relax, progress))
+        return _known(campaign, chemsys, rung.level, Computing(work, task, progress))
     if source == "prototypes":
         if (shipped := shipped_reference_set(chemsys, rung.level)) is not None:
             return shipped
@@ -205,16 +205,13 @@ def _known(
     computing: "Computing",
 ) -> ReferenceSet:
     """Return the known phases: of the library and of imported sets; what they lack is computed."""
-    from pccd_workflows.known.competing import Engines, known_reference_set
-
-    def single_point(structure: Structure) -> float | None:
-        return engine.static(structure, level, computing.work).energy_per_atom
+    from pccd_workflows.known.competing import Engines, engines_at, known_reference_set
 
     computes = engine.engine_of(level).batched
     return known_reference_set(
         chemsys,
         level,
-        engines=Engines(single_point, computing.relax) if computes else Engines(),
+        engines=engines_at(level, computing.work, computing.task) if computes else Engines(),
         imported=_imported(campaign, chemsys, computing.work.storage),
         progress=computing.progress,
     )
