@@ -49,6 +49,10 @@ class MemoryStorage:
         """Return copies of stored structures by key."""
         return {key: self._structures[key].copy() for key in keys if key in self._structures}
 
+    def structure_documents(self, keys: Iterable[str]) -> dict[str, Document]:
+        """Return the same as dictionaries."""
+        return {key: found.as_dict() for key, found in self.get_structures(keys).items()}
+
     def put_rows(self, rows: Sequence[StageRow]) -> None:
         """Store what a stage says about candidates."""
         for row in rows:

@@ -67,9 +67,14 @@ class MongoStorage:
 
     def get_structures(self, keys: Iterable[str]) -> dict[str, Structure]:
         """Return stored structures by key."""
+        found = self.structure_documents(keys)
+        return {key: plain_structure(document) for key, document in found.items()}
+
+    def structure_documents(self, keys: Iterable[str]) -> dict[str, Document]:
+        """Return the same as the dictionaries that they are stored as."""
         query = {"_id": {"$in": list(keys)}}
         rows = survive_outage(lambda: list(self.database["structures"].find(query)))
-        return {row["_id"]: plain_structure(row["structure"]) for row in rows}
+        return {row["_id"]: row["structure"] for row in rows}
 
     def put_rows(self, rows: Sequence[StageRow]) -> None:
         """Store what a stage says about candidates, at the server's time."""

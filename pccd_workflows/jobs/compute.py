@@ -33,14 +33,8 @@ from pccd_workflows.engines.engine import (
 from pccd_workflows.engines.levels import Level
 from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.engines.supercells import displaced_cell
-from pccd_workflows.jobs.common import (
-    CANDIDATES,
-    OPTIONAL,
-    WRITES,
-    assign,
-    job_storage,
-    task_job,
-)
+from pccd_workflows.jobs.common import assign, job_storage, task_job
+from pccd_workflows.jobs.metadata import CANDIDATES, OPTIONAL, WRITES
 from pccd_workflows.settings import get_settings
 
 RESTARTABLE = "restartable"

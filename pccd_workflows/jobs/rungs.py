@@ -11,18 +11,9 @@ from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.storage import CrystalRef, Share, Storage, load_crystals
 from pccd_workflows.engines.engine import Task, engine_of
-from pccd_workflows.jobs.common import (
-    CANDIDATES,
-    OPTIONAL,
-    WRITES,
-    gathered,
-    job_storage,
-    named,
-    plain_job,
-    taking,
-    tolerant,
-)
+from pccd_workflows.jobs.common import gathered, job_storage, named, plain_job, taking, tolerant
 from pccd_workflows.jobs.compute import compute_jobs
+from pccd_workflows.jobs.metadata import CANDIDATES, OPTIONAL, WRITES
 from pccd_workflows.jobs.stages import hull
 from pccd_workflows.stages import bands, relax, sharing
 from pccd_workflows.stages.rung import Rung
