@@ -237,6 +237,12 @@ class Storage(Results, Costs, Checkpoints, Watched, Protocol):
     def database(self) -> "Database[Document] | None":
         """The campaign database, if results are kept in one."""
 
+    def expect_results(self, keys: Sequence[str]) -> None:
+        """Prepare for questions for these results, which may be read all at once.
+
+        What others store under them afterwards may not be seen by the first question for each.
+        """
+
     def put_structures(self, structures: Mapping[str, Structure]) -> None:
         """Store structures under their keys (`structure_key`)."""
 

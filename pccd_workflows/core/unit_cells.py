@@ -45,13 +45,12 @@ class UnitCell:
         return float(abs(np.linalg.det(self.matrix)))
 
     @property
-    def parameters(self) -> tuple[float, float, float, float, float, float]:
+    def parameters(self) -> tuple[float, ...]:
         """Lengths in Å and angles in degrees: a, b, c, alpha, beta, gamma."""
         lengths = np.sqrt((self.matrix**2).sum(axis=1))
         unit = self.matrix / lengths[:, None]
         cosines = np.clip((unit @ unit.T)[[1, 0, 0], [2, 2, 1]], -1, 1)
-        a, b, c, alpha, beta, gamma = [*lengths.tolist(), *np.degrees(np.arccos(cosines)).tolist()]
-        return a, b, c, alpha, beta, gamma
+        return (*lengths.tolist(), *np.degrees(np.arccos(cosines)).tolist())
 
     @property
     def density(self) -> float:

@@ -57,9 +57,9 @@ def light_candidates(collection: Any, which: Document) -> Iterator[CandidateDoc]
 
 
 def heavy_fields() -> dict[str, int]:
-    """Return a projection that leaves out structures, what stages call heavy and what lists sort by.
+    """Return a projection that leaves out structures and what stages call heavy.
 
-    The values that lists sort by are those of the records.
+    The values that lists sort by are left out, too: they are those of the records.
     """
     heavy = [
         f"{FIELDS[stage.kind]}.{name}"
