@@ -18,6 +18,7 @@ from pccd_workflows.known.build import Progress, silent
 from pccd_workflows.known.compute import NEAR_IN_SOURCES
 from pccd_workflows.known.library import KnownCrystal, KnownLibrary, library
 from pccd_workflows.known.options import source_name
+from pccd_workflows.known.predicted import predict_phases, with_predictions
 from pccd_workflows.known.relaxed_hull import Phase, Relax, relax_near_hull, with_correction
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def known_reference_set(
         Energies in the level's own convention. Of phases with a stored relaxed energy the
         structure is the known one, not relaxed again. `settings` says how many phases were
         relaxed, taken as they are, and left out for lack of an energy; `missing` which phases
-        are known to exist and have no structure here.
+        are known to exist and have no structure here, and which of them were predicted, where
+        `engines` relax (see `known.predicted`).
 
     Raises
     ------
@@ -111,8 +113,12 @@ def known_reference_set(
     phases += _computed([*wanted, *new], engines.single_point, progress)
     phases = with_correction(phases, level)
     _need_elements(symbols, phases, level)
+    missing = _missing(known, chemsys, [phase.id for phase in phases])
+    without_energy = n_phases - len(phases)
     if engines.relax is not None:
-        phases = relax_near_hull(phases, level, engines.relax, progress)
+        found = with_correction(predict_phases(missing, known, engines.relax, progress), level)
+        missing = with_predictions(missing, found)
+        phases = relax_near_hull([*phases, *found], level, engines.relax, progress)
     relaxed = sum(phase.relaxed for phase in phases)
     return ReferenceSet(
         source=source_name("known", [each.name for each in imported]),
@@ -123,10 +129,10 @@ def known_reference_set(
         settings={
             "relaxed": relaxed,
             "as_they_are": len(phases) - relaxed,
-            "without_energy": n_phases - len(phases),
+            "without_energy": without_energy,
         },
         entries=sorted((_entry(phase) for phase in phases), key=lambda entry: entry.entry_id),
-        missing=_missing(known, chemsys, [phase.id for phase in phases]),
+        missing=missing,
     )
 
 

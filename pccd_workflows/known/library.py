@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate, combinations
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -249,6 +250,12 @@ class KnownLibrary:
         counts = counts.reshape(len(rows), len(symbols))
         same = (counts * wanted[0] == counts[:, :1] * wanted).all(axis=1)
         return (rows.start + np.flatnonzero(same)).tolist()
+
+    def amounts(self, row: int) -> dict[str, int]:
+        """Return the atoms of each element of the crystal of this number, in lowest terms."""
+        symbols, counts = self._composition(row)
+        unit = gcd(*counts)
+        return {symbol: n // unit for symbol, n in zip(symbols, counts, strict=True)}
 
     def crystal(self, row: int) -> KnownCrystal:
         """Return the crystal of this number."""
