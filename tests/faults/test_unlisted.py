@@ -1,4 +1,4 @@
-"""Faults that nobody had listed, each tried for real: the ledger is right, or a sentence says why."""
+"""Faults that nobody had listed, tried for real: the ledger is right, or a sentence says why."""
 
 import os
 import signal
