@@ -7,8 +7,8 @@ looked up as they are, and again after their sites were displaced by 0.1 Å and 
 relaxed ones are placed on the hull of the library's phases. Systems: random ternary ones; samples
 of the shipped model are relaxed, looked up and placed. A verdict "new and on or below the hull" is
 contradicted where the legacy hull (all sizes, with the phases that the library has no structure of)
-lies lower at that composition than the legacy hull of what is at hand, by more than the crystal
-lies below.
+lies lower at that composition than the legacy hull of what is at hand or predicted, by more than
+the crystal lies below.
 
 What is found out of a compound, and of a system with its samples, is one line of a ledger in
 --results, where relaxations are kept, too: a run of --minutes goes on where the last one ended, and
@@ -40,7 +40,7 @@ from pccd_workflows.engines.engine import Task, Work
 from pccd_workflows.engines.levels import hull_convention
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.execution.memory import FolderStorage
-from pccd_workflows.known.competing import Engines, known_reference_set
+from pccd_workflows.known.competing import Engines, engines_at, known_reference_set
 from pccd_workflows.known.identify import Identifier
 from pccd_workflows.known.library import KnownLibrary, library
 from pccd_workflows.known.missing import read_table
@@ -119,10 +119,12 @@ class Bench:
         self.known = library()
         self.identifier = Identifier(self.known)
         self.work = Work(FolderStorage(args.results))
-        relax = None if args.as_they_are else self.relax
-        self.engines = Engines(self.single_point, relax)
+        task = Task("relax", "reference", fmax=0.05, steps=300)
+        whole = engines_at(self.level, self.work, task)
+        self.engines = Engines(whole.single_point) if args.as_they_are else whole
         hulls = "-as-they-are" if args.as_they_are else ""
         self.path: Path = args.results / f"{args.level}{hulls}-{self.known.version}.jsonl"
+        self.predicted: set[str] = set()
         self.rows: dict[str, Row] = {}
         if self.path.is_file():
             lines = self.path.read_text().splitlines()
@@ -147,10 +149,6 @@ class Bench:
         energies = self.known.energies(self.level)
         return {"computed": energies.n_computed, "relaxed": energies.n_relaxed}
 
-    def single_point(self, structure: Structure) -> float | None:
-        """Return an energy, eV/atom; None where the potential fails."""
-        return engine.static(structure, self.level, self.work).energy_per_atom
-
     def relax(self, structure: Structure) -> Relaxation:
         """Relax a crystal, or read what was done before."""
         task = Task("relax", "reference", fmax=0.05, steps=300)
@@ -161,6 +159,7 @@ class Bench:
         references = known_reference_set(
             chemsys, self.level, engines=self.engines, known=self.known
         )
+        self.predicted = {phase.id for phase in references.missing or () if phase.predicted_from}
         return Hull(correct_references(references))
 
     def place(self, relaxations: Sequence[Relaxation]) -> list[float | None]:
@@ -302,7 +301,8 @@ def judge_samples(bench: Bench, chemsys: str, samples: int) -> Row:
         row = {"formula": structure.composition.formula, "known": known_id, "above": height}
         kept = {"crystal": structure.as_dict()} if new_stable else {}
         rows.append({**row, "new_stable": new_stable, **kept})
-    return {"rows": rows, "cpu_seconds": round(time.process_time() - start, 1)}
+    seconds = round(time.process_time() - start, 1)
+    return {"rows": rows, "predicted": sorted(bench.predicted), "cpu_seconds": seconds}
 
 
 def sampled(elements: tuple[str, ...], samples: int) -> list[Structure]:
@@ -340,7 +340,9 @@ def verdicts(bench: Bench, systems: Sequence[str], table: Path | None) -> dict[s
         "kinds_of_new": dict(Counter(kind.kind for kind in kinds)),
     }
     if table is not None and claims:
-        shift = legacy_shift(bench.known, table, [crystal.composition for crystal in crystals])
+        predicted = {i for s in done for i in bench.rows[f"system {s}"]["predicted"]}
+        compositions = [crystal.composition for crystal in crystals]
+        shift = legacy_shift(bench.known, table, compositions, predicted)
         wrong = [
             above + lower > STABLE
             for above, lower in zip((row["above"] for _, row in claims), shift, strict=True)
@@ -361,9 +363,12 @@ def verdicts(bench: Bench, systems: Sequence[str], table: Path | None) -> dict[s
 
 
 def legacy_shift(
-    known: KnownLibrary, table: Path, compositions: Sequence[Composition]
+    known: KnownLibrary, table: Path, compositions: Sequence[Composition], predicted: set[str]
 ) -> list[float]:
-    """Return how much lower the whole legacy hull lies than that of what is at hand, eV/atom."""
+    """Return how much lower the whole legacy hull lies than that of what is at hand, eV/atom.
+
+    predicted: ids of phases without a structure that were predicted.
+    """
     wanted = {frozenset(e.symbol for e in c) for c in compositions}
     entries, at_hand = [], []
     for row in read_table(table):
@@ -373,7 +378,7 @@ def legacy_shift(
             energy = row["formation_energy_per_atom"] * composition.num_atoms
             entry = ReferenceEntry(entry_id=row["id"], formula=row["formula"], energy=energy)
             entries.append(entry)
-            if known.row_of(row["id"]) is not None:
+            if known.row_of(row["id"]) is not None or row["id"] in predicted:
                 at_hand.append(entry)
     elements = sorted(frozenset().union(*wanted))
     zero = [ReferenceEntry(entry_id=f"element {s}", formula=s, energy=0.0) for s in elements]

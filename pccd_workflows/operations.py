@@ -22,8 +22,7 @@ from pccd_workflows.engines.levels import get_level
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.generators.registry import open_generator
-from pccd_workflows.jobs.common import CANDIDATES, CPU, GPU, OPTIONAL, SAMPLES, SHARE, WRITES
-from pccd_workflows.pipeline import DiscoveryMaker
+from pccd_workflows.jobs.metadata import CANDIDATES, CPU, GPU, OPTIONAL, SAMPLES, SHARE, WRITES
 from pccd_workflows.settings import Settings
 from pccd_workflows.stages.generate import source_versions
 from pccd_workflows.stages.relax import stage_before
@@ -215,6 +214,7 @@ def submit_workflow(document: Document, settings: Settings) -> None:
 
     document: of the campaign, in state ``submitting``.
     """
+    from pccd_workflows.pipeline import DiscoveryMaker  # jobflow: half a second
 
     def claim(database: "Database[Document]", session: "ClientSession | None") -> bool:
         query = {"_id": document["_id"], "state": "submitting"}

@@ -212,6 +212,11 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
         "VASP ended without usable output: rerun from the start.",
     ),
     ErrorClass(
+        "lost_input",
+        (r"ValueError: Could not resolve reference",),  # jobflow's
+        "The failed job whose output it takes is to be run again; this one follows it.",
+    ),
+    ErrorClass(
         "database",
         (r"DatabaseError", r"pymongo\.errors", r"AutoReconnect", r"DocumentTooLarge"),
         "See `pccd db check`, then rerun.",

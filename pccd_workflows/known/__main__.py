@@ -67,16 +67,15 @@ def compute(  # noqa: PLR0913
     relaxing: Annotated[bool, typer.Option("--relax/--no-relax", help="Near the hull.")] = True,
 ) -> None:
     """Compute energies of known crystals; goes on where it ended."""
-    from pccd_workflows.engines.energy_only import energy_only
     from pccd_workflows.engines.levels import get_level
-    from pccd_workflows.engines.potential import calculator, relax
+    from pccd_workflows.engines.potential import calculator, relax, single_point
     from pccd_workflows.known.compute import Budget, Ledger, compute_energies
     from pccd_workflows.known.library import library
 
     calculator(get_level(level))  # a level that cannot compute is no property of a crystal
     budget = Budget(limit, None if minutes is None else 60 * minutes, max_sites)
     engines = (
-        lambda structure: energy_only(structure, level),
+        lambda structure: single_point(structure, level),
         (lambda structure: relax(structure, level)) if relaxing else None,
     )
     computed = compute_energies(

@@ -10,15 +10,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.errors import InputError, MachineFault, PccdError
 from pccd_workflows.core.reference_set import MissingPhase, ReferenceEntry, ReferenceSet
 from pccd_workflows.core.systems import split_chemsys
+from pccd_workflows.engines import engine
+from pccd_workflows.engines.engine import Task, Work
+from pccd_workflows.engines.expected_gain import expected_gain
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.known.build import Progress, silent
 from pccd_workflows.known.compute import NEAR_IN_SOURCES
 from pccd_workflows.known.library import KnownCrystal, KnownLibrary, library
 from pccd_workflows.known.options import source_name
-from pccd_workflows.known.relaxed_hull import Phase, Relax, relax_near_hull, with_correction
+from pccd_workflows.known.predicted import predict_phases, with_predictions
+from pccd_workflows.known.relaxed_hull import (
+    Look,
+    Phase,
+    Relax,
+    relax_near_hull,
+    with_correction,
+)
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -37,10 +47,37 @@ class Engines:
         None leaves phases without a stored energy out.
     relax
         None takes single points near the hull as they are.
+    look
+        Says which of them are at rest already; None relaxes all.
     """
 
     single_point: SinglePoint | None = None
     relax: Relax | None = None
+    look: Look | None = None
+
+
+def engines_at(level: str, work: Work, task: Task) -> Engines:
+    """Return what computes energies at a potential's level, or finds them where work is kept.
+
+    task: how phases are relaxed.
+    """
+
+    def single_point(structure: "Structure") -> float | None:
+        return engine.static(structure, level, work).energy_per_atom
+
+    def look(structure: "Structure", energy: float) -> float | None:
+        try:
+            found = engine.forces(structure, level, work)
+        except MachineFault:
+            raise
+        except PccdError:
+            return None
+        if found.stress is None:
+            return None
+        forces, stress = np.array(found.forces), np.array(found.stress)
+        return expected_gain(energy * len(structure), structure.volume, forces, stress)
+
+    return Engines(single_point, lambda s: engine.relax(s, level, work, task), look)
 
 
 @dataclass(frozen=True)
@@ -92,7 +129,8 @@ def known_reference_set(
         Energies in the level's own convention. Of phases with a stored relaxed energy the
         structure is the known one, not relaxed again. `settings` says how many phases were
         relaxed, taken as they are, and left out for lack of an energy; `missing` which phases
-        are known to exist and have no structure here.
+        are known to exist and have no structure here, and which of them were predicted, where
+        `engines` relax (see `known.predicted`).
 
     Raises
     ------
@@ -111,23 +149,37 @@ def known_reference_set(
     phases += _computed([*wanted, *new], engines.single_point, progress)
     phases = with_correction(phases, level)
     _need_elements(symbols, phases, level)
+    missing = _missing(known, chemsys, [phase.id for phase in phases])
+    without_energy = n_phases - len(phases)
     if engines.relax is not None:
-        phases = relax_near_hull(phases, level, engines.relax, progress)
+        found = with_correction(predict_phases(missing, known, engines.relax, progress), level)
+        missing = with_predictions(missing, found)
+        phases = relax_near_hull(
+            [*phases, *found], level, engines.relax, progress, look=engines.look
+        )
     relaxed = sum(phase.relaxed for phase in phases)
     return ReferenceSet(
         source=source_name("known", [each.name for each in imported]),
         chemsys="-".join(symbols),
         level=level,
         convention=get_level(level).convention,
-        source_version=f"library of known crystals {known.version}",
+        source_version=version_at(level, known),
         settings={
             "relaxed": relaxed,
             "as_they_are": len(phases) - relaxed,
-            "without_energy": n_phases - len(phases),
+            "without_energy": without_energy,
         },
         entries=sorted((_entry(phase) for phase in phases), key=lambda entry: entry.entry_id),
-        missing=_missing(known, chemsys, [phase.id for phase in phases]),
+        missing=missing,
     )
+
+
+def version_at(level: str, known: KnownLibrary | None = None) -> str:
+    """Return what sets of a level name as their source: versions of library and energies."""
+    known = known or library()
+    digest = known.energies_digest(level)
+    stored = "" if digest is None else f", energies {digest}"
+    return f"library of known crystals {known.version}{stored}"
 
 
 def check_library(
