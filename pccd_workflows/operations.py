@@ -183,7 +183,7 @@ def campaign_document(name: str, settings: Settings) -> Document:
     document = campaigns.find_one(query, sort=[("submitted_at", -1)])
     if document is None:
         known = sorted({row["name"] for row in campaigns.find({}, {"name": 1}).limit(20)})
-        hint = f"; there are {', '.join(known)}" if known else "; none was submitted yet"
+        hint = f"; submitted: {', '.join(known)}" if known else "; none was submitted yet"
         raise InputError(f"There is no campaign {name!r}{hint}.")
     mongo.check_schema_version(document, f"campaign {name!r}")
     return dict(document)
