@@ -283,9 +283,8 @@ def read_only(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S607
 
 
-def test_a_data_folder_that_may_not_be_written(
-    settings, faults, campaign, read_only, tmp_path, monkeypatch, capsys
-):
+@pytest.mark.usefixtures("settings", "faults")
+def test_a_data_folder_that_may_not_be_written(campaign, read_only, monkeypatch, capsys):
     monkeypatch.setenv("PCCD_DATA_DIR", str(read_only / "data"))
     get_settings.cache_clear()
     operations.submit(campaign, get_settings())
