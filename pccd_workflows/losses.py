@@ -6,7 +6,7 @@ from typing import Any
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.collect import Loss
 from pccd_workflows.core.storage import Share, Storage
-from pccd_workflows.jobs.common import CANDIDATES, OPTIONAL, SAMPLES, SHARE, WRITES
+from pccd_workflows.jobs.metadata import CANDIDATES, OPTIONAL, SAMPLES, SHARE, WRITES
 
 Document = dict[str, Any]
 

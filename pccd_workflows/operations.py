@@ -19,10 +19,9 @@ from pccd_workflows.core.records import SCHEMA_VERSION
 from pccd_workflows.engines.engine import engine_of
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
-from pccd_workflows.jobs.common import CPU, GPU
+from pccd_workflows.jobs.metadata import CPU, GPU
 from pccd_workflows.losses import lost_candidates as lost_candidates
 from pccd_workflows.losses import name_candidates
-from pccd_workflows.pipeline import DiscoveryMaker
 from pccd_workflows.settings import Settings
 from pccd_workflows.stages.relax import stage_before
 
@@ -140,6 +139,7 @@ def submit_workflow(document: Document, settings: Settings) -> None:
 
     document: of the campaign, in state ``submitting``.
     """
+    from pccd_workflows.pipeline import DiscoveryMaker  # jobflow: half a second
 
     def claim(database: "Database[Document]", session: "ClientSession | None") -> bool:
         query = {"_id": document["_id"], "state": "submitting"}
@@ -183,7 +183,7 @@ def campaign_document(name: str, settings: Settings) -> Document:
     document = campaigns.find_one(query, sort=[("submitted_at", -1)])
     if document is None:
         known = sorted({row["name"] for row in campaigns.find({}, {"name": 1}).limit(20)})
-        hint = f"; there are {', '.join(known)}" if known else "; none was submitted yet"
+        hint = f"; submitted: {', '.join(known)}" if known else "; none was submitted yet"
         raise InputError(f"There is no campaign {name!r}{hint}.")
     mongo.check_schema_version(document, f"campaign {name!r}")
     return dict(document)

@@ -7,7 +7,8 @@ from jobflow import Flow, Job, Maker
 
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.storage import ALL
-from pccd_workflows.jobs.common import GPU, SAMPLES, WRITES, assign, named, taking, tolerant
+from pccd_workflows.jobs.common import assign, named, taking, tolerant
+from pccd_workflows.jobs.metadata import GPU, SAMPLES, WRITES
 from pccd_workflows.jobs.phonons import start_phonons
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import start_bands, start_rung

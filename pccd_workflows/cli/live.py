@@ -35,6 +35,8 @@ GRACE_SECONDS = 20.0
 WORKER_COMMAND = (sys.executable, "-P", "-m", "pccd_workflows", "worker", "--campaign")
 """-P: a file of the current folder, named smact.py say, is not run as that package."""
 BAR_WIDTH = 30
+MOST_NEWS = 3
+"""Steps of the funnel in one line of a log; of more, the first and the last."""
 BEST = 8
 """Crystals in the closing table."""
 MOST_RUNNING = 4
@@ -263,20 +265,25 @@ def _screen(console: Console) -> Iterator[Any]:
 
 @dataclass
 class _Log:
-    """Writes a line when the funnel or what runs has changed; of mere progress, now and then."""
+    """Writes what changed in the funnel and what runs, at once; of mere progress, now and then."""
 
     console: Console
-    shown: str = ""
-    at: float = 0.0
+    reached: dict[str, int] = field(default_factory=dict)
+    running: list[str] = field(default_factory=list)
+    at: float | None = None
 
     def write(self, view: View) -> None:
-        steps = [f"{step.name} {step.reached}" for step in view.steps]
-        line = "  ".join([*steps, *(job.name for job in view.running[:MOST_RUNNING])])
-        due = bool(view.long_jobs) and view.seconds - self.at > LOG_SECONDS
-        if line == self.shown and not due:
+        counts = {step.name: step.reached for step in view.steps}
+        news = [f"{n} {name}" for name, n in counts.items() if n != self.reached.get(name, 0)]
+        changed = news if len(news) <= MOST_NEWS else [news[0], news[-1]]
+        running = [job.name for job in view.running[:MOST_RUNNING]]
+        due = bool(view.long_jobs) and view.seconds - (self.at or 0.0) > LOG_SECONDS
+        if self.at is not None and not changed and running == self.running and not due:
             return
-        self.shown, self.at = line, view.seconds
-        text = "  ".join([f"[{view.seconds:5.0f} s] {line}", *map(_long_job, view.long_jobs)])
+        self.reached, self.running, self.at = counts, running, view.seconds
+        now = [f"now {', '.join(running)}"] if running else []
+        told = "; ".join([*changed, *now, *map(_long_job, view.long_jobs)]) or "nothing yet"
+        text = f"[{view.seconds:5.0f} s] {told}"
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 

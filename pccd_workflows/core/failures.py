@@ -8,6 +8,8 @@ from typing import Any
 from pccd_workflows.core.errors import InputError
 
 EVIDENCE_LENGTH = 300
+MAX_ATTEMPTS = 5
+"""A job that failed so often is not run again unless more is asked for."""
 
 
 def custodian_error(*errors: str) -> str:
@@ -221,7 +223,9 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
     ),
 )
 PYTHON = ErrorClass(
-    "python", (), "A fault of a program: read the traceback (`pccd job list --json`), then rerun."
+    "python",
+    (),
+    "A fault of a program: read the traceback (`job.out` in the job's folder), then rerun.",
 )
 BY_NAME = {known.name: known for known in (*CLASSES, PYTHON)}
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import DatabaseError
-from pccd_workflows.core.records import Record
+from pccd_workflows.core.records import AS_STORED, Record
 from pccd_workflows.core.reference_set import ReferenceSet
 
 if TYPE_CHECKING:
@@ -134,8 +134,10 @@ class StageRow:
     job: str | None = field(default_factory=WRITER.get)
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    def read(self, kind: type[R]) -> R:
+    def read(self, kind: type[R], *, as_stored: bool = False) -> R:
         """Return the record as the stage's own type.
+
+        as_stored: whether its structures stay dictionaries (see `records.AS_STORED`).
 
         Raises
         ------
@@ -143,7 +145,7 @@ class StageRow:
             It is damaged.
         """
         try:
-            return kind.model_validate(self.record)
+            return kind.model_validate(self.record, context=AS_STORED if as_stored else None)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -250,11 +252,20 @@ class Storage(Results, Costs, Checkpoints, Watched, Protocol):
     def database(self) -> "Database[Document] | None":
         """The campaign database, if results are kept in one."""
 
+    def expect_results(self, keys: Sequence[str]) -> None:
+        """Prepare for questions for these results, which may be read all at once.
+
+        What others store under them afterwards may not be seen by the first question for each.
+        """
+
     def put_structures(self, structures: Mapping[str, Structure]) -> None:
         """Store structures under their keys (`structure_key`)."""
 
     def get_structures(self, keys: Iterable[str]) -> dict[str, Structure]:
         """Return stored structures by key; unknown keys are left out."""
+
+    def structure_documents(self, keys: Iterable[str]) -> dict[str, Document]:
+        """Return the same as the dictionaries that they are stored as."""
 
     def put_rows(self, rows: Sequence[StageRow]) -> None:
         """Store what a stage says; a row of the same candidate and stage is replaced."""

@@ -29,6 +29,9 @@ class MemoryStorage:
         self._costs: list[Document] = []
         self._checkpoints: dict[str, Document] = {}
 
+    def expect_results(self, keys: Sequence[str]) -> None:
+        """Do nothing: all are at hand."""
+
     def get_result(self, key: str) -> Document | None:
         """Return the result stored under `key`."""
         return self._results.get(key)
@@ -49,6 +52,10 @@ class MemoryStorage:
     def get_structures(self, keys: Iterable[str]) -> dict[str, Structure]:
         """Return copies of stored structures by key."""
         return {key: self._structures[key].copy() for key in keys if key in self._structures}
+
+    def structure_documents(self, keys: Iterable[str]) -> dict[str, Document]:
+        """Return the same as dictionaries."""
+        return {key: found.as_dict() for key, found in self.get_structures(keys).items()}
 
     def put_rows(self, rows: Sequence[StageRow]) -> None:
         """Store what a stage says about candidates."""

@@ -347,19 +347,34 @@ def get_result(db: Database[Document], key: str) -> Document | None:
 
     A damaged one is forgotten, so that it is computed again.
     """
-    doc = survive_outage(lambda: db.results.find_one({"_id": key}))
-    if doc is None:
-        return None
-    result = doc.get("result")
-    if not (isinstance(result, dict) and isinstance(doc.get("schema_version"), int)):
-        drop_results(db, [key])
-        return None
-    check_schema_version(doc, f"Result {key}")
-    return result
+    return get_results(db, [key])[key]
 
 
-def put_result(db: Database[Document], key: str, kind: str, doc: Document) -> None:
-    """Store a result under its content address; the first one written stays."""
+def get_results(db: Database[Document], keys: Sequence[str]) -> dict[str, Document | None]:
+    """Return the results stored under content addresses, None for those that are not there."""
+    query = {"_id": {"$in": list(keys)}}
+    rows = survive_outage(lambda: list(db.results.find(query)))
+    found: dict[str, Document | None] = dict.fromkeys(keys)
+    damaged = []
+    for row in rows:
+        result = row.get("result")
+        if not (isinstance(result, dict) and isinstance(row.get("schema_version"), int)):
+            damaged.append(row["_id"])
+            continue
+        check_schema_version(row, f"Result {row['_id']}")
+        found[row["_id"]] = result
+    if damaged:
+        drop_results(db, damaged)
+    return found
+
+
+def put_result(db: Database[Document], key: str, kind: str, doc: Document) -> bool:
+    """Store a result under its content address; the first one written stays.
+
+    Returns
+    -------
+    Whether this is the first one.
+    """
     new = {
         "kind": kind,
         "schema_version": SCHEMA_VERSION,
@@ -367,13 +382,14 @@ def put_result(db: Database[Document], key: str, kind: str, doc: Document) -> No
         "result": doc,
     }
 
-    def upsert() -> None:
+    def upsert() -> bool:
         try:
-            db.results.update_one({"_id": key}, {"$setOnInsert": new}, upsert=True)
+            done = db.results.update_one({"_id": key}, {"$setOnInsert": new}, upsert=True)
         except DuplicateKeyError:
-            return  # somebody else was first by a hair
+            return False  # somebody else was first by a hair
+        return done.upserted_id is not None
 
-    survive_outage(upsert)
+    return survive_outage(upsert)
 
 
 def drop_results(db: Database[Document], keys: Sequence[str]) -> None:

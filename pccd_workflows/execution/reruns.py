@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.failures import BY_NAME, diagnose
+from pccd_workflows.core.failures import BY_NAME, MAX_ATTEMPTS, diagnose
 from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
 from pccd_workflows.execution.launchpad import launchpad, of_campaign
 from pccd_workflows.execution.mongo import explained
@@ -14,8 +14,6 @@ from pccd_workflows.settings import Settings
 
 Document = dict[str, Any]
 
-MAX_ATTEMPTS = 5
-"""A job that failed so often is not run again unless more is asked for."""
 CANDIDATES = "spec.candidates"
 JOB = "spec._tasks.0.job"
 RESTART = f"{JOB}.function_kwargs.restart"

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import random
 import sys
 import threading
 import time
@@ -55,10 +54,12 @@ with optional_imports("A campaign on MongoDB"):
 
 RELEASE_SECONDS = 5.0
 """How often an idle worker looks for jobs whose workers died."""
-
-MOST_CHOICES = 128
-"""Of so many ready jobs at most a worker picks one by chance. Its choices double whenever another
-worker was faster, and halve when none was: alone, it takes the jobs in their order."""
+PICKED_SECONDS = 5.0
+"""How long a ready job that a worker picked is left to it: it starts it at once, unless it dies."""
+UNPICKED = {"$expr": {"$lt": ["$picked_until", "$$NOW"]}}
+"""Jobs that no worker is about to start; a field that is missing is less than any time."""
+PICK = [{"$set": {"picked_until": {"$add": ["$$NOW", 1000 * PICKED_SECONDS]}}}]
+"""Update of a job; milliseconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -253,21 +254,17 @@ class _Worker:
         self.fworker = FWorker(worker_name(), categories, of_campaign(campaign_id))
         self.runs = settings.data_dir.expanduser().absolute() / "runs"
         self._next_release = 0.0
-        self._choices = 1
 
     def run_one(self) -> bool:
         """Run the next ready job; False if there is none."""
-        firework = survive_outage(self._next)
+        firework = survive_outage(self._pick)
         if firework is None:
             return bool(self._release_dead())
         fence = FENCE.set(self.launchpad.hold)
         try:
             with run_folder(self.runs, firework, self.launchpad.secrets):
                 # FireWorks claims exactly this one, unless another worker was faster.
-                ran = launch_rocket(
-                    self.launchpad, self.fworker, firework["fw_id"], strm_lvl="INFO"
-                )
-                self._choices = max(1, self._choices // 2) if ran else 2 * self._choices
+                launch_rocket(self.launchpad, self.fworker, firework["fw_id"], strm_lvl="INFO")
         except WorkerStopped:
             # between the job's end and its storage
             self._next_release = 0.0
@@ -283,16 +280,19 @@ class _Worker:
             logging.getLogger("jobflow").handlers = []  # jobflow's writes to the job's stdout
         return True
 
-    def _next(self) -> dict[str, Any] | None:
-        rows: list[dict[str, Any]] = list(
-            self.launchpad.fireworks.find(
-                self.fworker.query | {"state": "READY"},
-                {"fw_id": 1, "name": 1, "spec.campaign_id": 1},
-                sort=NEXT_FIRST,
-                limit=min(self._choices, MOST_CHOICES),
-            )
+    def _pick(self) -> dict[str, Any] | None:
+        """Return the next ready job, which other workers then leave to this one for a while."""
+        found: dict[str, Any] | None = self.launchpad.fireworks.find_one_and_update(
+            self._ready() | UNPICKED,
+            PICK,
+            projection={"fw_id": 1, "name": 1, "spec.campaign_id": 1},
+            sort=list(NEXT_FIRST),
         )
-        return random.choice(rows) if rows else None  # noqa: S311
+        return found
+
+    def _ready(self) -> dict[str, Any]:
+        """Return the query for the jobs that this worker could run now."""
+        return dict(self.fworker.query) | {"state": "READY"}
 
     def _release_dead(self) -> list[int]:
         """Put back what dead workers ran, and what this one, which runs nothing now, did."""
@@ -307,7 +307,8 @@ class _Worker:
 
         def look() -> bool:
             states = count_states(self.launchpad, self.campaign_id)
-            return any(states.get(state) for state in ACTIVE) or self._next() is not None
+            ready = self.launchpad.fireworks.find_one(self._ready(), {"_id": 1})
+            return any(states.get(state) for state in ACTIVE) or ready is not None
 
         return survive_outage(look)
 

@@ -9,16 +9,9 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.storage import store_crystals
 from pccd_workflows.engines.engine import Task
 from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.jobs.common import (
-    GPU,
-    RUNS_ANYWAY,
-    assign,
-    job_storage,
-    named,
-    plain_job,
-    tolerant,
-)
+from pccd_workflows.jobs.common import assign, job_storage, named, plain_job, tolerant
 from pccd_workflows.jobs.compute import compute_jobs
+from pccd_workflows.jobs.metadata import GPU, RUNS_ANYWAY
 from pccd_workflows.stages import references as stage
 from pccd_workflows.stages import sharing
 from pccd_workflows.stages.rung import Rung

@@ -11,19 +11,9 @@ from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.storage import ALL, CrystalRef, Share, Storage, load_crystals
 from pccd_workflows.engines.engine import Task, engine_of
-from pccd_workflows.jobs.common import (
-    CANDIDATES,
-    OPTIONAL,
-    RUNS_ANYWAY,
-    WRITES,
-    gathered,
-    job_storage,
-    named,
-    plain_job,
-    taking,
-    tolerant,
-)
+from pccd_workflows.jobs.common import gathered, job_storage, named, plain_job, taking, tolerant
 from pccd_workflows.jobs.compute import compute_jobs
+from pccd_workflows.jobs.metadata import CANDIDATES, OPTIONAL, RUNS_ANYWAY, WRITES
 from pccd_workflows.jobs.stages import hull
 from pccd_workflows.stages import bands, relax, sharing
 from pccd_workflows.stages.rung import Rung

@@ -204,11 +204,7 @@ def check_library(
         A file is damaged, cut off or of another version; or an element has no phase.
     """
     known = known or library()
-    there = known.levels
-    for level in levels:
-        if level in there:
-            known.energies(level)
-    known.missing("H")  # reads the list of all
+    known.check(levels)
     lacking = [symbol for symbol in symbols if not known.rows_in(symbol)]
     if lacking:
         raise InputError(

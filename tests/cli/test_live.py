@@ -80,9 +80,10 @@ def test_a_log_says_what_changed_at_once_and_mere_progress_now_and_then(capsys):
             show(view(48, float(second), LongJob("displacements", done, 108, 200.0)))
         show(view(96, 99.0))
     first, *progress, last = capsys.readouterr().out.splitlines()
-    assert first == "[    0 s] generated 48  rung  displacements: 1 of 108, about 3:20 min left"
+    assert first == "[    0 s] 48 generated; now rung; displacements: 1 of 108, about 3:20 min left"
     assert len(progress) == 3
-    assert last == "[   99 s] generated 96  rung"
+    assert all("generated" not in line for line in progress)
+    assert last == "[   99 s] 96 generated; now rung"
 
 
 def test_what_runs_now_is_named(settings):
