@@ -199,9 +199,9 @@ def test_only_what_changed_is_read(settings, monkeypatch):
     read = []
     fold = collect.fold
 
-    def watched(campaign, storage, ids, losses):
+    def watched(campaign, storage, ids, *arguments, **options):
         read.append(list(ids))
-        return fold(campaign, storage, ids, losses)
+        return fold(campaign, storage, ids, *arguments, **options)
 
     monkeypatch.setattr(collect, "fold", watched)
     collecting = collector(settings)

@@ -86,6 +86,9 @@ def test_mongod_that_is_killed_during_a_submission(
     monkeypatch.setenv("PCCD_MONGOD_PORT", str(free_tcp_port))
     monkeypatch.setenv("PCCD_DATABASE_TIMEOUT", "1")
     monkeypatch.setattr(mongo, "BRIEF_OUTAGE_SECONDS", 1.0)
+    # pymongo tries for two minutes to learn whether a transaction was committed
+    limit = "pymongo.synchronous.client_session._WITH_TRANSACTION_RETRY_TIME_LIMIT"
+    monkeypatch.setattr(limit, 2)
     get_settings.cache_clear()
     own = get_settings()
     mongod.start(own)
