@@ -269,7 +269,7 @@ class Collector:
     def update(self, losses: Losses | None = None) -> int:
         """Fold what changed into candidate documents; return how many documents changed."""
         losses = losses or {}
-        now: datetime = self.database.command("hello")["localTime"]
+        now: datetime = self.database.command("hello")["localTime"].replace(tzinfo=UTC)
         changed, _ = self.storage.changed(self.campaign.campaign_id, self._collected_until(now))
         held_back = set(self._held_back())
         written = 0

@@ -4,7 +4,7 @@
 once. `undecodable`: no sample is a crystal. `poison`: the device breaks, for the whole process,
 where it meets an alloy; `poison-once`: in one process. `no-metals`: elements cannot be computed.
 `no-maker-<formula>`: the first of the two jobs of the relaxing Maker raises. `skip-<k>`: sample k
-is left out. `kill-before-row`: the process is killed before it writes a row of a relaxation, once.
+is left out. `kill-before-row`: the process is killed before it writes a relaxation's row, once.
 """
 
 import os

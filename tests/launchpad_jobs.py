@@ -46,9 +46,9 @@ def grow_beyond_16_mb():
 
 
 @job
-def broken_with(message):
-    """Fail with a message."""
-    raise ValueError(message.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass"))
+def broken_with(character, number):
+    """Fail with a message of so many of the same character."""
+    raise ValueError(number * chr(character))
 
 
 @job

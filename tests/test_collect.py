@@ -1,10 +1,13 @@
 """The fold from what stages say to candidate documents."""
 
 import itertools
+import time
+from datetime import timedelta
 
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows import collect
 from pccd_workflows.analysis.screening import Screening
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.collect import Collector, Loss, fold
@@ -189,6 +192,28 @@ def test_only_what_changed_is_written(settings):
     assert {i: row for i, row in after.items() if i != C} == {
         i: row for i, row in before.items() if i != C
     }
+
+
+def test_only_what_changed_is_read(settings, monkeypatch):
+    monkeypatch.setattr(collect, "OVERLAP", timedelta(0))
+    read = []
+    fold = collect.fold
+
+    def watched(campaign, storage, ids, *arguments, **options):
+        read.append(list(ids))
+        return fold(campaign, storage, ids, *arguments, **options)
+
+    monkeypatch.setattr(collect, "fold", watched)
+    collecting = collector(settings)
+    for stage in ("generate", "screen"):
+        write(collecting.storage, stage, OUTPUTS[stage])
+    time.sleep(0.05)
+    assert collecting.update() == 3
+    write(collecting.storage, "deduplicate", {C: Novelty(duplicate_of=A)})
+    time.sleep(0.05)
+    assert collector(settings).update() == 1
+    assert collecting.update() == 0
+    assert read == [[A, B, C], [C], []]
 
 
 def test_a_document_of_a_newer_version_is_not_overwritten(settings):

@@ -14,9 +14,10 @@ import yaml
 from pymongo.errors import AutoReconnect
 from rich.console import Console
 
-from pccd_workflows import following
+from pccd_workflows import following, operations
+from pccd_workflows.campaign import Campaign
 from pccd_workflows.cli import live, main
-from pccd_workflows.core.errors import DatabaseError
+from pccd_workflows.core.errors import DatabaseError, PccdError
 from pccd_workflows.execution import mongo, mongod
 from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.following import LongJob, RunningJob
@@ -135,6 +136,25 @@ def test_a_worker_that_retires_is_replaced_while_jobs_wait(settings, tmp_path, m
     assert "ended: its device failed (MachineFault: RuntimeError: CUDA error" in printed
     candidates = mongo.database(settings)["candidates"]
     assert candidates.count_documents({"status": "passed"}) == 6
+
+
+def test_whoever_follows_a_campaign_waits_for_its_database(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.1)
+    campaign = Campaign.model_validate(
+        faulty_parts.campaign(faulty_parts.write_metals(tmp_path / "known"))
+    )
+    document = operations.submit(campaign, settings)
+    monkeypatch.setattr(live.Workers, "start", lambda *_: None)
+    away = [AutoReconnect("gone"), AutoReconnect("gone")]
+
+    def left(*_args) -> None:
+        if away:
+            raise away.pop()
+
+    monkeypatch.setattr(operations, "seconds_left", left)
+    with pytest.raises(PccdError, match="ended with 3 jobs unfinished"):
+        live.work(document, campaign, settings, 1)
+    assert away == []
 
 
 def test_workers_are_not_replaced_for_ever(tmp_path, monkeypatch):

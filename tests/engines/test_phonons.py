@@ -17,6 +17,7 @@ from pccd_workflows.engines.phonons import (
     compute_phonons,
     judge_displacements,
     phonon_key,
+    phonon_record,
     tight_cell,
 )
 from pccd_workflows.engines.records import Forces, Phonons
@@ -214,10 +215,34 @@ def test_phonons_that_were_cut_short_go_on_from_the_stored_forces(monkeypatch) -
     assert len(computed) == whole.n_displacements + 1  # the first is not computed again
     assert compute_phonons(start, settings, Work(storage)) == whole
     assert len(computed) == whole.n_displacements + 1
+    storage.drop_results([key])
+    storage.put_result(key, "phonons", {"verdict": "stable"})  # torn, or of an older version
+    again = compute_phonons(start, settings, Work(storage))
+    assert (again.verdict, again.min_frequency) == (whole.verdict, whole.min_frequency)
+    assert len(computed) == whole.n_displacements + 1
     results = [r for r in storage._results.values() if "forces" in r]
     assert len(results) == whole.n_displacements
-    assert all(set(r) == {"forces", "seconds"} for r in results)
+    assert all(set(r) == {"forces", "stress", "seconds"} for r in results)
     assert max(len(json.dumps(r)) for r in storage._results.values()) < 100_000
+
+
+def test_documents_of_twenty_atoms_in_p1_stay_below_a_megabyte() -> None:
+    """MongoDB takes 16 MB; with its supercells such a crystal had more."""
+    from ase.calculators.emt import EMT
+
+    cell = Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.8), ["Cu"], [[0, 0, 0]])
+    cell.make_supercell([5, 1, 1])
+    cell.perturb(0.05, seed=1)
+    settings = PhononsSection(level="emt", min_length=7.0)
+    cells, found = displaced_cells(cell, settings), []
+    assert len(cells) == 6 * len(cell) == 120
+    for displaced in cells:
+        atoms = to_atoms(displaced)
+        atoms.calc = EMT()
+        found.append(atoms.get_forces())
+    record = phonon_record(cell, found, settings, software_versions={})
+    stored = Forces(forces=found[0].tolist()), record
+    assert max(len(one.model_dump_json()) for one in stored) < 1_000_000
 
 
 class Told(MemoryStorage):

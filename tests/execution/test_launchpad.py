@@ -16,7 +16,7 @@ from threading import Thread, Timer
 import launchpad_jobs as jobs
 import psutil
 import pytest
-from fireworks import LaunchPad
+from fireworks import FWorker, LaunchPad
 from jobflow import Flow, JobConfig, OnMissing
 from pymongo import MongoClient
 
@@ -556,6 +556,18 @@ def _elsewhere(db) -> None:
 def _expire(db) -> None:
     """Let every lease have run out."""
     db.launches.update_many({}, [{"$set": {"lease": {"$subtract": ["$$NOW", 5000]}}}])
+
+
+def test_a_sign_of_life_renews_the_lease(settings):
+    submit(settings, jobs.add(1, 2))
+    opened = launchpad.launchpad(settings)
+    _, launch_id = opened.checkout_fw(FWorker("node7:1:1.00"), ".")
+    db = mongo.database(settings)
+    _expire(db)
+    opened.ping_launch(launch_id)
+    assert launchpad.release_dead_runs(settings) == []
+    _expire(db)
+    assert len(launchpad.release_dead_runs(settings)) == 1
 
 
 def test_a_silent_worker_of_another_machine_is_given_up(settings, files):

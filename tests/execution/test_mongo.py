@@ -217,6 +217,17 @@ def test_results_are_written_once(db):
     assert stored["created_at"].tzinfo is not None
 
 
+@pytest.mark.parametrize(
+    "damage", [{"result": "torn"}, {"result": None}, {"schema_version": None}], ids=str
+)
+def test_a_damaged_result_is_forgotten(db, damage):
+    mongo.put_result(db, "k", "relaxation", {"energy": -1.0})
+    db.results.update_one({"_id": "k"}, {"$set": damage})
+    assert mongo.get_result(db, "k") is None
+    mongo.put_result(db, "k", "relaxation", {"energy": -2.0})
+    assert mongo.get_result(db, "k") == {"energy": -2.0}
+
+
 def test_documents_of_a_newer_version_are_refused(db):
     mongo.put_result(db, "key", "relaxation", {})
     db.results.update_one({"_id": "key"}, {"$set": {"schema_version": SCHEMA_VERSION + 1}})
