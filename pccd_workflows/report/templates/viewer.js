@@ -147,7 +147,8 @@ const pccd = (() => {
     show(JSON.parse(box.dataset.scene));
     box.show = show;
   }
-  document.querySelectorAll(".viewer").forEach(viewer);
+  // one task each, so that the page answers in between
+  document.querySelectorAll(".viewer").forEach((box) => setTimeout(viewer, 0, box));
 
   // Phase diagrams of four elements turn; kinds of phases can be hidden.
   function solidDiagram(svg) {
