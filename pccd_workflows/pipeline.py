@@ -100,7 +100,9 @@ class PhononsMaker(Maker):
 
     def make(self, campaign: Campaign, after: Job) -> Job:
         """Return the job that starts a flow for each of them."""
-        return named(assign(start_phonons(campaign, after.output), GPU), self.name)
+        job = named(assign(start_phonons(campaign, after.output), GPU), self.name)
+        level = campaign.phonons.level if campaign.phonons is not None else ""
+        return taking(job, f"hull:{campaign.rungs[-1].level}", ALL, f"phonons:{level}")
 
 
 @dataclass
@@ -154,9 +156,14 @@ class DiscoveryMaker(Maker):
 
 def _plain_stages(campaign: Campaign, judged: Job) -> list[Job]:
     """Return a job for each stage that has no Maker of its own."""
-    return [
-        named(run_stage(campaign, stage.name(level), judged.output), stage.name(level))
+    names = [
+        stage.name(level)
         for stage in all_stages()
         if stage.run is not None
         for level in stage.levels(campaign)
+    ]
+    kept = f"hull:{campaign.rungs[-1].level}"
+    return [
+        taking(named(run_stage(campaign, name, judged.output), name), kept, ALL, name)
+        for name in names
     ]

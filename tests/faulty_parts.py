@@ -1,9 +1,10 @@
 """Parts of a small campaign that fail on demand: marker files in FAULTS say how.
 
-`lose-<k>`: sample k raises. `kill-<k>`: sample k kills its process; `kill-once`: any sample does so,
-once. `undecodable`: no sample is a crystal. `poison`: the device breaks, for the whole process, where it meets an alloy; `poison-once`
-does so in one process. `no-metals`: elements cannot be computed. `no-maker-<formula>`: the first of
-the two jobs of the relaxing Maker raises.
+`lose-<k>`: sample k raises. `kill-<k>`: sample k kills its process; `kill-once`: any sample does,
+once. `undecodable`: no sample is a crystal. `poison`: the device breaks, for the whole process,
+where it meets an alloy; `poison-once`: in one process. `no-metals`: elements cannot be computed.
+`no-maker-<formula>`: the first of the two jobs of the relaxing Maker raises. `skip-<k>`: sample k
+is left out. `kill-before-row`: the process is killed before it writes a row of a relaxation, once.
 """
 
 import os
@@ -17,6 +18,7 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.engines.optimize import relax_atoms, to_atoms
 from pccd_workflows.generators import Generated, Generation, GeneratorInfo, SourceOptions
+from pccd_workflows.jobs import compute
 
 FOLDER = "PCCD_TEST_FAULTS"
 NAME = __name__
@@ -53,6 +55,8 @@ class Alloys:
                 os.kill(os.getpid(), 9)
             if asked(f"lose-{index}"):
                 raise RuntimeError("no crystal today")
+            if asked(f"skip-{index}"):
+                continue
             yield Generated(index, *self.made(index))
 
     def made(self, index: int) -> tuple[Structure | None, Generation]:
@@ -97,7 +101,14 @@ class FaultyEMT(EMT):  # type: ignore[misc]
 
 
 def emt() -> FaultyEMT:
+    if asked("kill-before-row"):
+        compute._Step.tell = _killed  # type: ignore[method-assign]
     return FaultyEMT()
+
+
+def _killed(_step: Any, _record: Any) -> None:
+    (Path(os.environ[FOLDER]) / "kill-before-row").unlink()
+    os.kill(os.getpid(), 9)
 
 
 emt.convention = "as_computed"  # type: ignore[attr-defined]

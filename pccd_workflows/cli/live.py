@@ -44,8 +44,8 @@ MOST_RUNNING = 4
 WANTED = (0, *(code for stop in (signal.SIGTERM, signal.SIGINT) for code in (128 + stop, -stop)))
 """Exit statuses of workers that found nothing left to do, or that somebody stopped."""
 MOST_IN_VAIN = MAX_DEATHS
-"""Workers that take the place of others one after the other without completing a job: as many as one
-job may end before it is failed."""
+"""Workers that take the place of others, one after the other, while no job is completed: as many
+as one job may end before it is failed."""
 LOG_SECONDS = 30.0
 """Between two lines of a log in which only the progress of a job has changed."""
 
@@ -110,9 +110,7 @@ class Workers:
                 continue
             if self._in_vain < MOST_IN_VAIN:
                 self._in_vain += 1
-                told.append(
-                    f"Another worker takes the place of one that ended: {self._why(number)}"
-                )
+                told.append(f"A worker takes the place of one that ended: {self._why(number)}")
                 self.processes[number] = self._start(number)
         return told
 

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from pydantic import ValidationError
 from pymatgen.core import Structure
 
+from pccd_workflows.core.errors import DatabaseError
 from pccd_workflows.core.records import AS_STORED, Record
 from pccd_workflows.core.reference_set import ReferenceSet
 
@@ -136,8 +138,21 @@ class StageRow:
         """Return the record as the stage's own type.
 
         as_stored: whether its structures stay dictionaries (see `records.AS_STORED`).
+
+        Raises
+        ------
+        DatabaseError
+            It is damaged.
         """
-        return kind.model_validate(self.record, context=AS_STORED if as_stored else None)
+        try:
+            return kind.model_validate(self.record, context=AS_STORED if as_stored else None)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DatabaseError(
+                f"What stage {self.stage} says of {self.candidate_id} is damaged ({where}: "
+                f"{first['msg']}): restore the database from a backup."
+            ) from None
 
     def following(
         self,

@@ -449,8 +449,8 @@ def _load_reference_set(db: Database[Document], header: Document) -> ReferenceSe
 def put_reference_set(db: Database[Document], reference_set: ReferenceSet) -> str:
     """Store a set, an entry per document (a large system exceeds 16 MB); return its id.
 
-    The header goes last: a set that was cut short is not found and is completed by the next try. The
-    same content made again, by a later version of its source, is noted there.
+    The header goes last: a set that was cut short is not found and is completed by the next try.
+    That a later version of the source makes the same content is noted there.
     """
     reference_id = reference_set.reference_id
     header = reference_set.model_dump(mode="json", exclude={"entries"})

@@ -90,8 +90,8 @@ def build_references(campaign: Campaign, rung: Rung, chemsys: str) -> str:
 def recompute_references(campaign: Campaign, rung: Rung, chemsys: str) -> Response[str]:
     """Compute the phases near the known hull of `chemsys` at a DFT level; return `chemsys`.
 
-    Where one is lost there is no hull until it is run again: without it, crystals would look stabler
-    than they are.
+    Where one is lost there is no hull until it is run again: without it, crystals would look
+    stabler than they are.
     """
     from pccd_workflows.known.materials_project import choose_phases
     from pccd_workflows.known.phases import NEAR_IN_SOURCE

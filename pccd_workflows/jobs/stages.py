@@ -1,8 +1,8 @@
 """Thin jobs of the stages: take the storage of this process, call the stage's pure function.
 
-Crystals are handed over by reference: a job reads the rows that the stage before it wrote, and finds
-the competing phases that are there when it runs. What it returns is a count; the arguments called
-`after` and `references` only say what has to be done before.
+Crystals are handed over by reference: a job reads the rows that the stage before it wrote, and
+finds the competing phases that are there when it runs. What it returns is a count; the arguments
+called `after` and `references` only say what has to be done before.
 """
 
 from collections.abc import Sequence

@@ -33,6 +33,8 @@ from pccd_workflows.known.relaxed_hull import (
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+METHOD = 2
+"""Raised when `known_reference_set` makes another set of the same crystals and energies."""
 SinglePoint = Callable[["Structure"], float | None]
 """Energy of a crystal as it is, eV/atom; None if the potential cannot say."""
 
@@ -179,7 +181,7 @@ def version_at(level: str, known: KnownLibrary | None = None) -> str:
     known = known or library()
     digest = known.energies_digest(level)
     stored = "" if digest is None else f", energies {digest}"
-    return f"library of known crystals {known.version}{stored}"
+    return f"library of known crystals {known.version}, hull {METHOD}{stored}"
 
 
 def check_library(
@@ -202,11 +204,7 @@ def check_library(
         A file is damaged, cut off or of another version; or an element has no phase.
     """
     known = known or library()
-    there = known.levels
-    for level in levels:
-        if level in there:
-            known.energies(level)
-    known.missing("H")  # reads the list of all
+    known.check(levels)
     lacking = [symbol for symbol in symbols if not known.rows_in(symbol)]
     if lacking:
         raise InputError(

@@ -114,7 +114,7 @@ def _version_now(campaign: "Campaign", rung: Rung) -> str | None:
 
 
 def _first_level(campaign: "Campaign") -> str:
-    """Return the level of the campaign's first potential: that of phases to be computed with DFT."""
+    """Return the level of the campaign's first potential: it chooses what DFT recomputes."""
     batched = (rung.level for rung in campaign.rungs if engine.engine_of(rung.level).batched)
     return next(batched, "chgnet")
 

@@ -130,7 +130,7 @@ def test_a_worker_that_retires_is_replaced_while_jobs_wait(settings, tmp_path, m
     with pytest.raises(SystemExit, match="0"):
         main(["campaign", "run", str(path), "--workers", "1"])
     printed = capsys.readouterr().out
-    assert printed.count("Another worker takes the place of one that ended: ") == 2
+    assert printed.count("A worker takes the place of one that ended: ") == 2
     assert "ended: SIGKILL (often for want of memory)." in printed
     assert "ended: its device failed (MachineFault: RuntimeError: CUDA error" in printed
     candidates = mongo.database(settings)["candidates"]
@@ -153,7 +153,7 @@ def test_workers_are_not_replaced_for_ever(tmp_path, monkeypatch):
 
     assert until_given_up(Progress({"COMPLETED": 1}, [])) == 0  # nothing waits
     assert until_given_up(waiting) == live.MOST_IN_VAIN
-    assert told[0] == "Another worker takes the place of one that ended: no"
+    assert told[0] == "A worker takes the place of one that ended: no"
     # as long as jobs are done in between it goes on
     assert until_given_up(Progress({"READY": 1, "COMPLETED": 2}, [])) == live.MOST_IN_VAIN
     for status in live.WANTED:  # of its own accord, or because somebody wants it

@@ -12,7 +12,8 @@ import pytest
 
 from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.errors import DeviceFault
+from pccd_workflows.core.errors import DeviceFault, PccdError
+from pccd_workflows.discovery import LostJobs, discover
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.pipeline import DiscoveryMaker, RungMaker
@@ -208,3 +209,37 @@ def test_a_stage_that_raises_fails_the_crystals_that_reached_it(
     operations.restart(campaign.campaign_id, settings, 5)
     assert set(work(campaign, settings)) == {"COMPLETED"}
     assert set(statuses(campaign, settings).values()) == {"passed"}
+
+
+def test_discover_says_what_failed_and_which_crystals_wait_for_it(faults, campaign, tmp_path):
+    (faults / "no-metals").touch()
+    (faults / "lose-3").touch()
+    with pytest.raises(LostJobs) as raised:
+        discover(campaign, folder=tmp_path / "results", progress=False)
+    said = str(raised.value)
+    assert said.startswith(
+        "Job 'generate 2/3' failed: RuntimeError: no crystal today, and 1 more. "
+    )
+    assert "This holds back 6 of 6 crystals" in said
+    assert "call discover again with the same folder" in said
+    found = {document.index: document for document in raised.value.candidates}
+    assert sorted(found) == list(range(6))
+    assert {i: (d.status, d.reason_class) for i, d in found.items()} == {
+        i: ("failed", "job_failed" if i in (2, 3) else "no_references") for i in range(6)
+    }
+    assert "no crystal today" in found[3].reason
+
+    for fault in ("no-metals", "lose-3"):
+        (faults / fault).unlink()
+    again = discover(campaign, folder=tmp_path / "results", progress=False)
+    assert [document.status for document in again] == ["passed"] * 6
+    whole = discover(campaign, progress=False)
+    assert {d.index: d.energy_above_hull for d in again} == {
+        d.index: d.energy_above_hull for d in whole
+    }
+
+
+def test_discover_without_a_folder_says_how_to_keep_what_is_computed(faults, campaign):
+    (faults / "lose-0").touch()
+    with pytest.raises(PccdError, match=r"holds back 2 of 6 .*again with folder=\.\.\., so that"):
+        discover(campaign, progress=False)

@@ -218,6 +218,7 @@ def test_elements_without_a_known_phase_are_refused_before_anything_runs(
             "is of another version of",
         ),
         ("energies-chgnet.columns", lambda data: data[:40], "is damaged or cut off"),
+        ("geometry-00.columns", lambda data: data[:-1], "is cut off: it has"),
         ("missing.columns", lambda data: data[:-1], "is cut off: it has"),
         ("missing.columns", lambda _data: b"hello", "is not one of this package's data files"),
     ],
