@@ -147,8 +147,7 @@ const pccd = (() => {
     show(JSON.parse(box.dataset.scene));
     box.show = show;
   }
-  // one task each, so that the page answers in between
-  document.querySelectorAll(".viewer").forEach((box) => setTimeout(viewer, 0, box));
+  document.querySelectorAll(".viewer").forEach(viewer);
 
   // Phase diagrams of four elements turn; kinds of phases can be hidden.
   function solidDiagram(svg) {
