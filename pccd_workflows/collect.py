@@ -269,7 +269,9 @@ class Collector:
     def update(self, losses: Losses | None = None) -> int:
         """Fold what changed into candidate documents; return how many documents changed."""
         losses = losses or {}
-        now: datetime = self.database.command("hello")["localTime"]
+        # a command's times have no zone unless asked for, those of documents have one
+        hello = self.database.command("hello", codec_options=self.database.codec_options)
+        now: datetime = hello["localTime"]
         changed, _ = self.storage.changed(self.campaign.campaign_id, self._collected_until(now))
         held_back = set(self._held_back())
         written = 0
