@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+UNSEEN = 0.1
+"""Pixels; a line that far from where it should be looks the same."""
+
 
 def element(name: str, *children: object, **attributes: object) -> Markup:
     """Return an SVG element; ``class_`` is class, underscores become hyphens, None is left out."""
@@ -65,11 +68,39 @@ def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> Ma
 
 
 def path(points: Iterable[Sequence[float]], **attributes: object) -> Markup:
-    """Return a polyline through `points`, shape (n, 2), in pixels."""
+    """Return a polyline through `points`, shape (n, 2), in pixels, as near as can be seen."""
     steps = " ".join(
-        f"{'L' if number else 'M'}{x:.1f},{y:.1f}" for number, (x, y) in enumerate(points)
+        f"{'L' if number else 'M'}{x:.1f},{y:.1f}"
+        for number, (x, y) in enumerate(thinned(list(points)))
     )
     return element("path", d=steps, **attributes)
+
+
+def thinned(points: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """Return the points without those that lie UNSEEN or less beside the line of the others.
+
+    Ramer's and Douglas and Peucker's way: doi:10.3138/FM57-6770-U75U-7727.
+    """
+    kept = {0, len(points) - 1}
+    todo = [(0, len(points) - 1)] if len(points) > 2 else []
+    while todo:
+        first, last = todo.pop()
+        (x1, y1), (x2, y2) = points[first], points[last]
+        length = math.hypot(x2 - x1, y2 - y1)
+        worst, furthest = 0.0, first
+        for number in range(first + 1, last):
+            x, y = points[number]
+            away = (
+                abs((x2 - x1) * (y1 - y) - (x1 - x) * (y2 - y1)) / length
+                if length
+                else math.hypot(x - x1, y - y1)
+            )
+            if away > worst:
+                worst, furthest = away, number
+        if worst > UNSEEN:
+            kept.add(furthest)
+            todo += [(first, furthest), (furthest, last)]
+    return [points[number] for number in sorted(kept)] if points else []
 
 
 @dataclass(frozen=True)
