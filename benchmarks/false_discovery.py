@@ -8,7 +8,7 @@ relaxed ones are placed on the hull of the library's phases (with --as-they-are,
 level, compounds and phases are neither displaced nor relaxed). Systems: random ternary ones;
 samples of the shipped model are relaxed, looked up and placed. A verdict "new and on or below the
 hull" is contradicted where the legacy hull (all sizes, with the phases that the library has no
-structure of) lies lower at that composition than the legacy hull of what is at hand, by more than
+structure of) lies lower at that composition than that of what is at hand or predicted, by more than
 the crystal lies below.
 
 What is found out of a compound, and of a system with its samples, is one line of a ledger in
@@ -127,6 +127,7 @@ class Bench:
         self.engines = Engines(whole.single_point) if args.as_they_are else whole
         hulls = "-as-they-are" if args.as_they_are else ""
         self.path: Path = args.results / f"{args.level}{hulls}-{self.known.version}.jsonl"
+        self.predicted: set[str] = set()
         self.rows: dict[str, Row] = {}
         if self.path.is_file():
             lines = self.path.read_text().splitlines()
@@ -174,6 +175,7 @@ class Bench:
         references = known_reference_set(
             chemsys, self.level, engines=self.engines, known=self.known
         )
+        self.predicted = {phase.id for phase in references.missing or () if phase.predicted_from}
         return Hull(correct_references(references))
 
     def place(self, relaxations: Sequence[Relaxation]) -> list[float | None]:
@@ -315,7 +317,8 @@ def judge_samples(bench: Bench, chemsys: str, samples: int) -> Row:
         row = {"formula": structure.composition.formula, "known": known_id, "above": height}
         kept = {"crystal": structure.as_dict()} if new_stable else {}
         rows.append({**row, "new_stable": new_stable, **kept})
-    return {"rows": rows, "cpu_seconds": round(time.process_time() - start, 1)}
+    seconds = round(time.process_time() - start, 1)
+    return {"rows": rows, "predicted": sorted(bench.predicted), "cpu_seconds": seconds}
 
 
 def sampled(elements: tuple[str, ...], samples: int) -> list[Structure]:
@@ -353,7 +356,9 @@ def verdicts(bench: Bench, systems: Sequence[str], table: Path | None) -> dict[s
         "kinds_of_new": dict(Counter(kind.kind for kind in kinds)),
     }
     if table is not None and claims:
-        shift = legacy_shift(bench.known, table, [crystal.composition for crystal in crystals])
+        predicted = {i for s in done for i in bench.rows[f"system {s}"]["predicted"]}
+        compositions = [crystal.composition for crystal in crystals]
+        shift = legacy_shift(bench.known, table, compositions, predicted)
         wrong = [
             above + lower > STABLE
             for above, lower in zip((row["above"] for _, row in claims), shift, strict=True)
@@ -374,9 +379,12 @@ def verdicts(bench: Bench, systems: Sequence[str], table: Path | None) -> dict[s
 
 
 def legacy_shift(
-    known: KnownLibrary, table: Path, compositions: Sequence[Composition]
+    known: KnownLibrary, table: Path, compositions: Sequence[Composition], predicted: set[str]
 ) -> list[float]:
-    """Return how much lower the whole legacy hull lies than that of what is at hand, eV/atom."""
+    """Return how much lower the whole legacy hull lies than that of what is at hand, eV/atom.
+
+    predicted: ids of phases without a structure that were predicted.
+    """
     wanted = {frozenset(e.symbol for e in c) for c in compositions}
     entries, at_hand = [], []
     for row in read_table(table):
@@ -386,7 +394,7 @@ def legacy_shift(
             energy = row["formation_energy_per_atom"] * composition.num_atoms
             entry = ReferenceEntry(entry_id=row["id"], formula=row["formula"], energy=energy)
             entries.append(entry)
-            if known.row_of(row["id"]) is not None:
+            if known.row_of(row["id"]) is not None or row["id"] in predicted:
                 at_hand.append(entry)
     elements = sorted(frozenset().union(*wanted))
     zero = [ReferenceEntry(entry_id=f"element {s}", formula=s, energy=0.0) for s in elements]

@@ -1,7 +1,7 @@
 """What a campaign costs beside its own work, at any size: time, memory, documents, transactions.
 
     python benchmarks/scale.py --json --samples 20000 [--workers W]
-    python benchmarks/scale.py --json --samples 100000 --only hand-over
+    python benchmarks/scale.py --json --samples 100000 --jobs 3
     python benchmarks/scale.py --json --samples 200000 --only reading
     python benchmarks/scale.py --json --samples 1000000 --only submission
     python benchmarks/scale.py --json --only workflows --sizes 10 1000 5000 --jobs 30
@@ -14,14 +14,14 @@ leave them; a level that computes nothing (trivial_engine.py). All the rest is t
 deduplicate -> hand-over to the rung -> relax -> hull, by worker processes; then collect, status,
 list, report and export, each a process of its own.
 
-The other parts (`--only`): the jobs of a rung started for crystals that are not stored; a campaign
-of the project's own model submitted; what reads candidates, copies of a few hundred; empty jobs in
-workflows of several sizes.
+The other parts (`--only`): a campaign of the project's own model submitted; what reads candidates,
+copies of a few hundred; empty jobs in workflows of several sizes.
 
 `seconds` and `cpu_seconds` of a stage are summed over its jobs (wall time and processor time of the
 worker; `mongod_cpu_seconds` is the server's in all). `peak_rss_mb` is that of each process.
 `longest_transaction_s` is the time from the first command of a transaction to its commit, as the
-worker saw it, `largest_document_mb` of any collection, files in GridFS included. `operations` are
+worker saw it, `longest_transaction_cpu_s` the worker's processor time in it;
+`largest_document_mb` of any collection, files in GridFS included. `operations` are
 commands sent to MongoDB for one job that relaxes, by whose collections they concern.
 """
 
@@ -29,231 +29,37 @@ import argparse
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import re
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 from command import run
-from jobflow import Flow, Job
-from pymatgen.core import Lattice, Structure
-from pymongo import monitoring
+from jobflow import Flow
+from scale_campaign import BATCH, campaign, gather, prefill, prefilled, store_campaign
+from scale_worker import run_workers
 
 from pccd_workflows import operations
-from pccd_workflows.analysis.screening import Screening
-from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.storage import StageRow, structure_key
-from pccd_workflows.execution import launchpad, mongo, mongod, worker
+from pccd_workflows.execution import launchpad, mongo, mongod
 from pccd_workflows.execution.mongo_storage import MongoStorage
-from pccd_workflows.generators.request import Generation
-from pccd_workflows.jobs.common import named, plain_job
-from pccd_workflows.jobs.rungs import start_rung
-from pccd_workflows.pipeline import DiscoveryMaker, GenerateMaker
+from pccd_workflows.jobs.common import named
 from pccd_workflows.settings import Settings, get_settings
+from pccd_workflows.stages.sharing import BRANCHES
 
-PORT = 27318
-ELEMENTS = ["Mg", "Al", "Ca", "Ti", "Mn", "Zn", "O"]
-COPIES = 0.2
-"""Share of crystals that are slightly displaced copies of earlier ones."""
 MB = 2**20
-BATCH = 500
 SEED_CAMPAIGN = 300
 """Samples of the campaign whose candidates are copied."""
-GROUP = 64
-"""Jobs that one job waits for."""
 Row = dict[str, Any]
-
-
-# crystals ----------------------------------------------------------------------------------------
-
-
-def crystal(index: int) -> Structure:
-    """Return a decorated bcc lattice of 4 to 16 sites, strained, each site moved."""
-    rng = np.random.default_rng(index)
-    original = np.random.default_rng(int(rng.integers(index)) if rng.random() < COPIES else index)
-    repeats = [(1, 1, 2), (1, 2, 2), (2, 2, 2)][original.integers(3)]
-    basis = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
-    shifts = np.array(list(np.ndindex(repeats)))
-    sites = (basis[None] + shifts[:, None]).reshape(-1, 3) / repeats
-    present = original.choice(ELEMENTS, int(original.integers(2, 5)), replace=False)
-    rest = original.choice(present, len(sites) - len(present))
-    species = original.permutation([*present, *rest])
-    lengths = (2.9 + 0.6 * original.random()) * np.array(repeats)
-    matrix = np.diag(lengths) @ (np.eye(3) + original.normal(0, 0.12, (3, 3)))
-    moved = original.normal(0, 0.5, (len(sites), 3)) + rng.normal(0, 0.01, (len(sites), 3))
-    return Structure(Lattice(matrix), species, sites + moved @ np.linalg.inv(matrix))
-
-
-def campaign(samples: int, folder: Path, batch: int = 8) -> Campaign:
-    """Return the campaign of so many samples; its competing phases are the elements."""
-    known = folder / "known"
-    known.mkdir(exist_ok=True)
-    for symbol in ELEMENTS:
-        phase = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4), [symbol], [[0, 0, 0]])
-        phase.to(filename=str(known / f"{symbol}.cif"))
-    return Campaign.model_validate(
-        {
-            "name": "scale",
-            "generate": {"elements": ELEMENTS, "samples": samples, "shard": 128},
-            "references": {"source": "file", "path": str(known)},
-            "novelty": {"against": ["references", "history"]},
-            "rungs": [{"level": "trivial_engine:LEVEL", "batch": batch}],
-        }
-    )
-
-
-def prefill(whole: Campaign, storage: MongoStorage, samples: int) -> None:
-    """Store what generation and screening leave of every sample."""
-    for first in range(0, samples, BATCH):
-        rows, structures = [], {}
-        for index in range(first, min(first + BATCH, samples)):
-            made = crystal(index)
-            key = structure_key(made)
-            structures[key] = made
-            rows += _rows(whole, index, made, key)
-        storage.put_structures(structures)
-        storage.put_rows(rows)
-
-
-def _rows(whole: Campaign, index: int, made: Structure, key: str) -> Iterator[StageRow]:
-    how = Generation(model="none", weights_sha256="0" * 64, seed=0, index=index, elements=ELEMENTS)
-    generated = StageRow(
-        campaign_id=whole.campaign_id,
-        candidate_id=whole.candidate_id(index),
-        index=index,
-        stage="generate",
-        record=how.model_dump(mode="json"),
-        key=key,
-        goes_on=True,
-        rank=float(index),
-        formula=made.composition.reduced_formula,
-    )
-    yield generated
-    yield generated.following("screen", Screening(passed=True), goes_on=True, rank=index % 2)
-
-
-@plain_job
-def prefilled() -> int:
-    """Stand for the jobs that generate."""
-    return 0
-
-
-@plain_job
-def gather(numbers: list[int]) -> int:
-    """Stand for a job that waits for others."""
-    return sum(numbers)
-
-
-class Prefilled(GenerateMaker):
-    """Makes a job that has nothing to do."""
-
-    def make(self, campaign: Campaign, versions: Sequence[str]) -> list[Job]:  # noqa: ARG002
-        """Return it."""
-        return [prefilled()]
-
-
-def store_campaign(whole: Campaign, settings: Settings) -> None:
-    """Store a campaign and its workflow as `operations.submit` does, without asking sources."""
-    document = operations._new_document(whole, ["none"], settings) | {"state": "submitted"}
-    mongo.database(settings)["campaigns"].insert_one(document)
-    flow = DiscoveryMaker(generate_maker=Prefilled()).make(whole, ["none"])
-    launchpad.submit(flow, settings)
-
-
-# what a worker does, seen from inside -------------------------------------------------------------
-
-
-OWNERS = {
-    **dict.fromkeys(("fireworks", "launches", "workflows", "fw_id_assigner"), "FireWorks"),
-    **dict.fromkeys(("job_outputs", "job_data.files", "job_data.chunks"), "jobflow"),
-}
-"""Whose collections these are; commits and aborts are FireWorks', all others the package's."""
-
-
-class Watch(monitoring.CommandListener):
-    """Counts commands and times transactions."""
-
-    def __init__(self) -> None:
-        self.commands: Counter[str] = Counter()
-        self.longest = 0.0
-        self._began: dict[Any, float] = {}
-
-    def started(self, event: Any) -> None:
-        """Note a command; a transaction begins with its first."""
-        on = event.command.get(event.command_name)
-        self.commands[OWNERS.get(on, "pccd") if isinstance(on, str) else "FireWorks"] += 1
-        if event.command.get("startTransaction"):
-            self._began[event.command["lsid"]["id"]] = time.perf_counter()
-
-    def succeeded(self, event: Any) -> None:
-        """Note the end of a transaction."""
-        if event.command_name in ("commitTransaction", "abortTransaction") and self._began:
-            began = self._began.popitem()[1]
-            self.longest = max(self.longest, time.perf_counter() - began)
-
-    def failed(self, event: Any) -> None:
-        """Note the end of a transaction that failed."""
-        self.succeeded(event)
-
-
-def work(log: Path, campaign_id: str, limit: int | None) -> None:
-    """Run jobs until none is left; write a line for each, and one for the process.
-
-    limit: of jobs, after the first that relaxes.
-    """
-    watch = Watch()
-    monitoring.register(watch)
-    settings = get_settings()
-    server = psutil.Process(mongod.status(settings).pid)
-    launch, lines = worker.launch_rocket, []
-    relaxed = {"state": {"$in": ["COMPLETED", "FIZZLED"]}, "name": {"$regex": "^relax trivial"}}
-
-    def launch_watched(opened: Any, fworker: Any, fw_id: int, **options: Any) -> Any:
-        began, used, sent = time.time(), _cpu(), watch.commands.copy()
-        served = sum(server.cpu_times()[:2])
-        ran = launch(opened, fworker, fw_id, **options)
-        line = {
-            "fw_id": fw_id,
-            "began": began,
-            "seconds": time.time() - began,
-            "cpu": _cpu() - used,
-            "mongod_cpu": sum(server.cpu_times()[:2]) - served,
-            "commands": (watch.commands - sent).total(),
-            "by": dict(watch.commands - sent),
-        }
-        lines.append(line | {"ran": bool(ran)})
-        if limit is not None and opened.fireworks.count_documents(relaxed) >= limit:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return ran
-
-    worker.launch_rocket = launch_watched
-    worker.run_worker(settings, campaign_id=campaign_id)
-    whole = {"peak_rss_mb": _peak(resource.RUSAGE_SELF), "longest": watch.longest}
-    log.write_text(json.dumps({"jobs": lines, **whole}))
-
-
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
-def _peak(who: int) -> float:
-    return round(resource.getrusage(who).ru_maxrss / 1024, 1)
-
-
-# the measurement ----------------------------------------------------------------------------------
+PORT = 27318
 
 
 @dataclass
@@ -307,22 +113,6 @@ def stage_of_job(name: str) -> str:
     return {"rung": "hand-over", "relaxed": "hand-over", "prefilled": "generate"}.get(first, first)
 
 
-def run_workers(arguments: argparse.Namespace, campaign_id: str) -> list[Row]:
-    """Run workers to their end; return what each says. They are forked: imports are not counted."""
-    logs = [get_settings().data_dir / f"worker-{n}.json" for n in range(arguments.workers)]
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=work, args=(log, campaign_id, arguments.jobs)) for log in logs
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    if any(process.exitcode for process in processes):
-        raise SystemExit("A worker failed.")
-    return [json.loads(log.read_text()) for log in logs]
-
-
 def operations_by_owner(lines: Sequence[Row]) -> dict[str, float]:
     """Return how many commands a job sends to MongoDB, by whose collections they concern."""
     total: Counter[str] = Counter()
@@ -349,6 +139,7 @@ def note_jobs(told: Sequence[Row], found: Measured) -> None:
     found.other |= {
         "jobs": dict(states),
         "longest_transaction_s": round(max(one["longest"] for one in told), 3),
+        "longest_transaction_cpu_s": round(max(one["longest_cpu"] for one in told), 3),
         "jobs_per_second": jobs_per_second(relaxing),
         "operations": operations_by_owner(relaxing),
     }
@@ -383,7 +174,7 @@ def measure(arguments: argparse.Namespace, folder: Path, settings: Settings) -> 
     prefill(whole, MongoStorage(database), arguments.samples)
     found.seconds["prefill"] = time.perf_counter() - began
     store_campaign(whole, settings)
-    note_jobs(run_workers(arguments, whole.campaign_id), found)
+    note_jobs(run_workers(whole.campaign_id, arguments.workers, arguments.jobs), found)
     if arguments.jobs is not None:
         sizes = largest_documents(settings)
         return {
@@ -417,13 +208,13 @@ def measure_workflows(arguments: argparse.Namespace, _folder: Path, settings: Se
     found = {}
     for size in arguments.sizes:
         jobs = [named(prefilled(), f"relax trivial {number}") for number in range(size)]
-        groups = [jobs[first : first + GROUP] for first in range(0, size, GROUP)]
+        groups = [jobs[first : first + BRANCHES] for first in range(0, size, BRANCHES)]
         sums = [gather([job.output for job in group]) for group in groups]
         flow = Flow([*jobs, *sums, gather([one.output for one in sums])])
         name = f"workflow-{size}"
         flow.update_metadata({"campaign_id": name})
         launchpad.submit(flow, settings)
-        told = run_workers(arguments, name)
+        told = run_workers(name, arguments.workers, arguments.jobs)
         # the first ones connect
         lines = [line for one in told for line in one["jobs"][2:] if line["ran"]]
         keys = ("seconds", "cpu", "mongod_cpu")
@@ -432,6 +223,10 @@ def measure_workflows(arguments: argparse.Namespace, _folder: Path, settings: Se
         found[size]["jobs_per_second"] = jobs_per_second(lines)
         found[size]["longest_transaction_s"] = round(max(one["longest"] for one in told), 3)
         found[size]["lost_races"] = sum(not line["ran"] for one in told for line in one["jobs"])
+        found[size]["repeated"] = sum(one["repeated"] for one in told)
+        found[size]["repeated_cpu"] = round(sum(one["repeated_cpu"] for one in told), 3)
+        found[size]["jobs"] = len(lines)
+        found[size]["load"] = os.getloadavg()
         mongo.database(settings)["fireworks"].delete_many({"spec.campaign_id": name})
     return {"workers": arguments.workers, "workflows": found, "load": os.getloadavg()}
 
@@ -442,7 +237,7 @@ def measure_reading(arguments: argparse.Namespace, folder: Path, settings: Setti
     database, found = mongo.database(settings), Measured()
     prefill(few, MongoStorage(database), SEED_CAMPAIGN)
     store_campaign(few, settings)
-    run_workers(arguments, few.campaign_id)
+    run_workers(few.campaign_id, 1, None)
     collect(few.campaign_id)
     rows = list(database["candidates"].find())
     database["candidates"].delete_many({})
@@ -454,24 +249,6 @@ def measure_reading(arguments: argparse.Namespace, folder: Path, settings: Setti
         database["candidates"].insert_many(made)
     found, server = Measured(), psutil.Process(mongod.status(settings).pid)
     found.read(few.campaign_id, folder, server)
-    return {"samples": arguments.samples, **found.as_dict(), "load": os.getloadavg()}
-
-
-def measure_hand_over(arguments: argparse.Namespace, folder: Path, settings: Settings) -> Row:
-    """Return what it takes to start the jobs of a rung; the crystals themselves are not stored."""
-    whole, found = campaign(arguments.samples, folder), Measured()
-    storage, (rung,) = MongoStorage(mongo.database(settings)), whole.rungs
-    for first in range(0, arguments.samples, BATCH):
-        made = [(index, crystal(index % BATCH)) for index in range(first, first + BATCH)]
-        rows = [list(_rows(whole, index, one, f"{index:064d}"))[1] for index, one in made]
-        storage.put_rows([replace(row, stage="deduplicate") for row in rows])
-    flow = Flow([named(start_rung(whole, rung, [], None), "rung")])
-    flow.update_metadata({"campaign_id": whole.campaign_id})
-    launchpad.submit(flow, settings)
-    arguments.jobs = 1
-    note_jobs(run_workers(arguments, whole.campaign_id), found)
-    sizes = largest_documents(settings)
-    found.other["largest_documents_mb"] = dict(list(sizes.items())[:5])
     return {"samples": arguments.samples, **found.as_dict(), "load": os.getloadavg()}
 
 
@@ -547,7 +324,7 @@ def plot(files: Sequence[Path], out: Path) -> None:
     figure.savefig(out)
 
 
-PARTS = ("campaign", "hand-over", "submission", "reading", "workflows")
+PARTS = ("campaign", "submission", "reading", "workflows")
 
 
 def parse() -> argparse.Namespace:
@@ -592,7 +369,6 @@ def main() -> None:
             mongo.ensure_indexes(mongo.database(settings))
             measuring = {
                 "campaign": measure,
-                "hand-over": measure_hand_over,
                 "submission": measure_submission,
                 "reading": measure_reading,
                 "workflows": measure_workflows,

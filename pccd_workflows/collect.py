@@ -18,8 +18,9 @@ from pymatgen.core import Structure
 from pccd_workflows import columns, query, stages
 from pccd_workflows.campaign import Campaign, index_of
 from pccd_workflows.candidate import CandidateDoc, stage_fields
-from pccd_workflows.core.records import Record
+from pccd_workflows.core.records import AS_STORED, Record
 from pccd_workflows.core.storage import Document, Storage
+from pccd_workflows.core.unit_cells import UnitCell, unit_cell
 from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.stages import phonons
 from pccd_workflows.stages.generate import JOB_FAILED, not_made
@@ -37,6 +38,10 @@ OVERLAP = timedelta(seconds=60)
 order."""
 TOGETHER = 200
 """Candidates folded at once: bounds the memory, whatever the size of the campaign."""
+
+
+Crystal = Structure | Document
+"""A crystal, or the dictionary that it is stored as where nobody needs more."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class CandidateHistory:
     index: int = 0
     records: dict[str, Record] = field(default_factory=dict)
     jobs: dict[str, str] = field(default_factory=dict)
-    generated: Structure | None = None
+    generated: Crystal | None = None
     losses: Sequence[Loss] = ()
 
     @property
@@ -110,7 +115,8 @@ def candidate_document(
     novelty = novelty_of(records)
     judged = novelty if novelty is not None and novelty.duplicate_of is None else None
     outcome = judge(campaign, records, history.failure)
-    return CandidateDoc(
+    cell = None if structure is None else unit_cell(structure)
+    fields = dict(
         candidate_id=candidate_id,
         campaign_id=campaign.campaign_id,
         campaign=campaign.name,
@@ -120,8 +126,8 @@ def candidate_document(
         reason_class=outcome.reason_class,
         reason=outcome.reason,
         structure=structure,
-        **_composition_fields(structure),
-        spacegroup=_spacegroup(structure) if novelty is not None else None,
+        **_composition_fields(cell),
+        spacegroup=None if cell is None or novelty is None else cell.space_group(SYMPREC),
         energy_above_hull=energies[-1] if energies else None,
         novel=None if judged is None else judged.novel,
         kind_of_new=None if judged is None else judged.kind,
@@ -138,6 +144,7 @@ def candidate_document(
             if (seconds := getattr(record, "seconds", None))
         },
     )
+    return CandidateDoc.model_validate(fields, context=AS_STORED)
 
 
 def _never_made(
@@ -192,26 +199,16 @@ def judge(campaign: Campaign, records: Mapping[str, Record], failure: str | None
     return Outcome("passed" if last_rung in records else "pending")
 
 
-def _composition_fields(structure: Structure | None) -> dict[str, Any]:
-    if structure is None:
+def _composition_fields(cell: UnitCell | None) -> dict[str, Any]:
+    if cell is None:
         return {}
+    found = cell.composition
     return {
-        "formula_pretty": structure.composition.reduced_formula,
-        "chemsys": structure.chemical_system,
-        "elements": sorted(element.symbol for element in structure.composition.elements),
-        "nsites": len(structure),
+        "formula_pretty": found.formula,
+        "chemsys": found.chemsys,
+        "elements": list(found.elements),
+        "nsites": len(cell.kinds),
     }
-
-
-def _spacegroup(structure: Structure | None) -> str | None:
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
-
-    if structure is None:
-        return None
-    try:
-        return str(SpacegroupAnalyzer(structure, symprec=SYMPREC).get_space_group_symbol())
-    except SymmetryUndeterminedError:
-        return None
 
 
 def fold(
@@ -219,31 +216,46 @@ def fold(
     storage: Storage,
     candidate_ids: Iterable[str],
     losses: Losses | None = None,
+    *,
+    as_stored: bool = False,
 ) -> Iterator[CandidateDoc]:
-    """Yield the documents of candidates from what the storage holds about them."""
+    """Yield the documents of candidates from what the storage holds about them.
+
+    as_stored: whether their structures stay dictionaries (see `records.AS_STORED`).
+    """
     ids = iter(candidate_ids)
     while batch := list(islice(ids, TOGETHER)):
-        for candidate_id, history in _histories(campaign, storage, batch).items():
+        for candidate_id, history in _histories(campaign, storage, batch, as_stored).items():
             history.losses = (losses or {}).get(candidate_id, ())
             if (document := candidate_document(campaign, candidate_id, history)) is not None:
                 yield document
 
 
-def _histories(campaign: Campaign, storage: Storage, ids: list[str]) -> dict[str, CandidateHistory]:
+def _histories(
+    campaign: Campaign, storage: Storage, ids: list[str], as_stored: bool
+) -> dict[str, CandidateHistory]:
     histories = {candidate_id: CandidateHistory() for candidate_id in ids}
     keys: dict[str, str] = {}
     for row in storage.rows_of(campaign.campaign_id, ids):
         history = histories[row.candidate_id]
         history.index = row.index
-        history.records[row.stage] = row.read(stages.stage_of(row.stage).record)
+        kind = stages.stage_of(row.stage).record
+        history.records[row.stage] = row.read(kind, as_stored=as_stored)
         if row.job is not None:
             history.jobs[row.stage] = row.job
         if row.stage == "generate" and row.key is not None:
             keys[row.candidate_id] = row.key
-    structures = storage.get_structures(set(keys.values()))
+    for candidate_id in [name for name in keys if _was_relaxed(histories[name])]:
+        del keys[candidate_id]  # its latest crystal is in the record
+    read = storage.structure_documents if as_stored else storage.get_structures
+    structures: Mapping[str, Crystal] = read(set(keys.values()))
     for candidate_id, key in keys.items():
         histories[candidate_id].generated = structures.get(key)
     return histories
+
+
+def _was_relaxed(history: CandidateHistory) -> bool:
+    return any(found.structure is not None for found in _of(history.records, Relaxation))
 
 
 @dataclass
@@ -258,7 +270,7 @@ class Collector:
         """Fold what changed into candidate documents; return how many documents changed."""
         losses = losses or {}
         now: datetime = self.database.command("hello")["localTime"]
-        changed, _ = self.storage.changed(self.campaign.campaign_id, self._collected_until())
+        changed, _ = self.storage.changed(self.campaign.campaign_id, self._collected_until(now))
         held_back = set(self._held_back())
         written = 0
         for batch in self._folded(sorted({*changed, *losses, *held_back}), losses):
@@ -274,15 +286,16 @@ class Collector:
         return written
 
     def _folded(self, ids: Iterable[str], losses: Losses) -> Iterator[list[CandidateDoc]]:
-        documents = fold(self.campaign, self.storage, ids, losses)
+        documents = fold(self.campaign, self.storage, ids, losses, as_stored=True)
         while batch := list(islice(documents, TOGETHER)):
             yield batch
 
-    def _collected_until(self) -> datetime | None:
+    def _collected_until(self, now: datetime) -> datetime | None:
+        """Return up to when rows were read; None if the server's clock went back since then."""
         query = {"_id": self.campaign.campaign_id}
         document = self.database["campaigns"].find_one(query, {"collected_until": 1}) or {}
         found: datetime | None = document.get("collected_until")
-        return found
+        return None if found is None or found > now else found
 
     def _held_back(self) -> list[str]:
         """Return the candidates that a lost job held back when they were written."""

@@ -19,6 +19,7 @@ from pccd_workflows.collect import SYMPREC
 from pccd_workflows.columns import EXPORTED, values
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.files import make_folder
+from pccd_workflows.core.unit_cells import unit_cell
 from pccd_workflows.engines.records import Relaxation
 
 Format = Literal["cif", "cif-p1", "poscar", "extxyz", "csv", "json"]
@@ -33,6 +34,9 @@ SUFFIXES = {
 }
 ONE_FILE_EACH = {"cif", "cif-p1", "poscar"}
 """Formats with one crystal per file; the others hold all crystals in one."""
+
+AS_STORED = {"csv", "json"}
+"""Formats that need no crystals but what is stored of them (see `core.records.AS_STORED`)."""
 
 
 @dataclass
@@ -92,13 +96,14 @@ def properties(doc: CandidateDoc) -> dict[str, Any]:
     """Return the scalar facts of a candidate: a CSV row, the comments of a structure file."""
     relaxation = best_relaxation(doc)
     structure = relaxation.structure if relaxation else doc.structure
-    cell = structure.lattice.parameters if structure else (None,) * 6
+    cell = unit_cell(structure) if structure else None
+    parameters = cell.parameters if cell else (None,) * 6
     return {
         **{name: getattr(doc, name) for name in EXPORTED},
         **values(doc.records),
-        **dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), cell, strict=True)),
-        "volume_a3_per_atom": structure.volume / len(structure) if structure else None,
-        "density_g_per_cm3": float(structure.density) if structure else None,
+        **dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), parameters, strict=True)),
+        "volume_a3_per_atom": cell.volume / len(cell.kinds) if cell else None,
+        "density_g_per_cm3": cell.density if cell else None,
     }
 
 

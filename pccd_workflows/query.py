@@ -12,6 +12,7 @@ from pymatgen.core import Composition, Element
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.columns import quantities, stage_columns
 from pccd_workflows.core.errors import DatabaseError, InputError
+from pccd_workflows.core.records import AS_STORED
 from pccd_workflows.core.units import EV_TO_MEV
 from pccd_workflows.engines.records import Phonons
 from pccd_workflows.known.novelty import Kind
@@ -74,6 +75,8 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,8}|[0-9]{6}")
 SHORTEST_HASH = 4
 """Digits of a campaign's hash in short ids, at least."""
 
+PLAIN = (str, int, bool, type(None))
+"""Types of values that cannot hold a number that is none."""
 NOTHING = [None, math.nan]
 """Values of a field that say nothing."""
 
@@ -409,8 +412,10 @@ def short_id(campaign_id: str, index: int, campaigns: Sequence[str]) -> str:
     return f"{campaign_id}-{index}"
 
 
-def to_candidate(document: Mapping[str, Any]) -> CandidateDoc:
+def to_candidate(document: Mapping[str, Any], *, as_stored: bool = False) -> CandidateDoc:
     """Return a stored document as a CandidateDoc.
+
+    as_stored: whether its structures stay dictionaries (see `records.AS_STORED`).
 
     Raises
     ------
@@ -422,7 +427,7 @@ def to_candidate(document: Mapping[str, Any]) -> CandidateDoc:
     fields = without_nan({key: value for key, value in document.items() if key != "_id"})
     check_schema_version(fields, f"Candidate {fields.get('candidate_id')}")
     try:
-        return CandidateDoc.model_validate(fields)
+        return CandidateDoc.model_validate(fields, context=AS_STORED if as_stored else None)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -437,14 +442,17 @@ def without_nan(document: Mapping[str, Any]) -> dict[str, Any]:
 
     Structures and lists of numbers stay as they are.
     """
-    return {key: value if key == "structure" else _known(value) for key, value in document.items()}
+    return {
+        key: value if type(value) in PLAIN or key == "structure" else _known(value)
+        for key, value in document.items()
+    }
 
 
 def _known(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return without_nan(value)
+        return without_nan(value) if value else value
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return [_known(one) for one in value]
     return value

@@ -12,6 +12,7 @@ from pccd_workflows.known.novelty import Novelty, SetNovelty
 from pccd_workflows.stages import hull, relax
 from pccd_workflows.stages.hull import Stability
 from pccd_workflows.stages.novelty import Compared, judge_novelty
+from tests.relaxations import relaxation
 
 CAMPAIGN = Campaign.model_validate(
     {
@@ -42,23 +43,12 @@ def novelty(known: bool, **more: str) -> Novelty:
     return Novelty(sets={"references": SetNovelty(known=known, method="m", **more)})
 
 
-def relaxed(structure: Structure, energy_per_atom: float) -> Relaxation:
-    return Relaxation(
-        level="chgnet",
-        key="k",
-        verdict="converged",
-        structure=structure,
-        energy=energy_per_atom * len(structure),
-        convention="mp2020",
-    )
-
-
 def judged(found: dict[str, tuple[Novelty, Relaxation]]) -> dict[str, Stability]:
     """Return what a rung says of crystals, each with what was said before and its relaxation."""
     storage = MemoryStorage()
     storage.put_references(REFERENCES)
     storage.put_structures({structure_key(SALT): SALT})
-    for number, (name, (said, relaxation)) in enumerate(found.items()):
+    for number, (name, (said, result)) in enumerate(found.items()):
         generated = StageRow(
             CAMPAIGN.campaign_id,
             name,
@@ -69,7 +59,7 @@ def judged(found: dict[str, tuple[Novelty, Relaxation]]) -> dict[str, Stability]
             formula="NaCl",
         )
         storage.put_rows([generated, generated.following("deduplicate", said, goes_on=True)])
-        relax.store(storage, CAMPAIGN.campaign_id, "chgnet", {name: relaxation})
+        relax.store(storage, CAMPAIGN.campaign_id, "chgnet", {name: result})
     hull.run(CAMPAIGN, CAMPAIGN.rungs[0], ["Cl-Na"], storage)
     rows = storage.rows(CAMPAIGN.campaign_id, "hull:chgnet")
     return {row.candidate_id: row.read(Stability) for row in rows}
@@ -78,8 +68,8 @@ def judged(found: dict[str, tuple[Novelty, Relaxation]]) -> dict[str, Stability]
 @pytest.mark.parametrize("order", [("high", "low"), ("low", "high")])
 def test_of_twins_the_lower_is_kept(order):
     crystals = {
-        "high": (novelty(known=False), relaxed(SALT, -1.45)),
-        "low": (novelty(known=False), relaxed(SALT.get_primitive_structure(), -1.5)),
+        "high": (novelty(known=False), relaxation(SALT, -1.45)),
+        "low": (novelty(known=False), relaxation(SALT.get_primitive_structure(), -1.5)),
     }
     found = judged({name: crystals[name] for name in order})
     assert found["low"].passed
@@ -90,9 +80,9 @@ def test_of_twins_the_lower_is_kept(order):
 def test_a_crystal_that_was_known_before_it_was_relaxed_stays_known():
     found = judged(
         {
-            "was": (novelty(known=True, matched_id="mp-1"), relaxed(CHAIN, -1.4)),
-            "is": (novelty(known=False), relaxed(DENSE * (1, 1, 2), -1.4)),
-            "new": (novelty(known=False), relaxed(SALT, -1.4)),
+            "was": (novelty(known=True, matched_id="mp-1"), relaxation(CHAIN, -1.4)),
+            "is": (novelty(known=False), relaxation(DENSE * (1, 1, 2), -1.4)),
+            "new": (novelty(known=False), relaxation(SALT, -1.4)),
         }
     )
     said = {name: (one.novelty.kind, one.novelty.known_id) for name, one in found.items()}

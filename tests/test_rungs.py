@@ -8,7 +8,7 @@ from pccd_workflows import operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.collect import fold
 from pccd_workflows.core.errors import InputError, MachineFault
-from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
+from pccd_workflows.core.reference_set import MissingPhase, ReferenceEntry, ReferenceSet
 from pccd_workflows.core.storage import CrystalRef, StageRow, structure_key
 from pccd_workflows.engines import gpaw
 from pccd_workflows.engines.records import Phonons, Relaxation
@@ -24,6 +24,7 @@ from pccd_workflows.stages.hull import Stability, judge_stability, with_novelty
 from pccd_workflows.stages.novelty import find_duplicates
 from pccd_workflows.stages.phonons import PhononsSection, choose
 from pccd_workflows.stages.rung import Rung
+from tests.relaxations import relaxation
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
 KNOWN = Novelty(sets={"references": SetNovelty(known=True, matched_id="mp-1", method="m")})
@@ -53,14 +54,26 @@ def campaign(**novelty) -> Campaign:
 
 
 def relaxed(energy_per_atom: float, verdict: str = "converged") -> Relaxation:
-    return Relaxation(
-        level="chgnet",
-        key="k",
-        verdict=verdict,
-        structure=SALT,
-        energy=energy_per_atom * len(SALT),
-        convention="mp2020",
-    )
+    return relaxation(SALT, energy_per_atom, verdict)
+
+
+def test_a_crystal_of_a_missing_phase_s_composition_says_which_it_may_be():
+    lacking = [
+        MissingPhase(
+            id=name,
+            chemsys="Cl-Na",
+            formula=formula,
+            energy_above_hull=0.0,
+            shift=0.1,
+            n_same_composition=0,
+        )
+        for name, formula in (("mp-7", "NaCl"), ("mp-8", "NaCl2"))
+    ]
+    references = REFERENCES.model_copy(update={"missing": lacking})
+    record = judge_stability({"a": relaxed(-1.5)}, campaign().rungs[0], [references])["a"]
+    assert (record.n_missing, record.may_be) == (2, ["mp-7"])
+    (said,) = [f for f in hull.STAGE.describe(record, {}).facts if "none of the known" in f]
+    assert said.endswith("composition: mp-7")
 
 
 @pytest.mark.parametrize(
@@ -267,8 +280,8 @@ def test_competing_phases_are_recomputed_a_job_each(settings, monkeypatch):
     run_worker(settings)
     found = mongo.find_reference_set(database, "prototypes", "Cl-Na", "gpaw/pbe")
     assert found is None, "a hull without one of its phases would flatter"
-    (lost,) = launchpad.failures(settings, whole.campaign_id)
-    assert lost["name"] == "relax gpaw/pbe B1"
+    lost = [failure["name"] for failure in launchpad.failures(settings, whole.campaign_id)]
+    assert lost == ["relax gpaw/pbe B1", "references Cl-Na gpaw/pbe"]  # nobody waits for either
     operations.restart(whole.campaign_id, settings, 5)
     run_worker(settings)
     # what was stored is not done again

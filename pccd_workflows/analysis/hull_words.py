@@ -43,6 +43,14 @@ def may_be_stable(energy_above_hull: float | None) -> bool:
     return energy_above_hull is not None and energy_above_hull <= ON_HULL
 
 
+def may_be_words(identifiers: Sequence[str]) -> str:
+    """Return what is said of a crystal of whose composition known phases have no structure here."""
+    if not identifiers:
+        return ""
+    names = ", ".join(identifiers[:MOST_NAMED]) + (" ..." if len(identifiers) > MOST_NAMED else "")
+    return f"new only if it is none of the known phases of its composition: {names}"
+
+
 def missing_lines(missing: Sequence[MissingPhase]) -> list[str]:
     """Return the missing phases of a chemical system in words, at most MOST_NAMED of them."""
     lines = [f"missing: {_missing_phase(phase)}" for phase in missing[:MOST_NAMED]]
@@ -59,18 +67,28 @@ def missing_notes(missing: Mapping[str, Sequence[MissingPhase]]) -> list[str]:
 
 
 def _missing_note(chemsys: str, missing: Sequence[MissingPhase]) -> str:
-    movers = [phase for phase in missing if phase.could_move_hull]
     number = f"{len(missing)} known phase{'' if len(missing) == 1 else 's'} of {chemsys}"
     have = "has" if len(missing) == 1 else "have"
-    named = "; ".join(_missing_phase(phase) for phase in movers[:MOST_NAMED])
-    left = len(movers) - MOST_NAMED
-    more = f"; and {left} more" if left > 0 else ""
-    said = f": {named}{more}" if movers else ", none of which could lower the hull"
+    movers = _named([phase for phase in missing if phase.could_move_hull])
+    predicted = _named([phase for phase in missing if phase.predicted_from])
+    said = f": {movers}" if movers else ", none of which could lower the hull"
+    if predicted:
+        said = f"; predicted: {predicted}" + (f"; not predicted: {movers}" if movers else "")
     return f"{number} {have} no structure here{said}."
+
+
+def _named(phases: Sequence[MissingPhase]) -> str:
+    """Return phases in words; one of a composition, at most MOST_NAMED."""
+    distinct = list({phase.formula: phase for phase in reversed(phases)}.values())[::-1]
+    left = len(distinct) - MOST_NAMED
+    named = "; ".join(_missing_phase(phase) for phase in distinct[:MOST_NAMED])
+    return f"{named}; and {left} more" if left > 0 else named
 
 
 def _missing_phase(phase: MissingPhase) -> str:
     what = f"{phase.formula} ({phase.id})"
+    if phase.predicted_from:
+        return f"{what} from {phase.predicted_from}"
     if phase.could_move_hull:
         return f"{what} could lower the hull by {EV_TO_MEV * phase.shift:.0f} meV/atom there"
     return f"{what} lies {EV_TO_MEV * phase.energy_above_hull:.0f} meV/atom above its table's hull"

@@ -159,7 +159,7 @@ def export(
 ) -> None:
     """Write relaxed structures (of the highest rung) or tables to files."""
     from pccd_workflows import query
-    from pccd_workflows.export import FORMATS, export_candidates
+    from pccd_workflows.export import AS_STORED, FORMATS, export_candidates
 
     if form not in FORMATS:
         raise InputError(f"Unknown format {form!r}; use one of {', '.join(FORMATS)}.")
@@ -185,7 +185,8 @@ def export(
             raise InputError("Give an id or filters, not both.")
         found = iter([query.find_candidate(collection, candidate_id)])
     else:
-        found = (query.to_candidate(row) for row in query.find_documents(collection, which))
+        rows, as_stored = query.find_documents(collection, which), form in AS_STORED
+        found = (query.to_candidate(row, as_stored=as_stored) for row in rows)
     result = export_candidates(found, out, form, force=force)
     if as_json:
         files = [str(path) for path in result.files]

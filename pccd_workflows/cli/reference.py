@@ -197,12 +197,16 @@ def _stored_rows() -> list[dict[str, Any]]:
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None)
-    columns = ("chemsys", "level", "source", "phases", "on_hull", "stored", "id")
+    from pccd_workflows.cli.tables import plain_table
+
+    table = plain_table()
+    table.add_column("Id", no_wrap=True)  # to copy
+    columns = ("chemsys", "level", "phases", "on_hull", "stored")
     for name in columns:
-        table.add_column(name.replace("_", " "), overflow="fold")
+        table.add_column(name.replace("_", " ").capitalize(), overflow="fold")
     for row in rows:
-        table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
+        shown = row | ({} if row["stored"] == "database" else {"stored": "shipped"})
+        cells = ("" if shown[name] is None else str(shown[name]) for name in columns)
+        table.add_row(row["id"], *cells)
     Console().print(table)

@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pymatgen.core import Structure
 
 from pccd_workflows.core.plain_structures import Unreadable, attempt, plain_structure
@@ -15,20 +22,32 @@ of the funnel they reached. `pccd db migrate` makes campaigns of version 1 go on
 """
 
 
-def _as_structure(value: Any) -> Any:
+AS_STORED = {"structures": "as stored"}
+"""Context of a validation that leaves structures the dictionaries that they are stored as: reading
+thousands of records to count, sort or copy them needs none of their crystals. Whether there is one
+can be asked of such a record, and nothing else of the crystal."""
+
+
+def _as_structure(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
     """Return the crystal of a dictionary; pymatgen's own reading makes any class named in it."""
     if not isinstance(value, dict):
+        return handler(value)
+    if info.context is AS_STORED:
         return value
     found = attempt(lambda: plain_structure(value), lambda structure: structure)
     if isinstance(found, Unreadable):
         raise ValueError(f"it is no structure: {found.reason}")
-    return found
+    return handler(found)
+
+
+def _as_document(structure: Any) -> Any:
+    return structure if isinstance(structure, dict) else structure.as_dict()
 
 
 StoredStructure = Annotated[
     Structure,
-    BeforeValidator(_as_structure),
-    PlainSerializer(lambda structure: structure.as_dict(), return_type=dict, when_used="json"),
+    WrapValidator(_as_structure),
+    PlainSerializer(_as_document, return_type=dict, when_used="json"),
 ]
 """A pymatgen structure that is dumped to JSON as its own dictionary."""
 

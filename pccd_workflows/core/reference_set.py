@@ -46,10 +46,14 @@ class MissingPhase(Record):
     energy_above_hull: float = Field(description="In the hull of the table that knows it, eV/atom")
     shift: float = Field(
         description="By how much it could lower the hull that the phases at hand have in the "
-        "table, at its own composition, eV/atom; 0 if it lies above that hull"
+        "table, at its own composition, eV/atom; 0 if it lies above that hull, and where predicted "
+        "phases complete it"
     )
     n_same_composition: int = Field(
         description="Crystals at hand of its composition: it may be one of them under another id"
+    )
+    predicted_from: str = Field(
+        "", description="The known crystal whose structure, with its elements, competes for it"
     )
 
     @property

@@ -300,6 +300,7 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     "progress": {("campaign_id",): False},
     "results": {("kind",): False},
     "references": {("source", "chemsys", "level"): False},
+    "campaign_references": {("campaign_id", "level"): False},
     "costs": {("campaign_id", "level"): False, ("level", "at"): False},
     "reference_entries": {("reference_id", "index"): True},
     "job_outputs": {("uuid", "index"): True, ("metadata.campaign_id",): False},
@@ -346,19 +347,34 @@ def get_result(db: Database[Document], key: str) -> Document | None:
 
     A damaged one is forgotten, so that it is computed again.
     """
-    doc = survive_outage(lambda: db.results.find_one({"_id": key}))
-    if doc is None:
-        return None
-    result = doc.get("result")
-    if not (isinstance(result, dict) and isinstance(doc.get("schema_version"), int)):
-        drop_results(db, [key])
-        return None
-    check_schema_version(doc, f"Result {key}")
-    return result
+    return get_results(db, [key])[key]
 
 
-def put_result(db: Database[Document], key: str, kind: str, doc: Document) -> None:
-    """Store a result under its content address; the first one written stays."""
+def get_results(db: Database[Document], keys: Sequence[str]) -> dict[str, Document | None]:
+    """Return the results stored under content addresses, None for those that are not there."""
+    query = {"_id": {"$in": list(keys)}}
+    rows = survive_outage(lambda: list(db.results.find(query)))
+    found: dict[str, Document | None] = dict.fromkeys(keys)
+    damaged = []
+    for row in rows:
+        result = row.get("result")
+        if not (isinstance(result, dict) and isinstance(row.get("schema_version"), int)):
+            damaged.append(row["_id"])
+            continue
+        check_schema_version(row, f"Result {row['_id']}")
+        found[row["_id"]] = result
+    if damaged:
+        drop_results(db, damaged)
+    return found
+
+
+def put_result(db: Database[Document], key: str, kind: str, doc: Document) -> bool:
+    """Store a result under its content address; the first one written stays.
+
+    Returns
+    -------
+    Whether this is the first one.
+    """
     new = {
         "kind": kind,
         "schema_version": SCHEMA_VERSION,
@@ -366,13 +382,14 @@ def put_result(db: Database[Document], key: str, kind: str, doc: Document) -> No
         "result": doc,
     }
 
-    def upsert() -> None:
+    def upsert() -> bool:
         try:
-            db.results.update_one({"_id": key}, {"$setOnInsert": new}, upsert=True)
+            done = db.results.update_one({"_id": key}, {"$setOnInsert": new}, upsert=True)
         except DuplicateKeyError:
-            return  # somebody else was first by a hair
+            return False  # somebody else was first by a hair
+        return done.upserted_id is not None
 
-    survive_outage(upsert)
+    return survive_outage(upsert)
 
 
 def drop_results(db: Database[Document], keys: Sequence[str]) -> None:
@@ -396,10 +413,15 @@ def replace_documents(collection: Collection[Document], documents: Sequence[Docu
 
 
 def find_reference_set(
-    db: Database[Document], source: str, chemsys: str, level: str
+    db: Database[Document], source: str, chemsys: str, level: str, version: str | None = None
 ) -> ReferenceSet | None:
-    """Return the latest stored set of this source, system and level."""
-    query = {"source": source, "chemsys": chemsys, "level": level}
+    """Return the latest stored set of this source, system and level.
+
+    version: of the source that made it, or would have made the same; None takes any.
+    """
+    query: Document = {"source": source, "chemsys": chemsys, "level": level}
+    if version is not None:
+        query["$or"] = [{"source_version": version}, {"same_of": version}]
     header = survive_outage(lambda: db.references.find_one(query, sort=[("stored_at", -1)]))
     return None if header is None else _load_reference_set(db, header)
 
@@ -428,6 +450,7 @@ def put_reference_set(db: Database[Document], reference_set: ReferenceSet) -> st
     """Store a set, an entry per document (a large system exceeds 16 MB); return its id.
 
     The header goes last: a set that was cut short is not found and is completed by the next try.
+    That a later version of the source makes the same content is noted there.
     """
     reference_id = reference_set.reference_id
     header = reference_set.model_dump(mode="json", exclude={"entries"})
@@ -453,7 +476,8 @@ def put_reference_set(db: Database[Document], reference_set: ReferenceSet) -> st
     def store() -> None:
         if rows:
             db.reference_entries.bulk_write(rows)
-        db.references.update_one({"_id": reference_id}, {"$setOnInsert": header}, upsert=True)
+        change = {"$setOnInsert": header, "$addToSet": {"same_of": reference_set.source_version}}
+        db.references.update_one({"_id": reference_id}, change, upsert=True)
 
     survive_outage(store)
     return reference_id

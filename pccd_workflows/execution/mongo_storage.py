@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -43,17 +42,33 @@ class MongoStorage:
     def __init__(self, database: Database[Document]) -> None:
         self.database = database
         self._told: dict[str, tuple[datetime, datetime]] = {}
+        self._expected: frozenset[str] = frozenset()
+        self._read: dict[str, Document | None] = {}
+
+    def expect_results(self, keys: Sequence[str]) -> None:
+        """Read results in one operation; each answers the next question for it.
+
+        So does one of them that is stored in between.
+        """
+        self._expected, self._read = frozenset(keys), mongo.get_results(self.database, keys)
 
     def get_result(self, key: str) -> Document | None:
         """Return the result stored under `key`."""
+        if key in self._read:
+            return self._read.pop(key)
         return mongo.get_result(self.database, key)
 
     def put_result(self, key: str, kind: str, result: Document) -> None:
         """Store a result under its key; the first one stays."""
-        mongo.put_result(self.database, key, kind, result)
+        first = mongo.put_result(self.database, key, kind, result)
+        self._read.pop(key, None)
+        if first and key in self._expected:
+            self._read[key] = result
 
     def drop_results(self, keys: Sequence[str]) -> None:
         """Forget results."""
+        for key in keys:
+            self._read.pop(key, None)
         mongo.drop_results(self.database, keys)
 
     def put_structures(self, structures: Mapping[str, Structure]) -> None:
@@ -67,9 +82,14 @@ class MongoStorage:
 
     def get_structures(self, keys: Iterable[str]) -> dict[str, Structure]:
         """Return stored structures by key."""
+        found = self.structure_documents(keys)
+        return {key: plain_structure(document) for key, document in found.items()}
+
+    def structure_documents(self, keys: Iterable[str]) -> dict[str, Document]:
+        """Return the same as the dictionaries that they are stored as."""
         query = {"_id": {"$in": list(keys)}}
         rows = survive_outage(lambda: list(self.database["structures"].find(query)))
-        return {row["_id"]: plain_structure(row["structure"]) for row in rows}
+        return {row["_id"]: row["structure"] for row in rows}
 
     def put_rows(self, rows: Sequence[StageRow]) -> None:
         """Store what a stage says about candidates, at the server's time."""
@@ -77,7 +97,7 @@ class MongoStorage:
             {
                 "_id": f"{row.candidate_id}/{row.stage}",
                 "schema_version": SCHEMA_VERSION,
-                **asdict(row),
+                **{name: getattr(row, name) for name in ROW_FIELDS},
             }
             for row in rows
         ]
@@ -190,9 +210,29 @@ class MongoStorage:
             document.setdefault("record", {})
             yield StageRow(**{name: document[name] for name in ROW_FIELDS})
 
-    def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
+    def find_references(
+        self, source: str, chemsys: str, level: str, version: str | None = None
+    ) -> ReferenceSet | None:
         """Return the latest stored set of this source, system and level."""
-        return mongo.find_reference_set(self.database, source, chemsys, level)
+        return mongo.find_reference_set(self.database, source, chemsys, level, version)
+
+    def settle_references(self, campaign_id: str, references: ReferenceSet) -> None:
+        """Note that a campaign uses a stored set; the first one of its system and level stays."""
+        fields = {
+            "campaign_id": campaign_id,
+            "level": references.level,
+            "chemsys": references.chemsys,
+            "reference_id": references.reference_id,
+            "schema_version": SCHEMA_VERSION,
+        }
+        key = {"_id": f"{campaign_id}/{references.level}/{references.chemsys}"}
+        self._write("campaign_references", [UpdateOne(key, {"$setOnInsert": fields}, upsert=True)])
+
+    def settled_references(self, campaign_id: str, level: str) -> dict[str, str]:
+        """Return the ids of the sets that a campaign uses at a level, by chemical system."""
+        query = {"campaign_id": campaign_id, "level": level}
+        rows = survive_outage(lambda: list(self.database["campaign_references"].find(query)))
+        return {row["chemsys"]: row["reference_id"] for row in rows}
 
     def get_references(self, reference_id: str) -> ReferenceSet | None:
         """Return the stored set with this id."""

@@ -9,29 +9,13 @@ from jobflow import CURRENT_JOB, Flow, Job, JobConfig, OnMissing, Response, job
 
 from pccd_workflows.core.storage import WRITER, Share, Storage
 from pccd_workflows.execution.storage import current_storage
+from pccd_workflows.jobs.metadata import SHARE, WRITES
 
 plain_job: Callable[..., Any] = partial(job, config=JobConfig(expose_store=True))
 """Decorator of a job that finds its storage beside the job store that runs it."""
 
 task_job: Callable[..., Any] = partial(plain_job, data=["vasp_objects", "calcs_reversed"])
 """Decorator of jobs that may return atomate2's TaskDoc, whose large parts go to GridFS."""
-
-GPU = "gpu"
-"""Category of jobs that a GPU speeds up: sampling, ML potentials."""
-CPU = "cpu"
-"""Category of jobs for CPU nodes: DFT. Jobs without category run on any worker."""
-
-OPTIONAL = "optional"
-"""Name in the metadata of jobs whose loss holds no candidate back."""
-SHARE = "share"
-"""Name in the metadata of jobs that take a share of a stage's crystals."""
-CANDIDATES = "candidates"
-"""Name in the metadata of jobs: ids of the candidates that they work for."""
-SAMPLES = "samples"
-"""The same of jobs that generate: first and last-but-one sample."""
-WRITES = "writes"
-"""Name in the metadata of jobs: the stage whose rows they write last. Their loss holds back only
-candidates without such a row."""
 
 
 def assign(assigned: Job, category: str) -> Job:
@@ -43,9 +27,10 @@ def assign(assigned: Job, category: str) -> Job:
 def tolerant(gathering: Job) -> Job:
     """Return a job that goes on without those parents that were lost.
 
-    For jobs that gather many others: one lost job must not hold back its siblings' results.
+    For jobs that gather many others: one lost job must not hold back its siblings' results. What
+    they start is not tolerant by itself.
     """
-    gathering.update_config({"on_missing_references": OnMissing.NONE})
+    gathering.update_config({"on_missing_references": OnMissing.NONE}, dynamic=False)
     return gathering
 
 

@@ -3,8 +3,10 @@
 A job whose result is stored already computes nothing; one that is lost leaves its siblings alone.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from jobflow import CURRENT_JOB, Flow, Job, Response
@@ -18,6 +20,7 @@ from pccd_workflows.core.storage import (
     Costs,
     CrystalRef,
     StageRow,
+    Storage,
     load_crystals,
     structure_key,
 )
@@ -33,16 +36,13 @@ from pccd_workflows.engines.engine import (
 from pccd_workflows.engines.levels import Level
 from pccd_workflows.engines.records import Bands, Relaxation
 from pccd_workflows.engines.supercells import displaced_cell
-from pccd_workflows.jobs.common import (
-    CANDIDATES,
-    OPTIONAL,
-    WRITES,
-    assign,
-    job_storage,
-    task_job,
-)
+from pccd_workflows.jobs.common import assign, job_storage, task_job
+from pccd_workflows.jobs.metadata import CANDIDATES, OPTIONAL, WRITES
 from pccd_workflows.settings import get_settings
 
+HOLD_SECONDS = 5.0
+"""Rows of a job are written together if its crystals take less: nothing that was computed is lost
+with them, for each result is stored at once."""
 RESTARTABLE = "restartable"
 """Name in the metadata of jobs that `pccd job rerun` may give INCAR tags or a geometry."""
 
@@ -138,14 +138,10 @@ def compute(
     changed = restart or {}
     start = Restart(bool(changed.get("from_contcar")), dict(changed.get("incar") or {}))
     of, keys = level_for(level, task), []
-    with job_storage() as storage:
-        work = Work(storage, campaign_id, start)
-        for number, (ref, crystal) in enumerate(
-            zip(refs, load_crystals(storage, refs), strict=True)
-        ):
-            moved = task.displacement
-            structure = crystal if moved is None else displaced_cell(crystal, moved)
-            step = _Step(ref, structure, of, task, work)
+    with job_storage() as storage, _telling(storage) as told:
+        limited = campaign_id is not None and storage.budget(campaign_id, level) is not None
+        batch = _Batch(of, task, Work(storage, campaign_id, start), told, limited=limited)
+        for number, step in enumerate(batch.steps(refs)):
             try:
                 found = step.take()
             except WalltimeReached:
@@ -163,20 +159,104 @@ def compute(
     return len(refs) if task.purpose == "candidate" else keys[0]
 
 
-@dataclass(frozen=True)
-class _Step:
-    """A task of one crystal, as far as it is."""
+@dataclass
+class _Told:
+    """What a job says of its candidates, written together: a crystal may take milliseconds.
 
-    ref: CrystalRef
-    structure: Structure
+    storage: where to.
+    since: when it was written last, by this process's clock, s.
+    """
+
+    storage: Storage
+    since: float = field(default_factory=time.monotonic)
+    rows: list[StageRow] = field(default_factory=list)
+    structures: dict[str, Structure] = field(default_factory=dict)
+
+    def add(self, row: StageRow, structure: Structure | None) -> None:
+        """Tell of one more; what is older than HOLD_SECONDS is written."""
+        self.rows.append(row)
+        if structure is not None and row.key is not None:
+            self.structures[row.key] = structure
+        if time.monotonic() - self.since > HOLD_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was told."""
+        rows, structures, self.rows, self.structures = self.rows, self.structures, [], {}
+        if structures:
+            self.storage.put_structures(structures)
+        if rows:
+            self.storage.put_rows(rows)
+        self.since = time.monotonic()
+
+
+@contextmanager
+def _telling(storage: Storage) -> Iterator[_Told]:
+    """Yield what collects the rows of a job; however it ends, they are written."""
+    told = _Told(storage)
+    try:
+        yield told
+    finally:
+        told.write()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The task of all crystals of a job.
+
+    told: what is said of them. limited: whether there is a budget, as the job began.
+    """
+
     level: Level
     task: Task
     work: Work
+    told: _Told
+    limited: bool
 
     @property
     def engine(self) -> Engine:
         """The engine of the level."""
         return engine_of(self.level)
+
+    def steps(self, refs: Sequence[CrystalRef]) -> "Iterator[_Step]":
+        """Yield the step of each crystal; of several, the results are looked up together."""
+        storage, moved = self.work.storage, self.task.displacement
+        structures = load_crystals(storage, refs)
+        if moved is not None:
+            structures = [displaced_cell(structure, moved) for structure in structures]
+        if len(refs) > 1:
+            storage.expect_results([self.engine.key(self.level, s, self.task) for s in structures])
+        for ref, structure in zip(refs, structures, strict=True):
+            yield _Step(self, ref, structure)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A task of one crystal, as far as it is."""
+
+    batch: _Batch
+    ref: CrystalRef
+    structure: Structure
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the level."""
+        return self.batch.engine
+
+    @property
+    def level(self) -> Level:
+        """The level of theory."""
+        return self.batch.level
+
+    @property
+    def task(self) -> Task:
+        """What is computed."""
+        return self.batch.task
+
+    @property
+    def work(self) -> Work:
+        """Where the engine reads and writes."""
+        return self.batch.work
 
     def take(self) -> Response[Any] | str:
         """Do the next run; return the result's key, or the run's document and what follows it."""
@@ -204,11 +284,9 @@ class _Step:
         return _named(job, [self.ref], self.level, self.task, name)
 
     def tell(self, record: Record) -> None:
-        """Write what a stage says of a candidate, and the structure it leaves it with."""
+        """Say what a stage says of a candidate, and the structure it leaves it with."""
         structure = record.structure if isinstance(record, Relaxation) and record.usable else None
         key = None if structure is None else structure_key(structure)
-        if structure is not None and key is not None:
-            self.work.storage.put_structures({key: structure})
         row = StageRow(
             campaign_id=self.work.campaign_id or "",
             candidate_id=self.ref.id,
@@ -219,7 +297,7 @@ class _Step:
             goes_on=structure is not None,
             formula=None if structure is None else structure.composition.reduced_formula,
         )
-        self.work.storage.put_rows([row])
+        self.batch.told.add(row, structure)
 
     def refused(self) -> Record | None:
         """Return the verdict of a candidate that cannot start in the order asked for; else None."""
@@ -232,7 +310,7 @@ class _Step:
 
     def over_budget(self) -> Record | None:
         """Return the verdict of a candidate for which the rung's budget is spent; else None."""
-        if self.task.purpose != "candidate":
+        if self.task.purpose != "candidate" or not self.batch.limited:
             return None
         storage, level = self.work.storage, self.level.name
         reason = overspent(storage, self.work.campaign_id, level)

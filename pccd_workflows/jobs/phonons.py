@@ -17,8 +17,9 @@ from pccd_workflows.core.storage import CrystalRef, Storage, load_crystals, stor
 from pccd_workflows.engines import phonons as engine
 from pccd_workflows.engines.engine import Displacement, Task, Work, engine_of
 from pccd_workflows.engines.records import Forces, Phonons, Relaxation
-from pccd_workflows.jobs.common import CANDIDATES, CPU, GPU, assign, job_storage, named, plain_job
+from pccd_workflows.jobs.common import assign, job_storage, named, plain_job
 from pccd_workflows.jobs.compute import compute_jobs
+from pccd_workflows.jobs.metadata import CANDIDATES, CPU, GPU
 from pccd_workflows.stages import phonons as stage
 from pccd_workflows.stages.phonons import PhononsSection
 

@@ -21,6 +21,7 @@ from pccd_workflows.known.build import Progress, silent
 from pccd_workflows.known.compute import NEAR_IN_SOURCES
 from pccd_workflows.known.library import KnownCrystal, KnownLibrary, library
 from pccd_workflows.known.options import source_name
+from pccd_workflows.known.predicted import predict_phases, with_predictions
 from pccd_workflows.known.relaxed_hull import (
     Look,
     Phase,
@@ -32,6 +33,8 @@ from pccd_workflows.known.relaxed_hull import (
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+METHOD = 2
+"""Raised when `known_reference_set` makes another set of the same crystals and energies."""
 SinglePoint = Callable[["Structure"], float | None]
 """Energy of a crystal as it is, eV/atom; None if the potential cannot say."""
 
@@ -128,7 +131,8 @@ def known_reference_set(
         Energies in the level's own convention. Of phases with a stored relaxed energy the
         structure is the known one, not relaxed again. `settings` says how many phases were
         relaxed, taken as they are, and left out for lack of an energy; `missing` which phases
-        are known to exist and have no structure here.
+        are known to exist and have no structure here, and which of them were predicted, where
+        `engines` relax (see `known.predicted`).
 
     Raises
     ------
@@ -147,23 +151,37 @@ def known_reference_set(
     phases += _computed([*wanted, *new], engines.single_point, progress)
     phases = with_correction(phases, level)
     _need_elements(symbols, phases, level)
+    missing = _missing(known, chemsys, [phase.id for phase in phases])
+    without_energy = n_phases - len(phases)
     if engines.relax is not None:
-        phases = relax_near_hull(phases, level, engines.relax, progress, look=engines.look)
+        found = with_correction(predict_phases(missing, known, engines.relax, progress), level)
+        missing = with_predictions(missing, found)
+        phases = relax_near_hull(
+            [*phases, *found], level, engines.relax, progress, look=engines.look
+        )
     relaxed = sum(phase.relaxed for phase in phases)
     return ReferenceSet(
         source=source_name("known", [each.name for each in imported]),
         chemsys="-".join(symbols),
         level=level,
         convention=get_level(level).convention,
-        source_version=f"library of known crystals {known.version}",
+        source_version=version_at(level, known),
         settings={
             "relaxed": relaxed,
             "as_they_are": len(phases) - relaxed,
-            "without_energy": n_phases - len(phases),
+            "without_energy": without_energy,
         },
         entries=sorted((_entry(phase) for phase in phases), key=lambda entry: entry.entry_id),
-        missing=_missing(known, chemsys, [phase.id for phase in phases]),
+        missing=missing,
     )
+
+
+def version_at(level: str, known: KnownLibrary | None = None) -> str:
+    """Return what sets of a level name as their source: versions of library and energies."""
+    known = known or library()
+    digest = known.energies_digest(level)
+    stored = "" if digest is None else f", energies {digest}"
+    return f"library of known crystals {known.version}, hull {METHOD}{stored}"
 
 
 def check_library(

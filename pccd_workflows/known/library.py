@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate, combinations
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,12 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import MissingPhase
 from pccd_workflows.core.systems import atomic_number, parse_formula, split_chemsys, symbol
 from pccd_workflows.known.columns import ColumnsFile
-from pccd_workflows.known.energies import LevelEnergies, available_levels, read_energies
+from pccd_workflows.known.energies import (
+    LevelEnergies,
+    available_levels,
+    digest_of,
+    read_energies,
+)
 from pccd_workflows.known.library_files import (
     ANGLE_STEP,
     BLOCK,
@@ -172,6 +178,10 @@ class KnownLibrary:
         """Return the energies at a level; InputError if there are none or they do not belong."""
         return read_energies(self.folder, level, self.version, len(self))
 
+    def energies_digest(self, level: str) -> str | None:
+        """Return the first 10 hex digits of the sha256 of a level's energies; None without any."""
+        return digest_of(self.folder, level)
+
     def missing(self, chemsys: str) -> list[MissingPhase]:
         """Return the phases near the hull of a system, and of its parts, that are not at hand.
 
@@ -263,6 +273,12 @@ class KnownLibrary:
         counts = counts.reshape(len(rows), len(symbols))
         same = (counts * wanted[0] == counts[:, :1] * wanted).all(axis=1)
         return (rows.start + np.flatnonzero(same)).tolist()
+
+    def amounts(self, row: int) -> dict[str, int]:
+        """Return the atoms of each element of the crystal of this number, in lowest terms."""
+        symbols, counts = self._composition(row)
+        unit = gcd(*counts)
+        return {symbol: n // unit for symbol, n in zip(symbols, counts, strict=True)}
 
     def crystal(self, row: int) -> KnownCrystal:
         """Return the crystal of this number."""

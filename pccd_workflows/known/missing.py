@@ -142,8 +142,9 @@ def find_missing(library: "KnownLibrary", table: Iterable[Mapping[str, Any]]) ->
 
 
 def _phase(*values: Any) -> MissingPhase:
-    """Return the phase with these fields, in the order of `MissingPhase`."""
-    return MissingPhase(**dict(zip(MissingPhase.model_fields, values, strict=True)))
+    """Return the phase with these fields, in the order of `MissingPhase`; not predicted."""
+    names = [name for name in MissingPhase.model_fields if name != "predicted_from"]
+    return MissingPhase(**dict(zip(names, values, strict=True)))
 
 
 def _row(row: Mapping[str, Any]) -> _Row:

@@ -57,14 +57,17 @@ def light_candidates(collection: Any, which: Document) -> Iterator[CandidateDoc]
 
 
 def heavy_fields() -> dict[str, int]:
-    """Return a projection that leaves out structures and what stages call heavy."""
+    """Return a projection that leaves out structures and what stages call heavy.
+
+    The values that lists sort by are left out, too: they are those of the records.
+    """
     heavy = [
         f"{FIELDS[stage.kind]}.{name}"
         for stage in stages.all_stages()
         if stage.kind in FIELDS
         for name in {*stage.heavy, "structure"}
     ]
-    return dict.fromkeys(["structure", *heavy], 0)
+    return dict.fromkeys(["structure", "values", *heavy], 0)
 
 
 def whole_candidates(collection: Any, ids: Sequence[str]) -> list[CandidateDoc]:

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from pccd_workflows.analysis.hull_words import may_be_stable, missing_lines, place_in_words
+from pccd_workflows.analysis.hull_words import (
+    may_be_stable,
+    may_be_words,
+    missing_lines,
+    place_in_words,
+)
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import EnergyConvention, Record
 from pccd_workflows.core.reference_set import MissingPhase, ReferenceSet
@@ -76,6 +81,10 @@ class Stability(Record):
     )
     missing: list[MissingPhase] = Field(
         default_factory=list, description="Which: those that could move the hull most come first"
+    )
+    may_be: list[str] = Field(
+        default_factory=list,
+        description="Ids of the missing phases of its composition: it may be one of them",
     )
 
     @property
@@ -310,6 +319,9 @@ def placed(
         threshold=limit,
         n_missing=None if missing is None else len(missing),
         missing=missing or [],
+        may_be=[
+            phase.id for phase in missing or () if phase.formula == composition.reduced_formula
+        ],
     )
 
 
@@ -336,6 +348,7 @@ def _describe(record: Stability, records: Records) -> Description:
         f"competes with {', '.join(phases)}" if record.decomposition else "",
         f"references {record.references}" if record.references else "",
         *_known_after_relaxation(record.novelty),
+        may_be_words(record.may_be),
         *missing_lines(record.missing),
         _beside_others(record, records),
         record.reason or "",
@@ -424,6 +437,7 @@ STAGE = Stage(
             heading="Hull",
         ),
         Column("missing_phases", "", lambda record: record.n_missing),
+        Column("may_be", "", lambda record: ", ".join(record.may_be) or None, heading="May be"),
     ),
     tabulated=lambda record: record.energy_above_hull is not None,
     heavy=("decomposition", "missing"),

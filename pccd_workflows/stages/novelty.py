@@ -9,8 +9,6 @@ from pymatgen.core import Structure
 
 from pccd_workflows.core.storage import Storage
 from pccd_workflows.known.novelty import LIBRARY, Novelty, SetNovelty
-from pccd_workflows.matching.groups import group
-from pccd_workflows.matching.known_crystals import KnownCrystals
 from pccd_workflows.matching.settings import MatcherSettings
 from pccd_workflows.settings import get_settings
 from pccd_workflows.stages.references import find as find_references
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pccd_workflows.campaign import Campaign
+    from pccd_workflows.matching.known_crystals import KnownCrystals
     from pccd_workflows.stages.stage import Records
 
 Crystals = Mapping[str, Structure]
@@ -107,6 +106,8 @@ def known_in(novelty: Novelty) -> str:
 
 def find_duplicates(crystals: Crystals, settings: MatcherSettings) -> dict[str, str]:
     """Return the id of the crystal kept instead, by the id of each duplicate."""
+    from pccd_workflows.matching.groups import group
+
     names = list(crystals)
     duplicates = {}
     for members in group(list(crystals.values()), settings=settings):
@@ -117,7 +118,7 @@ def find_duplicates(crystals: Crystals, settings: MatcherSettings) -> dict[str, 
 
 
 def match_known(
-    crystals: Crystals, known: KnownCrystals, *, frameworks: bool = False
+    crystals: Crystals, known: "KnownCrystals", *, frameworks: bool = False
 ) -> dict[str, SetNovelty]:
     """Compare crystals with known ones by structure; return a verdict for each.
 
@@ -149,6 +150,8 @@ def _method(settings: MatcherSettings) -> str:
 def _match(
     crystals: Crystals, known: Iterable[tuple[str, Structure]], compared: Compared
 ) -> dict[str, SetNovelty]:
+    from pccd_workflows.matching.known_crystals import KnownCrystals
+
     index = KnownCrystals(known, settings=compared.campaign.novelty.matcher)
     return match_known(crystals, index, frameworks=compared.kinds)
 
@@ -252,6 +255,7 @@ def _materials_project_structures(
 def _in_imported_set(name: str, crystals: Crystals, compared: Compared) -> dict[str, SetNovelty]:
     from pccd_workflows.known.index import find_index
     from pccd_workflows.known.sets import find_known_set, known_structures
+    from pccd_workflows.matching.known_crystals import KnownCrystals
 
     database = compared.storage.database
     known_set = None if database is None else find_known_set(database, name)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 TOGETHER = 512
 """Crystals compared in one go: whole compositions, so many at least. Bounds the memory."""
-BRANCHES = 64
+BRANCHES = 32
 """Jobs that one job starts, or waits for, at most: bounds its document and its transaction."""
 
 

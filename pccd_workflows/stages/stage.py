@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pccd_workflows.core.records import Record
@@ -93,7 +94,7 @@ class Column:
     heading: str = ""
     all_records: bool = False
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Its name in exports."""
         unit = self.unit.lower().replace("/", "_per_").replace("å", "a").replace("³", "3")

@@ -1,5 +1,6 @@
 """Relaxation with potentials: physics with CHGNet and EMT, verdicts with calculators that fail."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,26 @@ def test_relaxed_copper_is_the_known_minimum_of_emt() -> None:
     assert len(found.energies) == found.n_steps + 1
     assert found.convention == "uncorrected"
     assert found.key == relaxation_key(copper(3.75, displaced=0.15), "emt", fmax=0.005, steps=200)
+
+
+def test_nobody_is_told_how_exact_the_logarithm_of_a_cell_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import scipy.linalg
+
+    exact = scipy.linalg.logm
+
+    def doubtful(matrix: Any) -> Any:
+        message = "logm result may be inaccurate, approximate err = 3.1e-13"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        warnings.warn("overflow", RuntimeWarning, stacklevel=2)
+        return exact(matrix)
+
+    monkeypatch.setattr(scipy.linalg, "logm", doubtful)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        relax(copper(displaced=0.1), "emt", steps=3)
+    assert {str(warning.message) for warning in told} == {"overflow"}  # nothing else is hushed
 
 
 def test_each_step_costs_one_evaluation() -> None:

@@ -354,6 +354,21 @@ def test_two_workers_share_the_work_and_run_nothing_twice(settings, tmp_path):
     assert states(settings) == {"COMPLETED": 8}
 
 
+def test_no_two_workers_start_with_the_same_job(settings):
+    ids = submit(settings, *(jobs.add(n, 1) for n in range(4)))
+    opened = launchpad.launchpad(settings)
+    first, second = (worker_module._Worker(opened, settings, CAMPAIGN, None) for _ in range(2))
+    picked = [one._pick()["fw_id"] for one in (first, second, first)]
+    assert picked == ids[:3]
+    # a worker that dies between picking a job and starting it holds it back for seconds
+    opened.fireworks.update_one({"fw_id": ids[1]}, {"$unset": {"picked_until": 1}})
+    assert [first._pick()["fw_id"] for _ in range(2)] == [ids[1], ids[3]]
+    assert second._pick() is None
+    assert second.work_is_left()
+    opened.fireworks.update_many({}, {"$unset": {"picked_until": 1}})
+    assert run(settings).completed == ids
+
+
 def test_a_job_that_kills_every_worker_fails_in_the_end(settings, monkeypatch):
     monkeypatch.setattr(launchpad, "MAX_DEATHS", 2)
     submit(settings, jobs.kill_own_worker(), jobs.add(1, 1))

@@ -61,6 +61,31 @@ def test_the_first_result_under_a_key_stays(storage):
     assert storage.get_result("k" * 64) is None
 
 
+def test_results_that_are_expected_are_read_once_and_never_taken_for_others(storage):
+    keys = [letter * 64 for letter in "abc"]
+    storage.put_result(keys[0], "relaxation", {"energy": 0.0})
+    storage.expect_results(keys)
+    assert [storage.get_result(key) for key in keys[:2]] == [{"energy": 0.0}, None]
+    storage.put_result(keys[1], "relaxation", {"energy": 1.0})
+    assert [storage.get_result(keys[1]) for _ in range(2)] == [{"energy": 1.0}] * 2
+    storage.expect_results(keys)
+    storage.drop_results(keys[:1])
+    assert storage.get_result(keys[0]) is None
+    if isinstance(storage, MongoStorage):  # another worker was faster: its result is everybody's
+        other = MongoStorage(storage.database)
+        other.put_result(keys[2], "relaxation", {"energy": 2.0})
+        assert storage.get_result(keys[2]) is None
+        storage.put_result(keys[2], "relaxation", {"energy": 2.5})
+        assert storage.get_result(keys[2]) == {"energy": 2.0}
+
+
+def test_structures_can_be_read_as_they_are_stored(storage):
+    (ref,) = store_crystals(storage, [("a", SALT)])
+    found = storage.structure_documents([ref.key, "none"])
+    assert set(found) == {ref.key}
+    assert Structure.from_dict(found[ref.key]) == SALT
+
+
 def test_crystals_are_handed_over_by_reference(storage):
     magnetic = SALT.copy(site_properties={"magmom": [1.0] * 4 + [0.0] * 4})
     refs = store_crystals(storage, [("a", SALT), ("b", magnetic)])

@@ -21,6 +21,7 @@ from pccd_workflows.known.compute import (
 )
 from pccd_workflows.known.library import KnownLibrary
 from tests.known.made_up import make_library
+from tests.relaxations import relaxation
 
 LEVEL = "chgnet"
 ENERGIES = {"Mg": -1.5, "O": -5.0, "Na": -1.3, "Cl": -1.8, "MgO": -6.0, "NaCl": -3.5, "MgO2": -5.5}
@@ -44,16 +45,7 @@ class Potential:
         return ENERGIES[formula] + 0.03 * (structure.lattice.is_orthogonal and formula == "MgO")
 
     def relax(self, structure: Structure) -> Relaxation:
-        energy = self(structure) - 0.01
-        return Relaxation(
-            level=LEVEL,
-            key="k",
-            verdict="converged",
-            structure=structure,
-            energy=energy * len(structure),
-            energy_per_atom=energy,
-            convention="mp2020",
-        )
+        return relaxation(structure, self(structure) - 0.01)
 
 
 @pytest.fixture

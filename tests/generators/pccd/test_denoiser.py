@@ -7,7 +7,7 @@ import pytest
 import torch
 from pymatgen.core import Lattice
 
-from pccd_workflows.generators.pccd.conditions import ConditionBatch, conditions_of
+from pccd_workflows.generators.pccd.conditions import conditions_of
 from pccd_workflows.generators.pccd.config import Architecture
 from pccd_workflows.generators.pccd.dataset import read_dataset
 from pccd_workflows.generators.pccd.denoiser import (
@@ -20,20 +20,10 @@ from pccd_workflows.generators.pccd.networks import build_denoiser
 from pccd_workflows.generators.pccd.paper import PaperUNet, element_slots
 from pccd_workflows.generators.pccd.pointcloud.decode import decode
 from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
+from tests.generators.pccd.two_crystals import only_elements
 
 NUMBERS = torch.tensor([[12, 12, 25, 8, 8], [55, 17, 0, 0, 0]])
-OPEN = torch.full((2,), torch.nan)
-UNKNOWN = torch.full((2,), -1)
-CONDITIONS = ConditionBatch(
-    NUMBERS,
-    OPEN,
-    OPEN,
-    UNKNOWN,
-    UNKNOWN,
-    UNKNOWN,
-    torch.zeros(2, dtype=torch.long),
-    torch.ones(2, dtype=torch.bool),
-)
+CONDITIONS = only_elements(NUMBERS)
 
 
 @pytest.fixture(params=["point-transformer", "paper-unet"])

@@ -3,24 +3,14 @@
 import pytest
 import torch
 
-from pccd_workflows.generators.pccd.conditions import ConditionBatch
 from pccd_workflows.generators.pccd.config import Architecture
 from pccd_workflows.generators.pccd.frames import batch_frames
 from pccd_workflows.generators.pccd.means import _MeanNoise
 from pccd_workflows.generators.pccd.networks import build_denoiser
+from tests.generators.pccd.two_crystals import only_elements
 
 NUMBERS = torch.tensor([[12, 12, 12, 12, 8, 8, 8, 8], [55, 17, 0, 0, 0, 0, 0, 0]])
-OPEN, UNKNOWN = torch.full((2,), torch.nan), torch.full((2,), -1)
-CONDITIONS = ConditionBatch(
-    NUMBERS,
-    OPEN,
-    OPEN,
-    UNKNOWN,
-    UNKNOWN,
-    UNKNOWN,
-    torch.zeros(2, dtype=torch.long),
-    torch.ones(2, dtype=torch.bool),
-)
+CONDITIONS = only_elements(NUMBERS)
 DRAWS = 4000
 
 
