@@ -3,12 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/known_hull.py --json [--level chgnet] [--minutes 30]
 
 Random ternary systems, each as if it were the first: the time is what the known phases of the
-system took (stored energies read, hulls) and what each single point, look at forces and relaxation
-took that the hull asked for when it was done, so that nothing is computed twice and a run goes on
-where the last one ended (--results). For the first --compare systems everything within --far of
-the hull is relaxed as well, and hulls with a shorter reach, and with a look at what a relaxation
-promises, are compared with that one: relaxations, their seconds, and by how much the hulls lie too
-high at the compositions of the phases; and what was promised with what was gained.
+system took (stored energies read, hulls) and what each single point and relaxation took that the
+hull asked for when it was done, so that nothing is computed twice and a run goes on where the last
+one ended (--results). For the first --compare systems everything within --far of the hull is
+relaxed as well, and hulls with a shorter reach are compared with that one: relaxations, their
+seconds, and by how much the hulls lie too high at the compositions of the phases.
 """
 
 import argparse
@@ -36,12 +35,10 @@ from pccd_workflows.known.competing import Engines, engines_at, known_reference_
 from pccd_workflows.known.library import KnownLibrary, library
 from pccd_workflows.known.relaxed_hull import REACH, Phase, relax_near_hull
 
-WAYS = ((0.0, False), (0.0025, False), (0.005, False), (0.01, False), (0.005, True))
-"""eV/atom above the hull of phases at rest, and whether phases are looked at first."""
+REACHES = (0.0, 0.0025, 0.005, 0.01)
+"""eV/atom above the hull of phases at rest."""
 FAR = 0.025
 """eV/atom; what lies higher comes to no hull: compare the largest gain that is reported."""
-GAIN = 0.001
-"""eV/atom; smaller gains are compared with no promise."""
 TARGET_SECONDS = 20.0
 
 
@@ -50,7 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--level", default="chgnet", help="a potential")
     parser.add_argument("--systems", type=int, default=50, help="random ternary systems")
-    parser.add_argument("--compare", type=int, default=0, help="systems in other ways, too")
+    parser.add_argument("--compare", type=int, default=0, help="systems with other reaches, too")
     parser.add_argument("--far", type=float, default=FAR, help="what is relaxed of these, eV/atom")
     parser.add_argument("--minutes", type=float, default=9.0, help="stop after so long")
     parser.add_argument("--results", type=Path, default=Path("scratch/known-hull"))
@@ -69,7 +66,6 @@ def main() -> int:
     result = {
         **summary(rows, args.level),
         "asked": len(chosen),
-        "promised_over_gained": computer.ratios(),
         "systems": rows,
     }
     print(json.dumps(result, indent=1) if args.json else text(result))
@@ -93,14 +89,13 @@ class Computer:
         self.level = level
         self.path = folder / f"seconds-{level}.jsonl"
         task = Task("relax", "reference", fmax=0.05, steps=300)
-        self.tasks = {"single_point": Task("static"), "relax": task, "look": Task("forces")}
+        self.tasks = {"single_point": Task("static"), "relax": task}
         self.plain = engines_at(level, Work(FolderStorage(folder)), task)
         self.taken: dict[str, float] = {}
         if self.path.is_file():
             rows = map(json.loads, self.path.read_text().splitlines())
             self.taken = {row["key"]: row["seconds"] for row in rows}
-        self.engines = Engines(self.single_point, self.relax, self.look)
-        self.pairs: dict[str, tuple[float, float]] = {}
+        self.engines = Engines(self.single_point, self.relax)
         self.start()
         calculator(get_level(level))  # loaded before anything is timed
 
@@ -118,18 +113,14 @@ class Computer:
         """Return the energy of a crystal as it is, eV/atom."""
         return self._timed("single_point", self.plain.single_point, structure)
 
-    def look(self, structure: Structure, energy: float) -> float | None:
-        """Return what a relaxation promises to gain, eV/atom."""
-        return self._timed("look", self.plain.look, structure, energy)
-
     def relax(self, structure: Structure) -> Relaxation:
         """Return a crystal at rest."""
         return self._timed("relax", self.plain.relax, structure)
 
-    def _timed(self, name: str, work: Any, structure: Structure, *more: Any) -> Any:
+    def _timed(self, name: str, work: Any, structure: Structure) -> Any:
         key = engine.engine_of(self.level).key(get_level(self.level), structure, self.tasks[name])
         began = time.process_time()
-        found = work(structure, *more)
+        found = work(structure)
         seconds = time.process_time() - began
         if key not in self.taken:
             self.taken[key] = seconds
@@ -138,23 +129,6 @@ class Computer:
         self.asked[name].append(key)
         self.now += seconds
         return found
-
-    def note_gains(self, before: Sequence[Phase], after: Sequence[Phase]) -> None:
-        """Keep what each phase that was relaxed had promised and what it gained, eV/atom."""
-        for one, other in zip(before, after, strict=True):
-            gained = one.energy - other.energy
-            if gained > GAIN:
-                promised = self.look(one.structure, one.energy)
-                if promised is not None:
-                    self.pairs[one.id] = promised, gained
-
-    def ratios(self) -> dict[str, float]:
-        """Return what phases promised over what they gained: least, median, most."""
-        found = sorted(promised / gained for promised, gained in self.pairs.values())
-        if not found:
-            return {"crystals": 0}
-        least, middle, most = (round(r, 2) for r in (found[0], statistics.median(found), found[-1]))
-        return {"crystals": len(found), "least": least, "median": middle, "most": most}
 
 
 def measure(chemsys: str, level: str, computer: Computer, *, far: float | None) -> dict[str, Any]:
@@ -172,11 +146,11 @@ def measure(chemsys: str, level: str, computer: Computer, *, far: float | None) 
         "missing": len(found.missing or ()),
     }
     if far is not None:
-        row["ways"] = ways(chemsys, level, computer, far)
+        row["reaches"] = reaches(chemsys, level, computer, far)
     return row
 
 
-def ways(chemsys: str, level: str, computer: Computer, far: float) -> list[dict[str, Any]]:
+def reaches(chemsys: str, level: str, computer: Computer, far: float) -> list[dict[str, Any]]:
     """Return relaxations, CPU seconds and the errors of hulls with fewer relaxations."""
     phases = [
         Phase(
@@ -192,18 +166,15 @@ def ways(chemsys: str, level: str, computer: Computer, far: float) -> list[dict[
         if (structure := entry.structure) is not None
     ]
     full = relax_near_hull(phases, level, computer.relax, reach=far)
-    computer.note_gains(phases, full)
     lowest = hull_energies(full, full, level)
     rows = []
-    for reach, looked in [way for way in WAYS if way[0] <= far]:
+    for reach in [one for one in REACHES if one <= far]:
         computer.start()
-        look = computer.look if looked else None
-        fewer = relax_near_hull(phases, level, computer.relax, look=look, reach=reach)
+        fewer = relax_near_hull(phases, level, computer.relax, reach=reach)
         errors = 1000 * (hull_energies(fewer, full, level) - lowest)
         rows.append(
             {
                 "reach_mev": 1000 * reach,
-                "looked": looked,
                 "relaxations": len(computer.asked["relax"]),
                 "cpu_seconds": round(computer.seconds, 2),
                 "mean_error_mev": round(float(errors.mean()), 3),
@@ -250,7 +221,7 @@ def summary(rows: Sequence[dict[str, Any]], level: str) -> dict[str, Any]:
     if not rows:
         return {"level": level, "measured": 0}
     seconds = [row["cpu_seconds"] for row in rows]
-    compared = [row["ways"] for row in rows if "ways" in row]
+    compared = [row["reaches"] for row in rows if "reaches" in row]
     return {
         "level": level,
         "library": library().version,
@@ -262,15 +233,14 @@ def summary(rows: Sequence[dict[str, Any]], level: str) -> dict[str, Any]:
         "share_within_target": round(sum(s <= TARGET_SECONDS for s in seconds) / len(seconds), 3),
         "target_seconds": TARGET_SECONDS,
         "nothing_missing": round(sum(row["missing"] == 0 for row in rows) / len(rows), 3),
-        "ways": [over_systems(each) for each in zip(*compared, strict=True)],
+        "reaches": [over_systems(each) for each in zip(*compared, strict=True)],
     }
 
 
 def over_systems(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return one way over all compared systems."""
+    """Return one reach over all compared systems."""
     return {
         "reach_mev": rows[0]["reach_mev"],
-        "looked": rows[0]["looked"],
         "relaxations": sum(row["relaxations"] for row in rows),
         "cpu_seconds": round(sum(row["cpu_seconds"] for row in rows), 1),
         "mean_error_mev": round(statistics.mean(row["mean_error_mev"] for row in rows), 3),

@@ -44,7 +44,6 @@ TESTS: dict[str, tuple[str, ...]] = {
     "analysis/hull.py": ("analysis/test_hull.py", "analysis/test_hull_linear_programme.py"),
     "analysis/magnetism.py": ("analysis/test_magnetism.py",),
     "analysis/validity.py": ("analysis/test_validity.py",),
-    "engines/expected_gain.py": ("engines/test_expected_gain.py",),
     "engines/levels.py": ("engines/test_levels.py", "engines/test_potential.py"),
     "engines/phonons.py": ("engines/test_phonons.py", "engines/test_keys.py"),
     "engines/potential.py": ("engines/test_potential.py", "engines/test_keys.py"),
