@@ -221,7 +221,7 @@ def judge_known(bench: Bench, crystal: Structure, seed: int) -> Row:
     moved = displaced(crystal, seed)
     relaxation = bench.as_it_is(crystal) if bench.as_they_are else bench.relax(moved)
     as_it_is, before = bench.identifier.find_known([crystal, moved])
-    (after,) = found_after(bench.identifier, [relaxation])
+    (after,) = [None] if bench.as_they_are else found_after(bench.identifier, [relaxation])
     (above,) = bench.place([relaxation])
     return {
         "formula": crystal.composition.reduced_formula,

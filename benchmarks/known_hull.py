@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/known_hull.py --json [--level chgnet] [--minutes 30]
 
 Random ternary systems, each as if it were the first: the time is what the known phases of the
-system took (stored energies read, single points, hulls) and what each relaxation took that the
-hull asked for when it was done, so that nothing is relaxed twice and a run goes on where the last
-one ended (--results). For the first --compare systems everything within 25 meV/atom is relaxed as
-well, and hulls with a shorter reach are compared with that one: relaxations, their seconds, and by
-how much the hulls lie too high at the compositions of the phases.
+system took (stored energies read, hulls) and what each single point and relaxation took that the
+hull asked for when it was done, so that nothing is computed twice and a run goes on where the last
+one ended (--results). For the first --compare systems everything within --far of the hull is
+relaxed as well, and hulls with a shorter reach are compared with that one: relaxations, their
+seconds, and by how much the hulls lie too high at the compositions of the phases.
 """
 
 import argparse
@@ -28,9 +28,10 @@ from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines import engine
 from pccd_workflows.engines.engine import Task, Work
 from pccd_workflows.engines.levels import get_level
+from pccd_workflows.engines.potential import calculator
 from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.execution.memory import FolderStorage, MemoryStorage
-from pccd_workflows.known.competing import Engines, known_reference_set
+from pccd_workflows.execution.memory import FolderStorage
+from pccd_workflows.known.competing import Engines, engines_at, known_reference_set
 from pccd_workflows.known.library import KnownLibrary, library
 from pccd_workflows.known.relaxed_hull import REACH, Phase, relax_near_hull
 
@@ -47,26 +48,34 @@ def main() -> int:
     parser.add_argument("--level", default="chgnet", help="a potential")
     parser.add_argument("--systems", type=int, default=50, help="random ternary systems")
     parser.add_argument("--compare", type=int, default=0, help="systems with other reaches, too")
+    parser.add_argument("--far", type=float, default=FAR, help="what is relaxed of these, eV/atom")
     parser.add_argument("--minutes", type=float, default=9.0, help="stop after so long")
     parser.add_argument("--results", type=Path, default=Path("scratch/known-hull"))
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     os.nice(19)
     end = time.monotonic() + 60 * args.minutes
-    relaxer = Relaxer(args.results, args.level)
+    computer = Computer(args.results, args.level)
     chosen = random_systems(library(), args.systems)
     rows = []
     for number, chemsys in enumerate(chosen):
         if time.monotonic() > end:
             break
-        rows.append(measure(chemsys, args.level, relaxer, compare=number < args.compare))
-    result = {**summary(rows, args.level), "asked": len(chosen), "systems": rows}
+        far = args.far if number < args.compare else None
+        rows.append(measure(chemsys, args.level, computer, far=far))
+    result = {
+        **summary(rows, args.level),
+        "asked": len(chosen),
+        "systems": rows,
+    }
     print(json.dumps(result, indent=1) if args.json else text(result))
     return 0
 
 
-class Relaxer:
-    """Relaxes crystals once and remembers what each took.
+class Computer:
+    """Computes what a hull asks for once and remembers how long each took.
+
+    `asked` and `now` (CPU seconds spent here) grow with every call.
 
     Parameters
     ----------
@@ -77,58 +86,72 @@ class Relaxer:
     """
 
     def __init__(self, folder: Path, level: str) -> None:
-        self.work = Work(FolderStorage(folder))
         self.level = level
         self.path = folder / f"seconds-{level}.jsonl"
+        task = Task("relax", "reference", fmax=0.05, steps=300)
+        self.tasks = {"single_point": Task("static"), "relax": task}
+        self.plain = engines_at(level, Work(FolderStorage(folder)), task)
         self.taken: dict[str, float] = {}
         if self.path.is_file():
             rows = map(json.loads, self.path.read_text().splitlines())
             self.taken = {row["key"]: row["seconds"] for row in rows}
-        self.asked: list[str] = []
+        self.engines = Engines(self.single_point, self.relax)
+        self.start()
+        calculator(get_level(level))  # loaded before anything is timed
+
+    def start(self) -> None:
+        """Forget what was asked for so far."""
+        self.asked: dict[str, list[str]] = {name: [] for name in self.tasks}
         self.now = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """CPU seconds that what was asked for took when it was computed."""
+        return sum(self.taken[key] for keys in self.asked.values() for key in keys)
+
+    def single_point(self, structure: Structure) -> float | None:
+        """Return the energy of a crystal as it is, eV/atom."""
+        return self._timed("single_point", self.plain.single_point, structure)
+
     def relax(self, structure: Structure) -> Relaxation:
-        """Return a crystal at rest; `asked` and `now` (CPU seconds spent here) grow."""
-        task = Task("relax", "reference", fmax=0.05, steps=300)
-        key = engine.engine_of(self.level).key(get_level(self.level), structure, task)
-        start = time.process_time()
-        found = engine.relax(structure, self.level, self.work, task)
-        seconds = time.process_time() - start
+        """Return a crystal at rest."""
+        return self._timed("relax", self.plain.relax, structure)
+
+    def _timed(self, name: str, work: Any, structure: Structure) -> Any:
+        key = engine.engine_of(self.level).key(get_level(self.level), structure, self.tasks[name])
+        began = time.process_time()
+        found = work(structure)
+        seconds = time.process_time() - began
         if key not in self.taken:
             self.taken[key] = seconds
             with self.path.open("a") as file:
-                file.write(json.dumps({"key": key, "seconds": seconds}) + "\n")
-        self.asked.append(key)
+                file.write(json.dumps({"key": key, "kind": name, "seconds": seconds}) + "\n")
+        self.asked[name].append(key)
         self.now += seconds
         return found
 
-    def static(self, structure: Structure) -> float | None:
-        """Return the energy of a crystal as it is, eV/atom; computed anew, as for a first hull."""
-        return engine.static(structure, self.level, Work(MemoryStorage())).energy_per_atom
 
-
-def measure(chemsys: str, level: str, relaxer: Relaxer, *, compare: bool) -> dict[str, Any]:
+def measure(chemsys: str, level: str, computer: Computer, *, far: float | None) -> dict[str, Any]:
     """Return what the hull of a system took, and how others compare with it."""
-    start, relaxer.asked, relaxer.now = time.process_time(), [], 0.0
-    found = known_reference_set(chemsys, level, engines=Engines(relaxer.static, relaxer.relax))
+    start = time.process_time()
+    computer.start()
+    found = known_reference_set(chemsys, level, engines=computer.engines)
     Hull(correct_references(found))
-    own = time.process_time() - start - relaxer.now
-    seconds = own + sum(relaxer.taken[key] for key in relaxer.asked)
+    own = time.process_time() - start - computer.now
     row: dict[str, Any] = {
         "chemsys": chemsys,
         "phases": len(found.entries),
-        "relaxed_here": len(relaxer.asked),
-        "cpu_seconds": round(seconds, 2),
+        **{name: len(keys) for name, keys in computer.asked.items()},
+        "cpu_seconds": round(own + computer.seconds, 2),
         "missing": len(found.missing or ()),
     }
-    if compare:
-        row["reaches"] = reaches(chemsys, level, relaxer)
+    if far is not None:
+        row["reaches"] = reaches(chemsys, level, computer, far)
     return row
 
 
-def reaches(chemsys: str, level: str, relaxer: Relaxer) -> list[dict[str, float]]:
-    """Return relaxations, their CPU seconds and the errors of hulls with shorter reaches."""
-    engines = Engines(relaxer.static)
+def reaches(chemsys: str, level: str, computer: Computer, far: float) -> list[dict[str, Any]]:
+    """Return relaxations, CPU seconds and the errors of hulls with fewer relaxations."""
     phases = [
         Phase(
             entry.entry_id,
@@ -137,21 +160,23 @@ def reaches(chemsys: str, level: str, relaxer: Relaxer) -> list[dict[str, float]
             entry.energy_per_atom,
             relaxed=entry.data["geometry"] == "relaxed",
         )
-        for entry in known_reference_set(chemsys, level, engines=engines).entries
+        for entry in known_reference_set(
+            chemsys, level, engines=Engines(computer.single_point)
+        ).entries
         if (structure := entry.structure) is not None
     ]
-    full = relax_near_hull(phases, level, relaxer.relax, reach=FAR)
+    full = relax_near_hull(phases, level, computer.relax, reach=far)
     lowest = hull_energies(full, full, level)
     rows = []
-    for reach in REACHES:
-        relaxer.asked = []
-        partial = relax_near_hull(phases, level, relaxer.relax, reach=reach)
-        errors = 1000 * (hull_energies(partial, full, level) - lowest)
+    for reach in [one for one in REACHES if one <= far]:
+        computer.start()
+        fewer = relax_near_hull(phases, level, computer.relax, reach=reach)
+        errors = 1000 * (hull_energies(fewer, full, level) - lowest)
         rows.append(
             {
                 "reach_mev": 1000 * reach,
-                "relaxations": len(relaxer.asked),
-                "cpu_seconds": round(sum(relaxer.taken[key] for key in relaxer.asked), 2),
+                "relaxations": len(computer.asked["relax"]),
+                "cpu_seconds": round(computer.seconds, 2),
                 "mean_error_mev": round(float(errors.mean()), 3),
                 "largest_error_mev": round(float(errors.max()), 2),
             }

@@ -58,6 +58,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     f"{POINTCLOUD}/encode.py": (f"{POINTCLOUD}/test_encode.py", f"{POINTCLOUD}/test_decode.py"),
     f"{POINTCLOUD}/sites.py": (f"{POINTCLOUD}/test_decode.py",),
     "known/competing.py": ("known/test_competing.py",),
+    "known/relaxed_hull.py": ("known/test_relaxed_hull.py", "known/test_competing.py"),
     "known/identify.py": ("known/test_identify.py",),
     "matching/cells.py": ("matching/test_fitting.py", "matching/test_groups.py"),
     "matching/fitting.py": ("matching/test_fitting.py", "matching/test_groups.py"),
@@ -200,7 +201,7 @@ PLANTED = (
         "stages/hull.py",
         "(records[name].energy_above_hull or 0.0, name)",
         "(-(records[name].energy_above_hull or 0.0), name)",
-        "test_rungs.py",
+        "test_rung_novelty.py",
     ),
     (
         "the higher twin kept in evaluations",
@@ -214,7 +215,7 @@ PLANTED = (
         "evaluation/samples.py",
         '    look_ups["training"] = ',
         "    _ = ",
-        "evaluation/test_shares.py",
+        "evaluation/test_yardstick.py",
     ),
     (
         "known crystals counted in S.U.N.",

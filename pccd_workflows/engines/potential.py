@@ -257,12 +257,8 @@ def single_point(structure: Structure, level: str) -> float:
     return float(_evaluate(structure, of, energy_of)) / len(structure)
 
 
-def forces(
-    structure: Structure, level: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Return the forces on the atoms of `structure` as it is, eV/Å, and its stress, eV/Å^3.
-
-    Shapes are (n, 3) and (6,), in Voigt order. No stress where the forces come without one.
+def forces(structure: Structure, level: str) -> NDArray[np.float64]:
+    """Return the forces on the atoms of `structure` as it is, eV/Å, shape (n, 3).
 
     Raises
     ------
@@ -272,21 +268,14 @@ def forces(
         The machine failed, not the crystal.
     """
     try:
-        found, stress = _evaluate(structure, get_level(level), _forces_of)
+        found = _evaluate(structure, get_level(level), lambda atoms: atoms.get_forces())
     except PccdError:
         raise
     except Exception as error:
         raise PccdError(f"{level} gives no forces: {first_line(error)}.") from error
     if not np.isfinite(found).all():
         raise PccdError(f"{level} gives forces that are not numbers.")
-    there = np.shape(stress) == (6,) and np.isfinite(stress).all()
-    return np.asarray(found, dtype=float), np.asarray(stress, dtype=float) if there else None
-
-
-def _forces_of(atoms: "Atoms") -> tuple[Any, Any]:
-    found = atoms.get_forces()
-    # most potentials have computed it by now; the others are not asked
-    return found, getattr(atoms.calc, "results", {}).get("stress")
+    return np.asarray(found, dtype=float)
 
 
 def _evaluate(structure: Structure, level: Level, ask: Callable[["Atoms"], Any]) -> Any:
@@ -330,12 +319,8 @@ def _do_static(structure: Structure, level: Level, _task: Task) -> SinglePoint:
 
 def _do_forces(structure: Structure, level: Level, _task: Task) -> Forces:
     began = time.perf_counter()
-    found, stress = forces(structure, level.name)
-    return Forces(
-        forces=found.tolist(),
-        stress=None if stress is None else stress.tolist(),
-        seconds=_since(began),
-    )
+    found = forces(structure, level.name).tolist()
+    return Forces(forces=found, seconds=_since(began))
 
 
 def _since(began: float) -> float:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pccd_workflows.core.errors import InputError, MachineFault, PccdError
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import MissingPhase, ReferenceEntry, ReferenceSet
 from pccd_workflows.core.systems import split_chemsys
 from pccd_workflows.engines import engine
 from pccd_workflows.engines.engine import Task, Work
-from pccd_workflows.engines.expected_gain import expected_gain
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.known.build import Progress, silent
 from pccd_workflows.known.compute import NEAR_IN_SOURCES
@@ -23,7 +22,6 @@ from pccd_workflows.known.library import KnownCrystal, KnownLibrary, library
 from pccd_workflows.known.options import source_name
 from pccd_workflows.known.predicted import predict_phases, with_predictions
 from pccd_workflows.known.relaxed_hull import (
-    Look,
     Phase,
     Relax,
     relax_near_hull,
@@ -49,13 +47,10 @@ class Engines:
         None leaves phases without a stored energy out.
     relax
         None takes single points near the hull as they are.
-    look
-        Says which of them are at rest already; None relaxes all.
     """
 
     single_point: SinglePoint | None = None
     relax: Relax | None = None
-    look: Look | None = None
 
 
 def engines_at(level: str, work: Work, task: Task) -> Engines:
@@ -67,19 +62,7 @@ def engines_at(level: str, work: Work, task: Task) -> Engines:
     def single_point(structure: "Structure") -> float | None:
         return engine.static(structure, level, work).energy_per_atom
 
-    def look(structure: "Structure", energy: float) -> float | None:
-        try:
-            found = engine.forces(structure, level, work)
-        except MachineFault:
-            raise
-        except PccdError:
-            return None
-        if found.stress is None:
-            return None
-        forces, stress = np.array(found.forces), np.array(found.stress)
-        return expected_gain(energy * len(structure), structure.volume, forces, stress)
-
-    return Engines(single_point, lambda s: engine.relax(s, level, work, task), look)
+    return Engines(single_point, lambda s: engine.relax(s, level, work, task))
 
 
 @dataclass(frozen=True)
@@ -156,9 +139,7 @@ def known_reference_set(
     if engines.relax is not None:
         found = with_correction(predict_phases(missing, known, engines.relax, progress), level)
         missing = with_predictions(missing, found)
-        phases = relax_near_hull(
-            [*phases, *found], level, engines.relax, progress, look=engines.look
-        )
+        phases = relax_near_hull([*phases, *found], level, engines.relax, progress)
     relaxed = sum(phase.relaxed for phase in phases)
     return ReferenceSet(
         source=source_name("known", [each.name for each in imported]),
