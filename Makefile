@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
-.PHONY: discover docs pictures screenshots gpaw test test-wheel test-cluster test-cluster-faults check env clean
+.PHONY: discover docs pictures screenshots lighthouse gpaw test test-wheel test-cluster test-cluster-faults check env clean
 
 discover: $(VENV)/.ready
 	$(BIN)/pccd quickstart
@@ -32,6 +32,11 @@ test-cluster-faults: $(VENV)/.ready
 # docs/images: every page of explorer and report; needs chromium
 screenshots: $(VENV)/.ready
 	PYTHONPATH=tests $(BIN)/python tests/screenshots.py
+
+# accessibility, performance and good practice of explorer and report, judged by Lighthouse; needs
+# chromium and `npm install --no-save lighthouse`
+lighthouse: $(VENV)/.ready
+	PYTHONPATH=tests $(BIN)/python tests/lighthouse.py
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -1,5 +1,3 @@
-from .api import Candidates as Candidates
-from .api import discover as discover
 from .api import is_known as is_known
 from .api import place_on_hull as place_on_hull
 from .api import read_campaign as read_campaign
@@ -11,6 +9,9 @@ from .candidate import CandidateDoc as CandidateDoc
 from .core.errors import InputError as InputError
 from .core.errors import MissingDependencyError as MissingDependencyError
 from .core.errors import PccdError as PccdError
+from .discovery import Candidates as Candidates
+from .discovery import LostJobs as LostJobs
+from .discovery import discover as discover
 from .engines.levels import LEVELS as LEVELS
 from .engines.levels import Level as Level
 from .engines.levels import get_level as get_level

@@ -270,7 +270,7 @@ class Collector:
         """Fold what changed into candidate documents; return how many documents changed."""
         losses = losses or {}
         now: datetime = self.database.command("hello")["localTime"]
-        changed, _ = self.storage.changed(self.campaign.campaign_id, self._collected_until())
+        changed, _ = self.storage.changed(self.campaign.campaign_id, self._collected_until(now))
         held_back = set(self._held_back())
         written = 0
         for batch in self._folded(sorted({*changed, *losses, *held_back}), losses):
@@ -290,11 +290,12 @@ class Collector:
         while batch := list(islice(documents, TOGETHER)):
             yield batch
 
-    def _collected_until(self) -> datetime | None:
+    def _collected_until(self, now: datetime) -> datetime | None:
+        """Return up to when rows were read; None if the server's clock went back since then."""
         query = {"_id": self.campaign.campaign_id}
         document = self.database["campaigns"].find_one(query, {"collected_until": 1}) or {}
         found: datetime | None = document.get("collected_until")
-        return found
+        return None if found is None or found > now else found
 
     def _held_back(self) -> list[str]:
         """Return the candidates that a lost job held back when they were written."""

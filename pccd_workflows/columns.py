@@ -191,7 +191,9 @@ def quantities() -> dict[str, Quantity]:
     ]
     for _, column in stage_columns():
         if column.unit and column.name not in {quantity.key for quantity in found}:
-            found.append(Quantity(column.key, f"values.{column.key}", column.label, column.unit))
+            # a heading with a unit of its own is that of cells, which say it otherwise
+            label = words(column.name).capitalize() if "(" in column.heading else column.label
+            found.append(Quantity(column.key, f"values.{column.key}", label, column.unit))
     return {quantity.key: quantity for quantity in found}
 
 

@@ -4,27 +4,25 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from pccd_workflows import columns
 from pccd_workflows.campaign import DEFAULTS, Campaign
-from pccd_workflows.collect import Collector, Loss, count_funnel
+from pccd_workflows.checks import preflight as preflight
+from pccd_workflows.collect import Collector, count_funnel
 from pccd_workflows.collect import FunnelCount as FunnelCount
 from pccd_workflows.collect import stored_campaign as stored_campaign
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.records import SCHEMA_VERSION
-from pccd_workflows.core.storage import Share
-from pccd_workflows.engines.engine import Task, engine_of, level_for
-from pccd_workflows.engines.levels import get_level
+from pccd_workflows.engines.engine import engine_of
 from pccd_workflows.execution import launchpad, mongo, reruns
 from pccd_workflows.execution.mongo_storage import MongoStorage
-from pccd_workflows.generators.registry import open_generator
-from pccd_workflows.jobs.metadata import CANDIDATES, CPU, GPU, OPTIONAL, SAMPLES, SHARE, WRITES
+from pccd_workflows.jobs.metadata import CPU, GPU
+from pccd_workflows.losses import lost_candidates as lost_candidates
+from pccd_workflows.losses import name_candidates
 from pccd_workflows.settings import Settings
-from pccd_workflows.stages.generate import source_versions
 from pccd_workflows.stages.relax import stage_before
 
 if TYPE_CHECKING:
@@ -55,79 +53,6 @@ class Progress:
     def completed(self) -> int:
         """Jobs that are done."""
         return self.states.get("COMPLETED", 0)
-
-
-def preflight(campaign: Campaign, settings: Settings) -> list[str]:
-    """Check everything a campaign needs on this machine before anything is stored.
-
-    Returns
-    -------
-    Versions of the campaign's sources, in order.
-
-    Raises
-    ------
-    InputError, MissingDependencyError
-        One sentence: a source, an element, a level or a file is missing or does not fit.
-    """
-    for options in campaign.asked:
-        open_generator(options).check()
-    for name in levels_of(campaign):
-        level = get_level(name)
-        engine_of(level).check(level, campaign.elements, settings)
-    for rung in campaign.rungs:
-        if rung.band_structure:  # of a level of one's own that could not be asked before
-            level_for(rung.level, Task("bands"))
-    check_known_materials(campaign, settings)
-    return source_versions(campaign)
-
-
-def check_known_materials(campaign: Campaign, settings: Settings) -> None:
-    """See that what competes and what novelty is measured against is there and can be used.
-
-    Raises
-    ------
-    InputError
-        A set is missing; a reference file cannot make a hull; an element has no known phase; or
-        there is neither an API key nor a snapshot of the Materials Project.
-    """
-    source, path = campaign.references.source, campaign.references.path
-    if campaign.novelty.sets:
-        from pccd_workflows.known.sets import check_known_sets
-
-        check_known_sets(mongo.database(settings), campaign.novelty.sets)
-    if path is not None:
-        _check_reference_file(campaign, path)
-    if source == "known":
-        from pccd_workflows.known.competing import check_library
-
-        # an imported set may have what the library lacks
-        needed = [] if campaign.novelty.sets else campaign.elements
-        check_library(needed, [rung.level for rung in campaign.rungs])
-    if source == "materials_project":
-        from pccd_workflows.known.mp_client import NO_KEY, has_api_key
-        from pccd_workflows.known.snapshots import MongoSnapshot
-
-        if not has_api_key() and not MongoSnapshot(mongo.database(settings)).versions():
-            raise InputError(NO_KEY)
-
-
-def _check_reference_file(campaign: Campaign, path: Path) -> None:
-    from pccd_workflows.known.reference_files import check_reference_file
-
-    if not path.exists():
-        raise InputError(f"references.path: there is no file or folder {path}.")
-    for rung in campaign.rungs:
-        level, chemsys = get_level(rung.level), "-".join(campaign.elements)
-        computes = engine_of(level).batched
-        check_reference_file(path, chemsys, level.name, level.convention, computes=computes)
-
-
-def levels_of(campaign: Campaign) -> list[str]:
-    """Return every level of theory that a campaign computes at, in order."""
-    section = campaign.phonons
-    levels = [rung.level for rung in campaign.rungs]
-    levels += filter(None, [section.level, section.confirm] if section else [])
-    return list(dict.fromkeys(levels))
 
 
 def submit(campaign: Campaign, settings: Settings) -> Document:
@@ -258,7 +183,7 @@ def campaign_document(name: str, settings: Settings) -> Document:
     document = campaigns.find_one(query, sort=[("submitted_at", -1)])
     if document is None:
         known = sorted({row["name"] for row in campaigns.find({}, {"name": 1}).limit(20)})
-        hint = f"; there are {', '.join(known)}" if known else "; none was submitted yet"
+        hint = f"; submitted: {', '.join(known)}" if known else "; none was submitted yet"
         raise InputError(f"There is no campaign {name!r}{hint}.")
     mongo.check_schema_version(document, f"campaign {name!r}")
     return dict(document)
@@ -281,12 +206,7 @@ def campaign_id_of(name: str, settings: Settings) -> str:
 def progress(campaign_id: str, settings: Settings) -> Progress:
     """Return where a campaign's jobs stand."""
     failures = launchpad.failures(settings, campaign_id)
-    storage = MongoStorage(mongo.database(settings))
-    for metadata in (failure["metadata"] for failure in failures):
-        if SHARE in metadata:  # a job that takes thousands does not carry their names
-            asked = metadata[SHARE]
-            rows = storage.going_on(campaign_id, asked["stage"], Share.from_dict(asked))
-            metadata[CANDIDATES] = [row.candidate_id for row in rows]
+    name_candidates(campaign_id, failures, MongoStorage(mongo.database(settings)))
     return Progress(launchpad.campaign_states(settings, campaign_id), failures)
 
 
@@ -300,21 +220,6 @@ def collect(document: Document, progress: Progress, settings: Settings) -> int:
     """Fold what a campaign's jobs wrote and lost into its candidates; return how many changed."""
     lost = lost_candidates(stored_campaign(document), progress.failures)
     return collector(document, settings).update(lost)
-
-
-def lost_candidates(campaign: Campaign, failures: list[Document]) -> dict[str, list[Loss]]:
-    """Return the failed jobs that hold candidates back, by candidate_id."""
-    lost: dict[str, list[Loss]] = {}
-    for failure in failures:
-        metadata = failure["metadata"]
-        if metadata.get(OPTIONAL):
-            continue
-        reason = f"Job {failure['name']!r} failed: {failure['error']}"
-        loss = Loss(reason, metadata.get(WRITES))
-        numbers = range(*metadata.get(SAMPLES, (0, 0)))
-        for name in [*metadata.get(CANDIDATES, []), *map(campaign.candidate_id, numbers)]:
-            lost.setdefault(name, []).append(loss)
-    return lost
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from jobflow import Flow, Job, Maker
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.jobs.common import assign, named, tolerant
+from pccd_workflows.core.storage import ALL
+from pccd_workflows.jobs.common import assign, named, taking, tolerant
 from pccd_workflows.jobs.metadata import GPU, SAMPLES, WRITES
 from pccd_workflows.jobs.phonons import start_phonons
 from pccd_workflows.jobs.references import prepare_references
 from pccd_workflows.jobs.rungs import start_bands, start_rung
 from pccd_workflows.jobs.stages import deduplicate, generate_and_screen, run_stage
 from pccd_workflows.stages import all_stages
+from pccd_workflows.stages.relax import stage_before
 from pccd_workflows.stages.rung import Rung
 
 
@@ -59,7 +61,7 @@ class DeduplicateMaker(Maker):
     def make(self, campaign: Campaign, references: Job, after: Sequence[Job]) -> Job:
         """Return a job that runs once the screened crystals and the references are there."""
         job = deduplicate(campaign, references.output, [one.output for one in after])
-        return named(tolerant(job), self.name)
+        return taking(named(tolerant(job), self.name), "screen", ALL, "deduplicate")
 
 
 @dataclass
@@ -81,8 +83,9 @@ class RungMaker(Maker):
         self, campaign: Campaign, rung: Rung, references: Job, after: Job
     ) -> list[Job]:
         """Return the job that is done when the rung is, and those that nobody waits for."""
-        systems, before = references.output, after.output
-        judged = start_rung(campaign, rung, systems, self.relax_maker, before)
+        phases, before = references.output, after.output
+        judged = tolerant(start_rung(campaign, rung, phases, self.relax_maker, before))
+        taking(judged, stage_before(campaign, rung), ALL, f"hull:{rung.level}")
         jobs = [named(judged, f"{self.name} {rung.level}")]
         if rung.band_structure:
             jobs.append(named(start_bands(campaign, rung, judged.output), f"bands {rung.level}"))
@@ -97,7 +100,9 @@ class PhononsMaker(Maker):
 
     def make(self, campaign: Campaign, after: Job) -> Job:
         """Return the job that starts a flow for each of them."""
-        return named(assign(start_phonons(campaign, after.output), GPU), self.name)
+        job = named(assign(start_phonons(campaign, after.output), GPU), self.name)
+        level = campaign.phonons.level if campaign.phonons is not None else ""
+        return taking(job, f"hull:{campaign.rungs[-1].level}", ALL, f"phonons:{level}")
 
 
 @dataclass
@@ -151,9 +156,14 @@ class DiscoveryMaker(Maker):
 
 def _plain_stages(campaign: Campaign, judged: Job) -> list[Job]:
     """Return a job for each stage that has no Maker of its own."""
-    return [
-        named(run_stage(campaign, stage.name(level), judged.output), stage.name(level))
+    names = [
+        stage.name(level)
         for stage in all_stages()
         if stage.run is not None
         for level in stage.levels(campaign)
+    ]
+    kept = f"hull:{campaign.rungs[-1].level}"
+    return [
+        taking(named(run_stage(campaign, name, judged.output), name), kept, ALL, name)
+        for name in names
     ]

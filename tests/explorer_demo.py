@@ -28,6 +28,9 @@ JOBS = (  # name, state, the jobs that it waits for
     ("start phonons", "WAITING", (7,)),
     *((f"phonons chgnet {CAMPAIGN.candidate_id(i)}", "WAITING", (8,)) for i in range(3)),
 )
+STARTED = ("COMPLETED", "RUNNING", "FIZZLED")
+FAILED, EARLIER, STARTS = 5, 99, 100
+"""The job that failed; its first start, whose worker died; number of the first of the others."""
 
 
 def fill(database: Any, *docs: CandidateDoc) -> None:
@@ -52,23 +55,56 @@ def _row(doc: CandidateDoc) -> dict[str, Any]:
 def store_jobs(database: Any) -> None:
     """Store jobs as FireWorks does."""
     links: dict[str, list[int]] = {str(number): [] for number in range(len(JOBS))}
+    parents = {str(number): list(before) for number, (_, _, before) in enumerate(JOBS)}
     for number, (_, _, before) in enumerate(JOBS):
         for parent in before:
             links[str(parent)].append(number)
-    database["workflows"].insert_one({"nodes": [*range(len(JOBS))], "links": links})
+    nodes = [*range(len(JOBS))]
+    workflow = {"nodes": nodes, "links": links, "parent_links": parents}
+    database["workflows"].insert_one(workflow)
     database["fireworks"].insert_many(
         {
             "fw_id": number,
             "name": name,
             "state": state,
-            "launches": [number] if state == "FIZZLED" else [],
-            "spec": {"campaign_id": CAMPAIGN.campaign_id},
+            "updated_on": "2026-11-22T15:59:07.120000",
+            "launches": [STARTS + number] if state in STARTED else [],
+            "archived_launches": [EARLIER] if number == FAILED else [],
+            "spec": {
+                "campaign_id": CAMPAIGN.campaign_id,
+                "candidates": [CAMPAIGN.candidate_id(160)] if number == FAILED else [],
+            },
         }
         for number, (name, state, _) in enumerate(JOBS)
     )
-    trace = "Traceback (most recent call last):\n  ...\nMemoryError: 12 GB are not enough"
-    action = {"stored_data": {"_exception": {"_stacktrace": trace}}}
-    database["launches"].insert_one({"launch_id": 5, "action": action})
+    database["launches"].insert_many(
+        _launch(STARTS + number, state)
+        for number, (_, state, _) in enumerate(JOBS)
+        if state in STARTED
+    )
+    database["launches"].insert_one(_launch(EARLIER, "ARCHIVED") | {"released": "died"})
+
+
+def _launch(number: int, state: str) -> dict[str, Any]:
+    """Return a start of a job; one that ended took two minutes and a half."""
+    history = [{"state": "RUNNING", "created_on": "2026-11-22T15:56:37.000000"}]
+    if state != "RUNNING":
+        history.append({"state": state, "created_on": "2026-11-22T15:59:07.000000"})
+    trace = (
+        "Traceback (most recent call last):\n"
+        '  File "pccd_workflows/engines/potential.py", line 88, in relax_batch\n'
+        "    forces = model(batch)\nMemoryError: 12 GB are not enough"
+    )
+    exception = {"_exception": {"_stacktrace": trace}} if state == "FIZZLED" else {}
+    return {
+        "launch_id": number,
+        "state": state,
+        "state_history": history,
+        "host": "node3",
+        "fworker": {"name": "node3:4711:9c1f-88231"},
+        "launch_dir": f"/scratch/pccd/runs/{number}",
+        "action": {"stored_data": exception},
+    }
 
 
 def real_crystal(database: Any, structure: Structure, level: str) -> CandidateDoc:

@@ -1,17 +1,24 @@
 """Parts of a small campaign that fail on demand: marker files in FAULTS say how.
 
-`lose-<k>`: sample k raises. `kill-<k>`: sample k kills its process. `undecodable`: no sample is a
-crystal. `poison`: the device breaks, for the whole process, where it meets an alloy.
+`lose-<k>`: sample k raises. `kill-<k>`: sample k kills its process; `kill-once`: any sample does,
+once. `undecodable`: no sample is a crystal. `poison`: the device breaks, for the whole process,
+where it meets an alloy; `poison-once`: in one process. `no-metals`: elements cannot be computed.
+`no-maker-<formula>`: the first of the two jobs of the relaxing Maker raises. `skip-<k>`: sample k
+is left out. `kill-before-row`: the process is killed before it writes a row of a relaxation, once.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ase.calculators.emt import EMT
+from jobflow import Flow, Maker, job
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows.engines.optimize import relax_atoms, to_atoms
 from pccd_workflows.generators import Generated, Generation, GeneratorInfo, SourceOptions
+from pccd_workflows.jobs import compute
 
 FOLDER = "PCCD_TEST_FAULTS"
 NAME = __name__
@@ -43,8 +50,13 @@ class Alloys:
         for index in indices:
             if asked(f"kill-{index}"):
                 os.kill(os.getpid(), 9)
+            if asked("kill-once"):
+                (Path(os.environ[FOLDER]) / "kill-once").unlink()
+                os.kill(os.getpid(), 9)
             if asked(f"lose-{index}"):
                 raise RuntimeError("no crystal today")
+            if asked(f"skip-{index}"):
+                continue
             yield Generated(index, *self.made(index))
 
     def made(self, index: int) -> tuple[Structure | None, Generation]:
@@ -77,6 +89,11 @@ class FaultyEMT(EMT):  # type: ignore[misc]
     def calculate(self, *args: Any, **kwargs: Any) -> None:
         atoms = kwargs.get("atoms") or (args[0] if args else self.atoms)
         alloy = len(set(atoms.numbers)) > 1
+        if asked("no-metals") and not alloy:
+            raise RuntimeError("no metals today")
+        if alloy and asked("poison-once"):
+            (Path(os.environ[FOLDER]) / "poison-once").unlink()
+            Device.broken = True
         if Device.broken or (asked("poison") and alloy):
             Device.broken = True
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -84,10 +101,44 @@ class FaultyEMT(EMT):  # type: ignore[misc]
 
 
 def emt() -> FaultyEMT:
+    if asked("kill-before-row"):
+        compute._Step.tell = _killed  # type: ignore[method-assign]
     return FaultyEMT()
 
 
+def _killed(_step: Any, _record: Any) -> None:
+    (Path(os.environ[FOLDER]) / "kill-before-row").unlink()
+    os.kill(os.getpid(), 9)
+
+
 emt.convention = "as_computed"  # type: ignore[attr-defined]
+
+
+@job
+def step(structure: Structure, asked_first: bool) -> dict[str, Any]:
+    """Relax a little."""
+    if asked_first and asked(f"no-maker-{structure.composition.reduced_formula}"):
+        raise RuntimeError("no relaxation today")
+    atoms = to_atoms(structure)
+    atoms.calc = FaultyEMT()
+    found = relax_atoms(structure, atoms, fmax=0.05, steps=3)
+    return {
+        "structure": found["structure"],
+        "output": {"energy": found["energy"]},
+        "is_force_converged": True,
+    }
+
+
+@dataclass
+class TwoStepMaker(Maker):
+    """A flow of two jobs, as of atomate2's double relaxations."""
+
+    name: str = "two steps"
+
+    def make(self, structure: Structure) -> Flow:
+        first = step(structure, asked_first=True)
+        second = step(first.output["structure"], asked_first=False)
+        return Flow([first, second], output=second.output, name=self.name)
 
 
 def write_metals(folder: Path) -> Path:

@@ -46,6 +46,20 @@ def grow_beyond_16_mb():
 
 
 @job
+def broken_with(message):
+    """Fail with a message."""
+    raise ValueError(message.encode("utf-8", "surrogatepass").decode("utf-8", "surrogatepass"))
+
+
+@job
+def print_much(size):
+    """Print so many characters."""
+    line = "x" * 999_999
+    for _ in range(size // 1_000_000):
+        print(line)  # noqa: T201
+
+
+@job
 def total(values):
     """Return the sum of a list."""
     return sum(values)

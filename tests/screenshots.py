@@ -41,8 +41,13 @@ PAGES = {  # name: address, height wide and narrow
     "explorer-compare": (f"/compare?id={ID(160)}&id={ID(162)}", 1700, 1700),
     "explorer-campaigns": ("/campaigns", 420, 480),
     "explorer-campaign": (f"/campaign/{demo.CAMPAIGN.campaign_id}", 1500, 1700),
+    "explorer-job": (f"/job/{demo.FAILED}", 1150, 1500),
     "explorer-diagrams": (f"/diagrams/{demo.CAMPAIGN.campaign_id}", 950, 1500),
 }
+DARK = (
+    *("explorer-list", "explorer-scatter", "explorer-crystal", "explorer-campaign"),
+    *("explorer-job", "explorer-diagrams", "report"),
+)
 
 
 def free_port() -> int:
@@ -109,8 +114,10 @@ def main(out: Path = OUT) -> None:
             for name, (address, *heights) in pages.items():
                 for (kind, width), height in zip(WIDTHS.items(), heights, strict=True):
                     take(address, out / f"{name}-{kind}.png", (width, height), folder)
-            dark = out / "explorer-crystal-dark.png"
-            take(pages["explorer-crystal"][0], dark, (WIDTHS["wide"], 1500), folder, dark=True)
+            for name in DARK:
+                address, height, _ = pages[name]
+                size = (WIDTHS["wide"], height)
+                take(address, out / f"{name}-dark.png", size, folder, dark=True)
 
 
 def draw_figures(folder: Path, out: Path) -> None:
@@ -145,7 +152,7 @@ def finish(path: Path, size: tuple[int, int]) -> None:
     from PIL import Image
 
     image = Image.open(path).convert("RGB").crop((0, 0, *size))
-    image.quantize(192).save(path, optimize=True)
+    image.quantize(192, kmeans=3).save(path, optimize=True)
 
 
 def framed(url: str, address: str) -> str:

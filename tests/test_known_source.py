@@ -1,14 +1,23 @@
 """Campaigns whose competing phases and known crystals are those of the library."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
+from jobflow import run_locally
 from pymatgen.core import Structure
 
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.reference_set import ReferenceSet
+from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
 from pccd_workflows.engines.records import Relaxation, SinglePoint
+from pccd_workflows.execution import mongo
 from pccd_workflows.execution.memory import MemoryStorage
+from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.execution.storage import use_storage
+from pccd_workflows.execution.stores import memory_store
+from pccd_workflows.jobs.references import prepare_references
+from pccd_workflows.known.competing import version_at
 from pccd_workflows.known.library import KnownLibrary, library
 from pccd_workflows.stages import references
 from pccd_workflows.stages.novelty import Compared, judge_novelty
@@ -40,6 +49,71 @@ def test_novelty_is_measured_against_the_whole_library():
     assert not said["sparse"].known
     assert (found["known"].kind, found["known"].known_id) == ("duplicate", said["known"].matched_id)
     assert found["sparse"].kind == "new_structure_type"
+
+
+@pytest.mark.parametrize("kind", ["memory", "mongo"])
+def test_newer_energies_make_another_set_for_new_campaigns_alone(kind, settings, monkeypatch):
+    """Campaigns that are stored stay on the hull they have; a set names what it was made with."""
+    database = mongo.database(settings)
+    mongo.ensure_indexes(database)
+    storage = MemoryStorage() if kind == "memory" else MongoStorage(database)
+    rung, named = CAMPAIGN.rungs[0], {}
+    newer = Campaign.model_validate(CAMPAIGN.resolved() | {"name": "newer"})
+
+    def made(energy: float) -> ReferenceSet:
+        entries = [ReferenceEntry(entry_id=s, formula=s, energy=energy) for s in ("Mg", "O")]
+        return ReferenceSet(
+            source="known",
+            chemsys="Mg-O",
+            level="chgnet",
+            convention="mp2020",
+            source_version=version_at("chgnet"),
+            entries=entries,
+        )
+
+    def used(campaign: Campaign) -> float:
+        return references.find(campaign, "chgnet", ["Mg-O"], storage)["Mg-O"].entries[0].energy
+
+    assert references.settle(CAMPAIGN, rung, ["Mg-O"], storage) == []
+    for campaign, digest, energy in ((CAMPAIGN, "a1", -1.0), (newer, "b2", -2.0)):
+        monkeypatch.setattr(KnownLibrary, "energies_digest", lambda *_, d=digest: d)
+        assert references.settle(campaign, rung, ["Mg-O"], storage) == []
+        named[digest] = made(energy)
+        storage.put_references(named[digest])
+        assert references.settle(campaign, rung, ["Mg-O"], storage) == ["Mg-O"]
+        assert named[digest].source_version.endswith(f", energies {digest}")
+    assert (used(CAMPAIGN), used(newer)) == (-1.0, -2.0)
+    assert references.settle(CAMPAIGN, rung, ["Mg-O"], storage) == ["Mg-O"]  # its job is run again
+    assert used(CAMPAIGN) == -1.0
+    # energies of other systems are new: the set is the same, and is not made for every campaign
+    monkeypatch.setattr(KnownLibrary, "energies_digest", lambda *_: "c3")
+    storage.put_references(made(-2.0))
+    latest = Campaign.model_validate(CAMPAIGN.resolved() | {"name": "latest"})
+    assert references.settle(latest, rung, ["Mg-O"], storage) == ["Mg-O"]
+    assert used(latest) == -2.0
+
+
+def test_campaigns_do_not_share_the_phases_of_their_files(tmp_path):
+    """Two files of one system at one level: each campaign is judged by its own."""
+    storage, used = MemoryStorage(), []
+    for number in (1, 2):
+        path = tmp_path / f"{number}.jsonl"
+        rows = [
+            {"id": f"{s}-{number}", "energy": -float(number), "lattice": np.eye(3).tolist()}
+            | {"species": [s], "frac_coords": [[0, 0, 0]]}
+            for s in ("Mg", "O")
+        ]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        asked = {"name": f"file-{number}", "references": {"source": "file", "path": str(path)}}
+        campaign = Campaign.model_validate(
+            CAMPAIGN.resolved() | asked | {"rungs": [{"level": "chgnet"}]}
+        )
+        flow = prepare_references(campaign, campaign.rungs[0])
+        with use_storage(storage):
+            run_locally(flow, store=memory_store(), log=False, ensure_success=True)
+        found = references.find(campaign, "chgnet", ["Mg-O"], storage)["Mg-O"]
+        used.append([entry.energy for entry in found.entries])
+    assert used == [[-1.0, -1.0], [-2.0, -2.0]]
 
 
 def test_the_hull_is_that_of_the_library_and_what_it_lacks_is_computed(monkeypatch):

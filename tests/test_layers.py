@@ -19,8 +19,8 @@ LAYERS = [
     {"jobs"},
     {"pipeline"},
     {"collect", "query", "evaluation", "cost"},
-    {"operations", "following", "rescore", "export", "ranking", "kinds"},
-    {"migrate", "api"},
+    {"checks", "losses", "operations", "following", "rescore", "export", "ranking", "kinds"},
+    {"discovery", "migrate", "api"},
     {"report", "explorer", "figures"},
     {"cli", "__main__"},
 ]

@@ -152,7 +152,7 @@ def test_competing_phases_of_very_many_systems_are_built_bit_by_bit(settings, mo
     monkeypatch.setattr(sharing, "BRANCHES", 3)
     systems = [f"{one}-{other}" for one in ("Li", "Na", "K", "Rb") for other in ("F", "Cl", "O")]
     monkeypatch.setattr(references, "systems_of", lambda *_: systems)
-    monkeypatch.setattr(references, "find", lambda *_: {"Na-O": REFERENCES})
+    monkeypatch.setattr(references, "settle", lambda *_: ["Na-O"])
     monkeypatch.setattr(references, "recomputes", lambda *_: False)
     built = []
 

@@ -17,6 +17,14 @@ Lists and verdicts take `--json`; what changes something takes `--dry-run` where
 beforehand. `pccd --debug ...` shows the traceback of an error. [Completion](install.md#completion)
 knows nouns, verbs and options. [What tables look like](#what-they-print).
 
+| exit code | means |
+|---|---|
+| 0 | done |
+| 1 | done, but something failed: a job, a check, the database, a file that cannot be written |
+| 2 | wrong input (a mistyped option, an unknown name, a faulty file): nothing was done |
+| 130 | stopped by Ctrl-C (SIGINT); jobs that ran are ready again, `pccd campaign resume` goes on |
+| 143 | the same by SIGTERM, as queues send it |
+
 """
 
 

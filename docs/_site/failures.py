@@ -1,7 +1,7 @@
 """What `pccd job failures` says of each class of failure, by the code that says it.
 
 `job-failed.md` has a section for each class with the line ``<!-- failure: NAME -->``, which becomes
-the output and the command.
+what the class means, the output and the command.
 """
 
 import re
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from pccd_workflows.cli.job import failure_table
+from pccd_workflows.core.failure_notes import NOTES
 from pccd_workflows.core.failures import BY_NAME, diagnose
 from pccd_workflows.execution.reruns import Failure
 
@@ -85,11 +86,11 @@ def example(name: str) -> Example:
 
 
 def filled(text: str) -> str:
-    """Return the page with output and command in place of each marker."""
+    """Return the page with meaning, output and command in place of each marker."""
 
     def replaced(match: re.Match[str]) -> str:
         made = example(match[1])
-        return f"```text\n{made.output}\n```\n\n```sh\n{made.command}\n```"
+        return f"{NOTES[match[1]]}\n\n```text\n{made.output}\n```\n\n```sh\n{made.command}\n```"
 
     return MARKER.sub(replaced, text)
 

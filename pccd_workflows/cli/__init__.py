@@ -105,7 +105,7 @@ def _root(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run `pccd`; exit 0 done, 1 something failed, 2 the input is wrong."""
+    """Run `pccd`; exit 0 done, 1 something failed, 2 the input is wrong, 130 and 143 signals."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if COMPLETE in os.environ:
         from typer.completion import completion_init  # type: ignore[attr-defined]

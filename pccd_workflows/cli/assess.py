@@ -219,9 +219,10 @@ def _print_seed_table(table: "SeedTable") -> None:
 
 def _print_rediscovered(found: "Mapping[str, Rediscovered]") -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("formula", "appeared", "above hull, meV/atom", "space group", "known", "phonons")
+    from pccd_workflows.cli.tables import plain_table
+
+    table = plain_table("Formula", "Appeared", "meV/atom", "Space group", "Known", "Phonons")
     for formula, row in found.items():
         best = row.best
         table.add_row(
@@ -233,3 +234,4 @@ def _print_rediscovered(found: "Mapping[str, Rediscovered]") -> None:
             "-" if row.phonons is None else row.phonons.verdict,
         )
     Console().print(table)
+    typer.echo("meV/atom: of the best crystal, above the hull.")

@@ -198,11 +198,11 @@ def cost(
 
 def _print_costs(found: "list[CostEstimate]") -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(
-        "rung", "at most", "core-hours each", "core-hours", "GPU-hours", "spent", "budget"
-    )
+    from pccd_workflows.cli.tables import plain_table
+
+    hours = ("each", "in all", "on GPUs", "spent", "budget")
+    table = plain_table("Rung", "At most", *hours)
     for rung in found:
         crystals = f"{rung.candidates} crystals"
         if rung.references:
@@ -211,6 +211,7 @@ def _print_costs(found: "list[CostEstimate]") -> None:
         numbers = (rung.core_hours_per_candidate, rung.core_hours, rung.gpu_hours, rung.spent)
         table.add_row(rung.level, crystals, *(f"{x:.3g}" for x in numbers), limit)
     Console().print(table)
+    typer.echo("In core-hours, those on GPUs in GPU-hours.")
     for rung in found:
         typer.echo(
             f"{rung.level}: {rung.calibrated_by} finished runs, which took {rung.correction:.2g} "
@@ -249,7 +250,9 @@ def figures(
     settings = _settings()
     document = operations.campaign_document(operations.check_reference(name), settings)
     for figure in write_figures(out, *read_stored(document, mongo.database(settings))):
-        typer.echo(f"{figure.name}: {figure.absent or ', '.join(map(str, figure.files))}")
+        suffixes = ", ".join(file.suffix for file in figure.files[1:])
+        written = f"{figure.files[0]}, {suffixes}" if figure.files else ""
+        typer.echo(written or f"{figure.name}: {figure.absent}")
 
 
 @app.command()
@@ -279,8 +282,8 @@ def rescore(
 def list_campaigns(as_json: bool = AS_JSON) -> None:
     """List the campaigns in the database, the latest first."""
     from rich.console import Console
-    from rich.table import Table
 
+    from pccd_workflows.cli.tables import plain_table
     from pccd_workflows.execution import launchpad, mongo
 
     settings = _settings()
@@ -303,10 +306,10 @@ def list_campaigns(as_json: bool = AS_JSON) -> None:
     if not rows:
         typer.echo("No campaign was submitted yet; try: pccd quickstart")
         return
-    table = Table("campaign", "submitted (UTC)", "jobs done", "failed")
+    table = plain_table("Campaign", "Submitted (UTC)", "Jobs done", "Failed")
     for row in rows:
-        done = f"{row['completed']}/{row['jobs']}"
-        table.add_row(row["campaign_id"], row["submitted_at"], done, str(row["failed"]))
+        done, at = f"{row['completed']}/{row['jobs']}", row["submitted_at"][:16].replace("T", " ")
+        table.add_row(row["campaign_id"], at, done, str(row["failed"]))
     Console().print(table)
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import typer
@@ -27,6 +28,9 @@ COMPRESSION_COST = (
     "an earlier version started it, and servers before 6.0.27 give away memory to whoever sends "
     "compressed messages (CVE-2025-14847): `pccd db stop`, then `pccd db start`"
 )
+
+INDENT = 8 * " "
+"""Of what a check says after its first line."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,9 @@ def doctor(as_json: bool = typer.Option(False, "--json", help="Print JSON")) -> 
     else:
         for check in checks:
             sign = "ok     " if check.ok else "MISSING" if check.needed else "missing"
-            typer.echo(f"{sign} {check.name}: {check.found}")
+            _echo(f"{sign} {check.name}: {check.found}")
             if not check.ok:
-                typer.echo(f"        {check.cost}")
+                _echo(f"{INDENT}{check.cost}")
         typer.echo(
             "Campaigns can run here."
             if ready
@@ -308,3 +312,10 @@ def check_slurm(settings: "Settings") -> Check:  # noqa: ARG001
     cost = "workers run only as processes of this machine, not as jobs of a cluster"
     found = shutil.which("sbatch")
     return Check("Slurm", found is not None, found or "there is no sbatch", cost)
+
+
+def _echo(text: str) -> None:
+    """Print a line that goes on under its beginning where the terminal is narrower."""
+    width = shutil.get_terminal_size().columns
+    lines = wrap(text, width, subsequent_indent=INDENT, break_long_words=False)
+    typer.echo("\n".join(lines))

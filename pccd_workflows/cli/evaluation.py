@@ -141,16 +141,10 @@ class Evaluation:
         return predict_structures(self.model, self.crystals, **options)
 
     def _substitution(self) -> Any:
-        from pccd_workflows.evaluation.known_file import known_file
-        from pccd_workflows.evaluation.substitution import measure_substitution
+        from pccd_workflows.evaluation.substitution import predict_by_substitution
 
-        analogues = self.model.analogues
-        if analogues is None or self.request.data.suffix == ".npz":
-            raise InputError(
-                "--only substitution needs a model with analogues and --data as JSON lines or CIFs."
-            )
-        known = [row for row in known_file(self.request.data).rows if row["split"] == "train"]
-        return measure_substitution(self.measure("csp").targets, known, analogues.distance)
+        csp = self.measure("csp")
+        return predict_by_substitution(self.model, csp.targets, self.request.attempts, csp.facts)
 
     def _copy(self) -> Any:
         """Measure the control of the network: the analogue of the type aimed at, copied."""
@@ -163,10 +157,13 @@ class Evaluation:
     def _overlap(self) -> dict[str, Any]:
         from pccd_workflows.evaluation.prediction import overlap
 
-        found = self.measure("csp").rmse[0]
-        result = {"copy": overlap(found, self.measure("copy").rmse[0])}
+        csp = self.measure("csp")
+        result = {"copy": overlap(csp.rmse[0], self.measure("copy").rmse[0])}
         if "substitution" in self.parts:
-            result["substitution"] = overlap(found, self.parts["substitution"].rmse)
+            control = self.parts["substitution"]
+            result["substitution"] = overlap(csp.rmse[0], control.rmse[0])
+            if self.request.attempts > 1:
+                result["substitution_best_of"] = overlap(csp.best, control.best)
         return result
 
     def _symmetry(self) -> dict[str, Any]:
@@ -238,7 +235,7 @@ def command_line() -> str:
     return shlex.join(["pccd", *sys.argv[1:]])
 
 
-def chosen_parts(only: str | None, info: "ModelInfo", data: Path) -> list[str]:
+def chosen_parts(only: str | None, info: "ModelInfo") -> list[str]:
     """Return the names of the parts that --only names; all that can be measured if left out.
 
     Raises
@@ -251,11 +248,9 @@ def chosen_parts(only: str | None, info: "ModelInfo", data: Path) -> list[str]:
         if "composition" not in info.conditions:
             left_out |= {"csp", "substitution", "copy", "overlap"}
         if info.symmetry is None:
-            left_out |= {"copy", "overlap", "symmetry", "conditions"}
+            left_out |= {"copy", "overlap", "substitution", "symmetry", "conditions"}
         if info.new_types is None:
             left_out.add("types")
-        if info.symmetry is None or data.suffix == ".npz":
-            left_out.add("substitution")
         return [name for name in DEFAULT_PARTS if name not in left_out]
     names = [part.strip() for part in only.split(",") if part.strip()]
     if unknown := [name for name in names if name not in DEFAULT_PARTS]:

@@ -1,6 +1,7 @@
 """`pccd job`: the jobs of campaigns, why some failed, and how to run them again."""
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -30,8 +31,7 @@ def list_jobs(
     as_json: bool = AS_JSON,
 ) -> None:
     """List jobs, the latest first."""
-    from rich.table import Table
-
+    from pccd_workflows.cli.tables import plain_table
     from pccd_workflows.core.errors import InputError
     from pccd_workflows.execution import reruns
     from pccd_workflows.settings import get_settings
@@ -48,10 +48,14 @@ def list_jobs(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("job", "state", "name", "campaign")
+    table = plain_table("Job", "State", "Name", "Campaign")
     for row in rows:
-        table.add_row(str(row["fw_id"]), row["state"], row["name"], row["campaign_id"])
-    _print(table, f"{len(rows)} jobs")
+        own = f"{row['campaign_id']}-"  # the last column says it
+        name = re.sub(rf"{re.escape(own)}0*(\d+)", r"\1", row["name"])
+        table.add_row(str(row["fw_id"]), row["state"], name, row["campaign_id"])
+    _print(table)
+    more = "; --limit shows more" if len(rows) == limit else ""
+    typer.echo(f"{_count(len(rows), 'job')}{more}.")
 
 
 @app.command()
@@ -71,7 +75,8 @@ def failures(
     if not found:
         typer.echo("No failed jobs.")
         return
-    _print(failure_table(found), f"{len(found)} failed jobs")
+    _print(failure_table(found))
+    typer.echo(f"{_count(len(found), 'failed job')}; what runs those of a class again:")
     for group in groups:
         typer.echo(f"pccd job rerun --error-class {group['error_class']}{group['options']}")
 
@@ -79,9 +84,10 @@ def failures(
 def failure_table(found: "list[Failure]") -> "Table":
     """Return failures by class as a table: how many, the evidence, what helps."""
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table("class", "jobs", "candidates", "evidence", "what helps")
+    from pccd_workflows.cli.tables import plain_table
+
+    table = plain_table("Class", "Jobs", "Crystals", "Evidence", "What helps")
     for group in _grouped(found):
         table.add_row(
             group["error_class"],
@@ -128,6 +134,9 @@ def rerun(  # noqa: PLR0917
     if as_json:
         content = {"rerun": outcome.rerun, "refused": outcome.refused, "dry_run": dry_run}
         typer.echo(json.dumps(content, indent=2))
+        return
+    if not chosen:
+        typer.echo("No failed job is of that kind; `pccd job failures` shows all.")
         return
     verb = "would be" if dry_run else "are"
     typer.echo(f"{len(outcome.rerun)} of {len(chosen)} failed jobs {verb} ready again.")
@@ -202,8 +211,11 @@ def _candidate(name: str) -> str | None:
     return operations.check_reference(name) if name else None
 
 
-def _print(table: Any, caption: str) -> None:
+def _print(table: Any) -> None:
     from rich.console import Console
 
-    table.caption = caption
     Console().print(table)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

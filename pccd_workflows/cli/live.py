@@ -21,6 +21,7 @@ from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import DatabaseError, Interrupted, PccdError
 from pccd_workflows.core.files import make_private
 from pccd_workflows.execution import mongod
+from pccd_workflows.execution.launchpad import MAX_DEATHS
 from pccd_workflows.execution.mongo import OUTAGE_SECONDS, explained
 from pccd_workflows.following import LongJob, RunningJob
 from pccd_workflows.operations import FunnelCount, Progress
@@ -34,10 +35,17 @@ GRACE_SECONDS = 20.0
 WORKER_COMMAND = (sys.executable, "-P", "-m", "pccd_workflows", "worker", "--campaign")
 """-P: a file of the current folder, named smact.py say, is not run as that package."""
 BAR_WIDTH = 30
+MOST_NEWS = 3
+"""Steps of the funnel in one line of a log; of more, the first and the last."""
 BEST = 8
 """Crystals in the closing table."""
 MOST_RUNNING = 4
 """Running jobs that are named."""
+WANTED = (0, *(code for stop in (signal.SIGTERM, signal.SIGINT) for code in (128 + stop, -stop)))
+"""Exit statuses of workers that found nothing left to do, or that somebody stopped."""
+MOST_IN_VAIN = MAX_DEATHS
+"""Workers that take the place of others, one after the other, while no job is completed: as many
+as one job may end before it is failed."""
 LOG_SECONDS = 30.0
 """Between two lines of a log in which only the progress of a job has changed."""
 
@@ -64,26 +72,56 @@ class Workers:
     campaign_id: str
     log_dir: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _completed: int = -1
+    _in_vain: int = 0
 
     def start(self, count: int) -> None:
         """Start `count` workers that end when the campaign has nothing left to run."""
         make_private(self.log_dir)
+        self.processes += [self._start(number) for number in range(count)]
+
+    def _start(self, number: int) -> "subprocess.Popen[bytes]":
         environment = os.environ | {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "PYTHONSAFEPATH": "1",  # -P for the programs that a job starts
         }
-        for number in range(count):
-            log = self.log_dir / f"worker-{number + 1}.log"
-            with log.open("ab") as stream:
-                self.processes.append(
-                    subprocess.Popen(
-                        [*WORKER_COMMAND, self.campaign_id, "--parent", str(os.getpid())],
-                        stdout=stream,
-                        stderr=subprocess.STDOUT,
-                        env=environment,
-                        start_new_session=True,
-                    )
-                )
+        with self._log(number).open("ab") as stream:
+            return subprocess.Popen(
+                [*WORKER_COMMAND, self.campaign_id, "--parent", str(os.getpid())],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def _log(self, number: int) -> Path:
+        return self.log_dir / f"worker-{number + 1}.log"
+
+    def replace(self, progress: Progress) -> list[str]:
+        """Start workers in the place of those that retired or died; say of each why, in one line.
+
+        Not for ever: MOST_IN_VAIN at most while no job is completed.
+        """
+        if progress.completed > self._completed:
+            self._completed, self._in_vain = progress.completed, 0
+        told = []
+        for number, process in enumerate(self.processes):
+            if process.poll() in (None, *WANTED) or not progress.unfinished:
+                continue
+            if self._in_vain < MOST_IN_VAIN:
+                self._in_vain += 1
+                told.append(f"A worker takes the place of one that ended: {self._why(number)}")
+                self.processes[number] = self._start(number)
+        return told
+
+    def _why(self, number: int) -> str:
+        """Return why a worker ended, as its log or its exit status says."""
+        status = self.processes[number].returncode
+        if status < 0:
+            return f"{signal.Signals(-status).name} (often for want of memory)."
+        lines = self._log(number).read_text(errors="replace").splitlines()
+        said = lines[-1].removeprefix("pccd: ") if lines else f"exit status {status}."
+        return said.removeprefix("This worker ends, because ")
 
     @property
     def alive(self) -> int:
@@ -141,7 +179,9 @@ def work(document: dict[str, Any], campaign: Campaign, settings: Settings, count
             view = waiting_out(look, settings)
             progress = view.progress
             show(view)
-            if ended:
+            for line in workers.replace(progress):
+                console.print(line, style="yellow", markup=False, soft_wrap=True, highlight=False)
+            if ended and not workers.alive:
                 break
             time.sleep(POLL_SECONDS)
     if progress.unfinished:
@@ -225,20 +265,25 @@ def _screen(console: Console) -> Iterator[Any]:
 
 @dataclass
 class _Log:
-    """Writes a line when the funnel or what runs has changed; of mere progress, now and then."""
+    """Writes what changed in the funnel and what runs, at once; of mere progress, now and then."""
 
     console: Console
-    shown: str = ""
-    at: float = 0.0
+    reached: dict[str, int] = field(default_factory=dict)
+    running: list[str] = field(default_factory=list)
+    at: float | None = None
 
     def write(self, view: View) -> None:
-        steps = [f"{step.name} {step.reached}" for step in view.steps]
-        line = "  ".join([*steps, *(job.name for job in view.running[:MOST_RUNNING])])
-        due = bool(view.long_jobs) and view.seconds - self.at > LOG_SECONDS
-        if line == self.shown and not due:
+        counts = {step.name: step.reached for step in view.steps}
+        news = [f"{n} {name}" for name, n in counts.items() if n != self.reached.get(name, 0)]
+        changed = news if len(news) <= MOST_NEWS else [news[0], news[-1]]
+        running = [job.name for job in view.running[:MOST_RUNNING]]
+        due = bool(view.long_jobs) and view.seconds - (self.at or 0.0) > LOG_SECONDS
+        if self.at is not None and not changed and running == self.running and not due:
             return
-        self.shown, self.at = line, view.seconds
-        text = "  ".join([f"[{view.seconds:5.0f} s] {line}", *map(_long_job, view.long_jobs)])
+        self.reached, self.running, self.at = counts, running, view.seconds
+        now = [f"now {', '.join(running)}"] if running else []
+        told = "; ".join([*changed, *now, *map(_long_job, view.long_jobs)]) or "nothing yet"
+        text = f"[{view.seconds:5.0f} s] {told}"
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -104,8 +104,26 @@ def sample(
                 typer.echo(_sample_line(row))
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-    elif out is not None:
+        return
+    for asked_for, unit, wanted in (
+        ("band_gap", "eV", band_gap),
+        ("energy_above_hull", "eV/atom", energy_above_hull),
+    ):
+        reached = [
+            row["estimates"][asked_for] for row in rows if asked_for in row.get("estimates", {})
+        ]
+        if reached:
+            typer.echo(
+                f"{asked_for} asked for: {wanted:g} {unit}, estimated: {_range(reached)} {unit}"
+            )
+            typer.echo("(nothing likely of these elements is estimated nearer).")
+    if out is not None:
         typer.echo(f"{sum(r['formula'] is not None for r in rows)} CIF files in {out}.")
+
+
+def _range(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.2f}" if high - low < 0.005 else f"{low:.2f} to {high:.2f}"
 
 
 def _sample_line(row: dict[str, Any]) -> str:
@@ -209,7 +227,7 @@ def evaluate(
 
     settings = get_settings()
     folder = find_model(name, settings)
-    parts = evaluation.chosen_parts(only, read_model_info(folder), data)
+    parts = evaluation.chosen_parts(only, read_model_info(folder))
     model = load_model(folder, settings.device)
     held_out = read_crystals(data, split, model.info)
     if csp_temperature is None:

@@ -1,7 +1,6 @@
 """`pccd reference`: build and list the competing phases of chemical systems."""
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,10 +10,8 @@ import typer
 from pccd_workflows.core.errors import DatabaseError, InputError
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
     from pccd_workflows.core.reference_set import ReferenceSet
-    from pccd_workflows.engines.records import Relaxation
+    from pccd_workflows.engines.engine import Work
     from pccd_workflows.known.snapshots import MongoSnapshot
 
 app = typer.Typer(
@@ -51,17 +48,20 @@ def build(
     MP is fetched (see `pccd snapshot`).
     """
     from pccd_workflows.core.progress import progress_bars
+    from pccd_workflows.engines import engine
+    from pccd_workflows.engines.engine import Task
     from pccd_workflows.known.reference_files import SET_SUFFIX, write_reference_set
 
     system = checked_chemsys(chemsys)
     if out is not None:
         _check_target(out, SET_SUFFIX, force=force)
-    relax = _relaxer(level, fmax=fmax, steps=steps, stored=out is None)
+    work, task = _work(stored=out is None), Task("relax", "reference", fmax=fmax, steps=steps)
+    relax = partial(engine.relax, level=level, work=work, task=task)
     with progress_bars(show=not as_json) as progress:
         if source == "known":
             from pccd_workflows.known import competing
 
-            engines = competing.Engines(_single_point(level, stored=out is None), relax)
+            engines = competing.engines_at(level, work, task)
             reference_set = competing.known_reference_set(
                 system, level, engines=engines, progress=progress
             )
@@ -152,32 +152,14 @@ def _check_target(out: Path, suffix: str, *, force: bool) -> None:
         raise InputError(f"{out} exists; --force replaces it.")
 
 
-def _relaxer(
-    level: str, *, fmax: float, steps: int, stored: bool
-) -> "Callable[[Structure], Relaxation]":
-    """Return the function that relaxes at `level`; stored results are looked up and kept."""
-    if stored:
-        from pccd_workflows.engines import engine
-        from pccd_workflows.execution.mongo_storage import mongo_storage
-        from pccd_workflows.settings import get_settings
-
-        task = engine.Task("relax", "reference", fmax=fmax, steps=steps)
-        work = engine.Work(mongo_storage(get_settings()))
-        return partial(engine.relax, level=level, work=work, task=task)
-    from pccd_workflows.engines.potential import relax
-
-    return partial(relax, level=level, fmax=fmax, steps=steps)
-
-
-def _single_point(level: str, *, stored: bool) -> "Callable[[Structure], float | None]":
-    """Return the function that computes an energy at `level`, eV/atom; as `_relaxer`."""
-    from pccd_workflows.engines import engine
+def _work(*, stored: bool) -> "Work":
+    """Return where results are looked up and kept: in the database, or nowhere for long."""
+    from pccd_workflows.engines.engine import Work
     from pccd_workflows.execution.memory import MemoryStorage
     from pccd_workflows.execution.mongo_storage import mongo_storage
     from pccd_workflows.settings import get_settings
 
-    work = engine.Work(mongo_storage(get_settings()) if stored else MemoryStorage())
-    return lambda structure: engine.static(structure, level, work).energy_per_atom
+    return Work(mongo_storage(get_settings()) if stored else MemoryStorage())
 
 
 def _snapshot() -> "MongoSnapshot":
@@ -215,12 +197,16 @@ def _stored_rows() -> list[dict[str, Any]]:
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None)
-    columns = ("chemsys", "level", "source", "phases", "on_hull", "stored", "id")
+    from pccd_workflows.cli.tables import plain_table
+
+    table = plain_table()
+    table.add_column("Id", no_wrap=True)  # to copy
+    columns = ("chemsys", "level", "phases", "on_hull", "stored")
     for name in columns:
-        table.add_column(name.replace("_", " "), overflow="fold")
+        table.add_column(name.replace("_", " ").capitalize(), overflow="fold")
     for row in rows:
-        table.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
+        shown = row | ({} if row["stored"] == "database" else {"stored": "shipped"})
+        cells = ("" if shown[name] is None else str(shown[name]) for name in columns)
+        table.add_row(row["id"], *cells)
     Console().print(table)

@@ -106,7 +106,8 @@ def as_dictionary(rescored: Rescored) -> dict[str, Any]:
 def print_rescored(rescored: Rescored, *, stored: bool) -> None:
     """Print the flips as a table, with the reason of each."""
     from rich.console import Console
-    from rich.table import Table
+
+    from pccd_workflows.cli.tables import plain_table
 
     flips = rescored.flips
     typer.echo(
@@ -116,7 +117,7 @@ def print_rescored(rescored: Rescored, *, stored: bool) -> None:
     )
     if not flips:
         return
-    table = Table("candidate", "formula", "before", "after", "meV/atom above hull", "why", box=None)
+    table = plain_table("Candidate", "Formula", "Before", "After", "meV/atom", "Why")
     for flip in flips:
         energies = [
             f"{(s.energy_above_hull or 0.0) * EV_TO_MEV:.0f}" for s in (flip.before, flip.after)

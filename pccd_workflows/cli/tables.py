@@ -26,6 +26,11 @@ LEAST_STATUS = 14
 """Characters of the last column, which wraps."""
 
 
+def plain_table(*headings: str) -> Table:
+    """Return a table as all commands print them: no lines, bold headings."""
+    return Table(*headings, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+
+
 def print_candidates(rows: Sequence[tuple[Row, Records]], campaigns: Sequence[str]) -> None:
     """Print candidates as a table.
 

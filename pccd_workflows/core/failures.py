@@ -8,6 +8,8 @@ from typing import Any
 from pccd_workflows.core.errors import InputError
 
 EVIDENCE_LENGTH = 300
+MAX_ATTEMPTS = 5
+"""A job that failed so often is not run again unless more is asked for."""
 
 
 def custodian_error(*errors: str) -> str:
@@ -210,13 +212,20 @@ CLASSES: tuple[ErrorClass, ...] = (  # the first that fits wins: causes before c
         "VASP ended without usable output: rerun from the start.",
     ),
     ErrorClass(
+        "lost_input",
+        (r"ValueError: Could not resolve reference",),  # jobflow's
+        "The failed job whose output it takes is to be run again; this one follows it.",
+    ),
+    ErrorClass(
         "database",
         (r"DatabaseError", r"pymongo\.errors", r"AutoReconnect", r"DocumentTooLarge"),
         "See `pccd db check`, then rerun.",
     ),
 )
 PYTHON = ErrorClass(
-    "python", (), "A fault of a program: read the traceback (`pccd job list --json`), then rerun."
+    "python",
+    (),
+    "A fault of a program: read the traceback (`job.out` in the job's folder), then rerun.",
 )
 BY_NAME = {known.name: known for known in (*CLASSES, PYTHON)}
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.faults import FULL, disk_is_full
 
+Folder = str | os.PathLike[str]
+"""A folder as people name it."""
+
 
 def write_whole(path: Path, content: str | bytes) -> Path:
     """Write `content` under a temporary name beside `path`, then rename it; return `path`.

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from pydantic import ValidationError
 from pymatgen.core import Structure
 
+from pccd_workflows.core.errors import DatabaseError
 from pccd_workflows.core.records import AS_STORED, Record
 from pccd_workflows.core.reference_set import ReferenceSet
 
@@ -140,8 +142,21 @@ class StageRow:
         """Return the record as the stage's own type.
 
         as_stored: whether its structures stay dictionaries (see `records.AS_STORED`).
+
+        Raises
+        ------
+        DatabaseError
+            It is damaged.
         """
-        return kind.model_validate(self.record, context=AS_STORED if as_stored else None)
+        try:
+            return kind.model_validate(self.record, context=AS_STORED if as_stored else None)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DatabaseError(
+                f"What stage {self.stage} says of {self.candidate_id} is damaged ({where}: "
+                f"{first['msg']}): restore the database from a backup."
+            ) from None
 
     def following(
         self,
@@ -305,8 +320,19 @@ class Storage(Results, Costs, Checkpoints, Watched, Protocol):
     ) -> tuple[list[str], datetime | None]:
         """Return the candidates with rows written at or after `since`, and the latest time."""
 
-    def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
-        """Return the latest stored set of this source, system and level."""
+    def find_references(
+        self, source: str, chemsys: str, level: str, version: str | None = None
+    ) -> ReferenceSet | None:
+        """Return the latest stored set of this source, system and level.
+
+        version: of the source it was made with; None takes any.
+        """
+
+    def settle_references(self, campaign_id: str, references: ReferenceSet) -> None:
+        """Note that a campaign uses a stored set; the first one of its system and level stays."""
+
+    def settled_references(self, campaign_id: str, level: str) -> dict[str, str]:
+        """Return the ids of the sets that a campaign uses at a level, by chemical system."""
 
     def get_references(self, reference_id: str) -> ReferenceSet | None:
         """Return the stored set with this id."""

@@ -22,6 +22,7 @@ from pccd_workflows.core.errors import (
     PccdError,
 )
 from pccd_workflows.core.faults import first_line, machine_fault
+from pccd_workflows.engines.energy_only import energy_of
 from pccd_workflows.engines.engine import Category, Task, Work, engine_of
 from pccd_workflows.engines.faults import fault_behind
 from pccd_workflows.engines.geometry import content_key, structure_content, text_key
@@ -245,15 +246,23 @@ def single_point(structure: Structure, level: str) -> float:
 
     Raises
     ------
+    InputError
+        The potential was not trained on one of its elements.
     MachineFault
         The machine failed; whatever else the calculator raises is the crystal's fault.
     """
-    energy = _evaluate(structure, get_level(level), lambda atoms: atoms.get_potential_energy())
-    return float(energy) / len(structure)
+    of = get_level(level)
+    if foreign := _foreign(structure, of):
+        raise InputError(f"{level} was not trained on {', '.join(foreign)}.")
+    return float(_evaluate(structure, of, energy_of)) / len(structure)
 
 
-def forces(structure: Structure, level: str) -> NDArray[np.float64]:
-    """Return the forces on the atoms of `structure` as it is, eV/Å, shape (n, 3).
+def forces(
+    structure: Structure, level: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return the forces on the atoms of `structure` as it is, eV/Å, and its stress, eV/Å^3.
+
+    Shapes are (n, 3) and (6,), in Voigt order. No stress where the forces come without one.
 
     Raises
     ------
@@ -263,14 +272,21 @@ def forces(structure: Structure, level: str) -> NDArray[np.float64]:
         The machine failed, not the crystal.
     """
     try:
-        found = _evaluate(structure, get_level(level), lambda atoms: atoms.get_forces())
+        found, stress = _evaluate(structure, get_level(level), _forces_of)
     except PccdError:
         raise
     except Exception as error:
         raise PccdError(f"{level} gives no forces: {first_line(error)}.") from error
     if not np.isfinite(found).all():
         raise PccdError(f"{level} gives forces that are not numbers.")
-    return np.asarray(found, dtype=float)
+    there = np.shape(stress) == (6,) and np.isfinite(stress).all()
+    return np.asarray(found, dtype=float), np.asarray(stress, dtype=float) if there else None
+
+
+def _forces_of(atoms: "Atoms") -> tuple[Any, Any]:
+    found = atoms.get_forces()
+    # most potentials have computed it by now; the others are not asked
+    return found, getattr(atoms.calc, "results", {}).get("stress")
 
 
 def _evaluate(structure: Structure, level: Level, ask: Callable[["Atoms"], Any]) -> Any:
@@ -301,9 +317,11 @@ def _do_static(structure: Structure, level: Level, _task: Task) -> SinglePoint:
     reason: str | None = f"{level.name} returned a value that is not a number."
     try:
         energy, reason = single_point(structure, level.name), None
+    except InputError as error:  # an element that it was not trained on
+        reason = str(error)
     except PccdError:
         raise
-    except Exception as error:  # an unknown element, a cell the potential cannot take, ...
+    except Exception as error:  # a cell the potential cannot take, ...
         reason = f"{first_line(error)}."
     if energy is not None and not np.isfinite(energy):
         energy, reason = None, f"{level.name} returned a value that is not a number."
@@ -312,8 +330,12 @@ def _do_static(structure: Structure, level: Level, _task: Task) -> SinglePoint:
 
 def _do_forces(structure: Structure, level: Level, _task: Task) -> Forces:
     began = time.perf_counter()
-    found = forces(structure, level.name).tolist()
-    return Forces(forces=found, seconds=_since(began))
+    found, stress = forces(structure, level.name)
+    return Forces(
+        forces=found.tolist(),
+        stress=None if stress is None else stress.tolist(),
+        seconds=_since(began),
+    )
 
 
 def _since(began: float) -> float:

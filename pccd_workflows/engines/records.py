@@ -59,6 +59,9 @@ class Forces(Record):
     """Forces on the atoms of a crystal as it is, at one level."""
 
     forces: list[list[float]] = Field(description="One [x, y, z] per site, eV/Å")
+    stress: list[float] | None = Field(
+        None, description="Six numbers in Voigt order, eV/Å^3; None where it costs extra"
+    )
     seconds: float = 0.0
 
 

@@ -8,5 +8,4 @@ from .samples import RawSample as RawSample
 from .samples import Yardstick as Yardstick
 from .samples import draw_samples as draw_samples
 from .samples import judge_samples as judge_samples
-from .substitution import Substitution as Substitution
-from .substitution import measure_substitution as measure_substitution
+from .substitution import predict_by_substitution as predict_by_substitution

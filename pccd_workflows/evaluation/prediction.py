@@ -5,18 +5,21 @@ with wide tolerances fits the sample to it; the RMSE, in units of (V/N)^(1/3), i
 crystals that are found. Samples are judged as drawn, without relaxation.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pymatgen.core import Structure
+from pymatgen.core import Composition, Structure
 
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.intervals import bootstrapped, share
 from pccd_workflows.evaluation.crystals import (
     composition_requests,
     draw_rows,
+    formula_of,
+    literature_matcher,
     match_all,
 )
 from pccd_workflows.generators.pccd.dataset import CrystalArrays
@@ -26,8 +29,37 @@ if TYPE_CHECKING:
     from pccd_workflows.generators.pccd.cells import Cell
     from pccd_workflows.generators.pccd.model import Model
 
+NEAR_HULL = 0.025
+"""eV/atom; crystals that are known to be at most so far above the hull can be made, mostly."""
 MIN_DISTANCE = 0.5
 """Å; CDVAE and its successors count no match for a sample with atoms closer than this."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What else is known of crystals that are predicted.
+
+    Attributes
+    ----------
+    energy_above_hull
+        Shape (n,). eV/atom, NaN where unknown.
+    polymorphs
+        Of each crystal the other held-out ones of its reduced formula.
+    """
+
+    energy_above_hull: NDArray[np.floating[Any]]
+    polymorphs: list[list[Structure]]
+
+    @classmethod
+    def of(cls, chosen: CrystalArrays, crystals: CrystalArrays) -> "Facts":
+        """Return the facts of some crystals, chosen among others."""
+        formulas = [formula_of(crystals, row) for row in range(len(crystals))]
+        rows: dict[str, list[int]] = defaultdict(list)
+        for row, formula in enumerate(formulas):
+            rows[_reduced(formula)].append(row)
+        alike = [rows[_reduced(formula_of(chosen, row))] for row in range(len(chosen))]
+        polymorphs = [[crystals.structure(row) for row in of_one] for of_one in alike]
+        return cls(chosen.energy_above_hull, polymorphs)
 
 
 @dataclass(frozen=True)
@@ -42,11 +74,20 @@ class Prediction:
         Of each attempt the samples for all crystals.
     rmse
         Shape (attempts, n). Normalised RMSE, NaN where sample and crystal do not match.
+    facts
+        None leaves out what needs them.
     """
 
     targets: list[Structure]
     made: list[list[Structure | None]]
     rmse: NDArray[np.float64]
+    facts: Facts | None = None
+
+    @property
+    def best(self) -> NDArray[np.float64]:
+        """RMSE (n,) of the best attempt, NaN where none matches."""
+        best = np.where(np.isfinite(self.rmse), self.rmse, np.inf).min(0)
+        return np.where(np.isfinite(best), best, np.nan)
 
     def summary(self) -> dict[str, Any]:
         """Return match rate and RMSE of the first attempt, by size, and of the best of all."""
@@ -70,15 +111,34 @@ class Prediction:
                 )
             },
         }
+        if self.facts is not None:
+            result |= self._with_facts(self.facts)
         attempts = len(self.made)
         if attempts > 1:
-            best = np.where(found, self.rmse, np.inf).min(0)
             result["best_of"] = {
                 "attempts": attempts,
                 "match_rate": share(int(found.any(0).sum()), n),
-                "rmse": bootstrapped(best),
+                "rmse": bootstrapped(self.best),
             }
         return result
+
+    def _with_facts(self, facts: Facts) -> dict[str, Any]:
+        """Return the match rate of the first attempt to any polymorph, and by energy."""
+        found, above = np.isfinite(self.rmse[0]), facts.energy_above_hull
+        matcher = literature_matcher()
+        known = [
+            right or any(made is not None and matcher.fit(made, other) for other in others)
+            for right, made, others in zip(found, self.made[0], facts.polymorphs, strict=True)
+        ]
+        near = above <= NEAR_HULL
+        kinds = {"near": near, "above": np.isfinite(above) & ~near, "unknown": np.isnan(above)}
+        return {
+            "match_rate_any_polymorph": share(sum(map(bool, known)), len(known)),
+            "by_energy_above_hull": {
+                name: share(int(found[chosen].sum()), int(chosen.sum()))
+                for name, chosen in kinds.items()
+            },
+        }
 
     def _volume_errors(self) -> NDArray[np.float64]:
         """Return |V / V_0 - 1| of the first attempt (n,), NaN where nothing matches."""
@@ -155,7 +215,7 @@ def _predict(
         )
         made.append([sampled.structure for sampled in drawn])
     rmse = np.array([match_all(m, targets) for m in made])
-    return Prediction(targets, made, rmse)
+    return Prediction(targets, made, rmse, Facts.of(chosen, crystals))
 
 
 def overlap(model: NDArray[np.float64], control: NDArray[np.float64]) -> dict[str, Any]:
@@ -168,6 +228,10 @@ def overlap(model: NDArray[np.float64], control: NDArray[np.float64]) -> dict[st
         "neither": ~of_model & ~of_control,
     }
     return {name: share(int(found.sum()), len(model)) for name, found in kinds.items()}
+
+
+def _reduced(formula: str) -> str:
+    return str(Composition(formula).reduced_formula)
 
 
 def _is_apart(structure: Structure) -> bool:

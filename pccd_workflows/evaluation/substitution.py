@@ -1,52 +1,62 @@
 """The control of structure prediction: how often substitution finds what a model is asked for."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from pymatgen.core import Structure
 
-from pccd_workflows.core.intervals import bootstrapped, share
+from pccd_workflows.core.errors import InputError
 from pccd_workflows.evaluation.crystals import match_all
-from pccd_workflows.generators.substitution import substitute
+from pccd_workflows.evaluation.prediction import Facts, Prediction
+from pccd_workflows.generators.pccd.composition import electropositive_first
+from pccd_workflows.generators.pccd.templates import exchange
+
+if TYPE_CHECKING:
+    from pccd_workflows.generators.pccd.model import Model
 
 
-@dataclass(frozen=True)
-class Substitution:
-    """Crystals made by substitution, and how they match.
-
-    Attributes
-    ----------
-    made
-        One for each target; None where no known crystal has the same numbers of atoms.
-    rmse
-        Shape (n,). Normalised RMSE, NaN where crystal and target do not match.
-    known
-        Crystals to take structures from.
-    """
-
-    made: list[Structure | None]
-    rmse: NDArray[np.float64]
-    known: int
-
-    def summary(self) -> dict[str, Any]:
-        """Return match rate and RMSE as structure prediction has them."""
-        return {
-            "match_rate": share(int(np.isfinite(self.rmse).sum()), len(self.rmse)),
-            "rmse": bootstrapped(self.rmse),
-            "training_crystals": self.known,
-        }
-
-
-def measure_substitution(
+def predict_by_substitution(
+    model: "Model",
     targets: Sequence[Structure],
-    known: Sequence[Mapping[str, Any]],
-    distance: NDArray[np.floating[Any]],
-) -> Substitution:
-    """Predict targets from their compositions alone (see `substitute`) and match what is made."""
-    compositions = [Counter(site.specie.symbol for site in target) for target in targets]
-    made = substitute(compositions, known, distance)
-    return Substitution(made, match_all(made, list(targets)), len(known))
+    attempts: int = 1,
+    facts: Facts | None = None,
+) -> Prediction:
+    """Predict targets from their compositions alone: known crystals with exchanged elements.
+
+    Parameters
+    ----------
+    model
+        Its training crystals are what is known, and it has learned how alike elements are.
+    targets
+    attempts
+        Guesses for each: the most alike crystals of as many structure types.
+    facts
+        About the targets.
+
+    Raises
+    ------
+    InputError
+        If the model holds no training crystals.
+    """
+    made = [_nearest(model, target, attempts) for target in targets]
+    by_attempt = [[guesses[k] for guesses in made] for k in range(attempts)]
+    rmse = np.array([match_all(guesses, targets) for guesses in by_attempt])
+    return Prediction(list(targets), by_attempt, rmse, facts)
+
+
+def _nearest(model: "Model", target: Structure, attempts: int) -> list[Structure | None]:
+    """Return a crystal of each of the nearest structure types, None where there are no more."""
+    known = model.analogues
+    if known is None or model.templates is None:
+        raise InputError(f"Model {model.info.name} holds no training crystals.")
+    atoms = Counter(site.specie.Z for site in target)
+    elements = electropositive_first(list(atoms))
+    rows = known.nearest_of_types(elements, [atoms[z] for z in elements])[:attempts]
+    found: list[Structure | None] = []
+    for row in rows.tolist():
+        crystal = exchange(model.templates.template(row), atoms)
+        numbers = crystal.numbers.tolist()
+        found.append(Structure(crystal.lattice, numbers, crystal.frac_coords))
+    return found + [None] * (attempts - len(found))

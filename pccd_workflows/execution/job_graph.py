@@ -7,9 +7,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pccd_workflows.core.failures import diagnose
 from pccd_workflows.core.storage import Document
+from pccd_workflows.execution.one_job import launch_failure
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -23,10 +25,12 @@ SHOWN_FAILURES = 50
 class JobKind:
     """Jobs that do the same for different crystals.
 
-    states: number of jobs by FireWorks state. depth: how many kinds come before it at most.
+    states: number of jobs by FireWorks state. first: fw_id of one of them. depth: how many kinds
+    come before it at most.
     """
 
     name: str
+    first: int = 0
     states: Counter[str] = field(default_factory=Counter)
     after: set[str] = field(default_factory=set)
     depth: int = 0
@@ -46,32 +50,43 @@ def job_states(database: "Database[Document]", campaign_id: str) -> dict[str, in
 
 
 def failed_jobs(database: "Database[Document]", campaign_id: str) -> list[Document]:
-    """Return a campaign's failed jobs, the latest first: fw_id, name, error."""
+    """Return a campaign's failed jobs, the latest first: fw_id, name, error_class, evidence."""
     query = _of(campaign_id) | {"state": "FIZZLED"}
     fields = {"fw_id": 1, "name": 1, "launches": 1}
     rows = list(database["fireworks"].find(query, fields).sort("fw_id", -1).limit(SHOWN_FAILURES))
     last = [row["launches"][-1] for row in rows if row.get("launches")]
-    launches = {
-        launch["launch_id"]: launch
-        for launch in database["launches"].find(
-            {"launch_id": {"$in": last}}, {"action": 1, "launch_id": 1}
-        )
-    }
+    told = [f"action.stored_data.{name}" for name in ("_exception", "_message")]
+    launches = database["launches"].find(
+        {"launch_id": {"$in": last}}, ["launch_id", "failure", *told]
+    )
+    failures = {launch["launch_id"]: launch_failure(launch) for launch in launches}
     return [
         {
             "fw_id": row["fw_id"],
             "name": row["name"],
-            "error": _error(launches.get((row.get("launches") or [None])[-1])),
+            "error_class": found.error_class,
+            "evidence": found.evidence,
         }
         for row in rows
+        for found in [failures.get((row.get("launches") or [None])[-1]) or diagnose("")]
     ]
 
 
-def _error(launch: Mapping[str, Any] | None) -> str:
-    stored = ((launch or {}).get("action") or {}).get("stored_data") or {}
-    trace = (stored.get("_exception") or {}).get("_stacktrace") or ""
-    lines = [line.strip() for line in str(trace).splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+def jobs_of_kind(
+    database: "Database[Document]",
+    campaign_id: str,
+    kind: str,
+    state: str,
+    levels: Collection[str] = (),
+) -> list[Document]:
+    """Return a campaign's jobs of one kind and state (empty: any), the first first.
+
+    Each has fw_id, name and state. levels: of theory; their names are parts of kinds.
+    """
+    query = _of(campaign_id) | ({"state": state} if state else {})
+    fields = {"_id": 0, "fw_id": 1, "name": 1, "state": 1}
+    rows = database["fireworks"].find(query, fields).sort("fw_id", 1)
+    return [row for row in rows if not kind or kind_of_job(row["name"], levels) == kind]
 
 
 def kind_of_job(name: str, levels: Collection[str]) -> str:
@@ -92,7 +107,7 @@ def job_kinds(
     kind_of: dict[int, str] = {}
     for row in database["fireworks"].find(_of(campaign_id), fields):
         name = kind_of_job(row["name"], levels)
-        kinds.setdefault(name, JobKind(name)).states[row["state"]] += 1
+        kinds.setdefault(name, JobKind(name, row["fw_id"])).states[row["state"]] += 1
         kind_of[row["fw_id"]] = name
     nodes = {"nodes": {"$in": list(kind_of)}}
     for workflow in database["workflows"].find(nodes, {"links": 1}):

@@ -25,6 +25,7 @@ class MemoryStorage:
         self._structures: dict[str, Structure] = {}
         self._rows: dict[tuple[str, str], dict[str, StageRow]] = {}
         self._references: dict[str, ReferenceSet] = {}
+        self._settled: dict[tuple[str, str], dict[str, str]] = {}
         self._costs: list[Document] = []
         self._checkpoints: dict[str, Document] = {}
 
@@ -129,11 +130,27 @@ class MemoryStorage:
             if campaign == campaign_id:
                 yield from (rows[i] for i in ids if i in rows)
 
-    def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
+    def find_references(
+        self, source: str, chemsys: str, level: str, version: str | None = None
+    ) -> ReferenceSet | None:
         """Return the latest stored set of this source, system and level."""
         wanted = (source, chemsys, level)
-        found = [s for s in self._references.values() if (s.source, s.chemsys, s.level) == wanted]
+        found = [
+            one
+            for one in self._references.values()
+            if (one.source, one.chemsys, one.level) == wanted
+            and version in (None, one.source_version)
+        ]
         return found[-1] if found else None
+
+    def settle_references(self, campaign_id: str, references: ReferenceSet) -> None:
+        """Note that a campaign uses a stored set; the first one of its system and level stays."""
+        of_level = self._settled.setdefault((campaign_id, references.level), {})
+        of_level.setdefault(references.chemsys, references.reference_id)
+
+    def settled_references(self, campaign_id: str, level: str) -> dict[str, str]:
+        """Return the ids of the sets that a campaign uses at a level, by chemical system."""
+        return dict(self._settled.get((campaign_id, level), {}))
 
     def get_references(self, reference_id: str) -> ReferenceSet | None:
         """Return the stored set with this id."""

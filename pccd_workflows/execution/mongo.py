@@ -300,6 +300,7 @@ INDEXED: dict[str, dict[tuple[str, ...], bool]] = {
     "progress": {("campaign_id",): False},
     "results": {("kind",): False},
     "references": {("source", "chemsys", "level"): False},
+    "campaign_references": {("campaign_id", "level"): False},
     "costs": {("campaign_id", "level"): False, ("level", "at"): False},
     "reference_entries": {("reference_id", "index"): True},
     "job_outputs": {("uuid", "index"): True, ("metadata.campaign_id",): False},
@@ -412,10 +413,15 @@ def replace_documents(collection: Collection[Document], documents: Sequence[Docu
 
 
 def find_reference_set(
-    db: Database[Document], source: str, chemsys: str, level: str
+    db: Database[Document], source: str, chemsys: str, level: str, version: str | None = None
 ) -> ReferenceSet | None:
-    """Return the latest stored set of this source, system and level."""
-    query = {"source": source, "chemsys": chemsys, "level": level}
+    """Return the latest stored set of this source, system and level.
+
+    version: of the source that made it, or would have made the same; None takes any.
+    """
+    query: Document = {"source": source, "chemsys": chemsys, "level": level}
+    if version is not None:
+        query["$or"] = [{"source_version": version}, {"same_of": version}]
     header = survive_outage(lambda: db.references.find_one(query, sort=[("stored_at", -1)]))
     return None if header is None else _load_reference_set(db, header)
 
@@ -444,6 +450,7 @@ def put_reference_set(db: Database[Document], reference_set: ReferenceSet) -> st
     """Store a set, an entry per document (a large system exceeds 16 MB); return its id.
 
     The header goes last: a set that was cut short is not found and is completed by the next try.
+    That a later version of the source makes the same content is noted there.
     """
     reference_id = reference_set.reference_id
     header = reference_set.model_dump(mode="json", exclude={"entries"})
@@ -469,7 +476,8 @@ def put_reference_set(db: Database[Document], reference_set: ReferenceSet) -> st
     def store() -> None:
         if rows:
             db.reference_entries.bulk_write(rows)
-        db.references.update_one({"_id": reference_id}, {"$setOnInsert": header}, upsert=True)
+        change = {"$setOnInsert": header, "$addToSet": {"same_of": reference_set.source_version}}
+        db.references.update_one({"_id": reference_id}, change, upsert=True)
 
     survive_outage(store)
     return reference_id

@@ -243,9 +243,29 @@ class MongoStorage:
         for document in survive_outage(lambda: iter(found)):
             yield _to_row(document)
 
-    def find_references(self, source: str, chemsys: str, level: str) -> ReferenceSet | None:
+    def find_references(
+        self, source: str, chemsys: str, level: str, version: str | None = None
+    ) -> ReferenceSet | None:
         """Return the latest stored set of this source, system and level."""
-        return mongo.find_reference_set(self.database, source, chemsys, level)
+        return mongo.find_reference_set(self.database, source, chemsys, level, version)
+
+    def settle_references(self, campaign_id: str, references: ReferenceSet) -> None:
+        """Note that a campaign uses a stored set; the first one of its system and level stays."""
+        fields = {
+            "campaign_id": campaign_id,
+            "level": references.level,
+            "chemsys": references.chemsys,
+            "reference_id": references.reference_id,
+            "schema_version": SCHEMA_VERSION,
+        }
+        key = {"_id": f"{campaign_id}/{references.level}/{references.chemsys}"}
+        self._write("campaign_references", [UpdateOne(key, {"$setOnInsert": fields}, upsert=True)])
+
+    def settled_references(self, campaign_id: str, level: str) -> dict[str, str]:
+        """Return the ids of the sets that a campaign uses at a level, by chemical system."""
+        query = {"campaign_id": campaign_id, "level": level}
+        rows = survive_outage(lambda: list(self.database["campaign_references"].find(query)))
+        return {row["chemsys"]: row["reference_id"] for row in rows}
 
     def get_references(self, reference_id: str) -> ReferenceSet | None:
         """Return the stored set with this id."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.core.failures import BY_NAME, diagnose
+from pccd_workflows.core.failures import BY_NAME, MAX_ATTEMPTS, diagnose
 from pccd_workflows.execution.atomic_launchpad import AtomicLaunchPad
 from pccd_workflows.execution.launchpad import launchpad, of_campaign
 from pccd_workflows.execution.mongo import explained
@@ -14,8 +14,6 @@ from pccd_workflows.settings import Settings
 
 Document = dict[str, Any]
 
-MAX_ATTEMPTS = 5
-"""A job that failed so often is not run again unless more is asked for."""
 CANDIDATES = "spec.candidates"
 JOB = "spec._tasks.0.job"
 RESTART = f"{JOB}.function_kwargs.restart"
@@ -23,6 +21,7 @@ RESTART = f"{JOB}.function_kwargs.restart"
 RESTARTABLE = "spec.restartable"
 """True of the jobs that take it (see jobs.compute)."""
 NOT_STARTED = ("READY", "WAITING")
+NOT_FAILED = "it is not failed any more"
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def rerun(
                 refused[failure.fw_id] = f"it failed {failure.attempts} times already"
                 continue
             reason = _rerun(opened, failure, restart if changed else None, dry_run=dry_run)
-            if reason is None:
+            if reason is None or (reason == NOT_FAILED and done):  # it went with one before it
                 done.append(failure.fw_id)
             else:
                 refused[failure.fw_id] = reason
@@ -222,7 +221,7 @@ def _rerun(
         fields = {RESTART.replace(".0", ""): 1, RESTARTABLE: 1}
         firework = opened.fireworks.find_one(query, fields)
         if firework is None:
-            return "it is not failed any more"
+            return NOT_FAILED
         spec = firework["spec"]
         if restart is not None and not spec.get("restartable"):
             return "it is no VASP run: rerun it without --set and --from-contcar"

@@ -1,28 +1,20 @@
 """The loop of a worker process: take a job, run it in a folder of its own, store, next."""
 
 import contextlib
-import io
 import logging
-import os
-import re
-import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
 from typing import Any
-from urllib.parse import unquote_plus
 
 from pymongo.client_session import ClientSession
 from pymongo.errors import AutoReconnect, PyMongoError
 
 from pccd_workflows.core.errors import DeviceFault, MachineFault, PccdError
-from pccd_workflows.core.faults import FULL, machine_fault
-from pccd_workflows.core.files import make_private
+from pccd_workflows.core.faults import machine_fault
 from pccd_workflows.core.optional import optional_imports
 from pccd_workflows.execution.atomic_launchpad import LEASED, PING_SECONDS, AtomicLaunchPad
 from pccd_workflows.execution.launchpad import (
@@ -47,7 +39,10 @@ from pccd_workflows.execution.mongo import (
     survive_outage,
 )
 from pccd_workflows.execution.mongo_storage import FENCE
+from pccd_workflows.execution.redaction import secrets_of, storable
 from pccd_workflows.execution.reruns import note_failure
+from pccd_workflows.execution.run_folders import run_folder
+from pccd_workflows.execution.stopping import Stop, WorkerStopped, handling_signals
 from pccd_workflows.execution.stores import PatientJobStore, job_store
 from pccd_workflows.settings import Settings
 
@@ -57,8 +52,6 @@ with optional_imports("A campaign on MongoDB"):
     from fireworks.core.fworker import FWorker
     from fireworks.core.rocket_launcher import launch_rocket
 
-SHORTEST_SECRET = 5
-"""A shorter password is not blotted out of error messages: it would garble them."""
 RELEASE_SECONDS = 5.0
 """How often an idle worker looks for jobs whose workers died."""
 PICKED_SECONDS = 5.0
@@ -69,10 +62,6 @@ PICK = [{"$set": {"picked_until": {"$add": ["$$NOW", 1000 * PICKED_SECONDS]}}}]
 """Update of a job; milliseconds."""
 
 logger = logging.getLogger(__name__)
-
-
-class WorkerStopped(BaseException):
-    """SIGTERM or Ctrl-C reached a running job. No Exception: a job must not swallow it."""
 
 
 class JobTakenError(Exception):
@@ -94,44 +83,14 @@ class WorkerSummary:
     stopped_by: str | None = None
 
 
-@dataclass
-class _Stop:
-    """Whether the worker was asked to end; interrupts only a job, never the book-keeping."""
-
-    requested: str | None = None
-    in_job: bool = False
-    device_fault: str | None = None
-    """Why this process is not to be trusted with another job."""
-
-    @property
-    def now(self) -> bool:
-        """Whether to take no other job."""
-        return self.requested is not None or self.device_fault is not None
-
-    def handle(self, signum: int, _frame: FrameType | None) -> None:
-        """Note the first request, and interrupt the job; obey a second one at once."""
-        if self.requested is not None:
-            raise KeyboardInterrupt
-        self.requested = signal.Signals(signum).name
-        if self.in_job:
-            self.in_job = False
-            raise WorkerStopped(self.requested)
-
-    def enter_job(self) -> None:
-        """From here on a request interrupts; one that came just before does so now."""
-        if self.requested is not None:
-            raise RuntimeError(f"stopped by {self.requested} before the job began")
-        self.in_job = True
-
-
 class _WorkerLaunchPad(AtomicLaunchPad):
     """The LaunchPad of one worker: knows what runs, and what a stop makes of it."""
 
-    def __init__(self, settings: Settings, stop: _Stop) -> None:
+    def __init__(self, settings: Settings, stop: Stop) -> None:
         super().__init__(settings)
         self._settings = settings
         self._stop = stop
-        self.secrets = _secrets_of(mongodb_uri(settings))
+        self.secrets = secrets_of(mongodb_uri(settings))
         self.outcomes: dict[str, list[int]] = {"COMPLETED": [], "FIZZLED": [], STOPPED: []}
         self._launch_id: int | None = None
 
@@ -186,7 +145,7 @@ class _WorkerLaunchPad(AtomicLaunchPad):
             text = str(exception.get("_stacktrace"))
             if fault is not None and fault is not error:
                 text += f"\n{self._sentence(error, fault)}"
-            exception["_stacktrace"] = _redacted(text, self.secrets)
+            exception["_stacktrace"] = storable(text, self.secrets)
         complete = super().complete_launch
 
         def complete_own() -> Any:
@@ -206,18 +165,6 @@ class _WorkerLaunchPad(AtomicLaunchPad):
         """Return what a machine's fault means to a person."""
         meant = explain_error(error, self._settings) if isinstance(error, PyMongoError) else None
         return meant or str(fault)
-
-
-def _secrets_of(uri: str) -> list[str]:
-    """Return the password of a MongoDB URI, as it is and percent-encoded."""
-    encoded = uri.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    return [text for text in (encoded, unquote_plus(encoded)) if len(text) >= SHORTEST_SECRET]
-
-
-def _redacted(text: str, secrets: list[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
 
 
 def run_worker(  # noqa: PLR0913
@@ -261,8 +208,8 @@ def run_worker(  # noqa: PLR0913
         The GPU failed in a job: the job is put back, and this process must not run another.
     """
     database(settings)
-    stop = _Stop()
-    with explained(settings), patient(), _job_store(settings) as store, _handling_signals(stop):
+    stop = Stop()
+    with explained(settings), patient(), _job_store(settings) as store, handling_signals(stop):
         opened = _WorkerLaunchPad(settings, stop)
         prepare(opened)
         store.check_ownership = opened.check_ownership
@@ -316,7 +263,7 @@ class _Worker:
             return bool(self._release_dead())
         fence = FENCE.set(self.launchpad.hold)
         try:
-            with _run_folder(self.runs, firework, self.launchpad.secrets):
+            with run_folder(self.runs, firework, self.launchpad.secrets):
                 # FireWorks claims exactly this one, unless another worker was faster.
                 launch_rocket(self.launchpad, self.fworker, firework["fw_id"], strm_lvl="INFO")
         except WorkerStopped:
@@ -372,7 +319,7 @@ def _fail(opened: _WorkerLaunchPad, fw_id: int, text: str) -> None:
 
     text: the traceback.
     """
-    told = {"_exception": {"_stacktrace": _redacted(text, opened.secrets)}}
+    told = {"_exception": {"_stacktrace": storable(text, opened.secrets)}}
     action = FWAction(stored_data=told, exit=True).to_dict()
 
     def mark() -> None:
@@ -387,80 +334,7 @@ def _fail(opened: _WorkerLaunchPad, fw_id: int, text: str) -> None:
     opened.atomically(mark)
 
 
-class _JobOutput(io.FileIO):
-    """What a job prints; on a full disk it is dropped, for no job fails for want of its prints."""
-
-    def write(self, data: Any) -> int:
-        """Write what fits."""
-        try:
-            return super().write(data)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            return memoryview(data).nbytes
-
-
-def _job_output(path: Path) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BufferedWriter(_JobOutput(path, "w")), line_buffering=True)
-
-
-@contextlib.contextmanager
-def _run_folder(runs: Path, firework: dict[str, Any], secrets: list[str]) -> Iterator[Path]:
-    """Make a job's folder, work in it and send what is printed to ``job.out``; drop an empty one.
-
-    Raises
-    ------
-    MachineFault
-        The folder cannot be written.
-    """
-    campaign_id = str(firework.get("spec", {}).get("campaign_id", "other"))
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", firework["name"])[:60]
-    base = runs / re.sub(r"[^A-Za-z0-9._-]", "-", campaign_id)
-    try:
-        folder = _new_folder(base, f"{firework['fw_id']:06d}-{slug}")
-        stream = _job_output(folder / "job.out")
-    except OSError as error:
-        raise MachineFault(
-            f"Run folders cannot be written below {base}: {error.strerror or error} "
-            "(PCCD_DATA_DIR changes the place)."
-        ) from None
-    here = Path.cwd()
-    try:
-        with stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-            os.chdir(folder)
-            try:
-                yield folder
-            finally:
-                os.chdir(here)
-    finally:
-        _tidy(folder, secrets)
-
-
-def _tidy(folder: Path, secrets: list[str]) -> None:
-    """Drop a folder in which nothing ran; blot out a password that a job printed."""
-    printed = folder / "job.out"
-    text = printed.read_text(errors="replace")
-    if not text and not (folder / "FW.json").exists():
-        printed.unlink()
-        folder.rmdir()
-    elif text != (clean := _redacted(text, secrets)):
-        printed.write_text(clean)
-
-
-def _new_folder(base: Path, name: str) -> Path:
-    make_private(base)
-    attempt = 1
-    while True:
-        folder = base / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            attempt += 1
-        else:
-            return folder
-
-
-def _wait(seconds: float, stop: _Stop) -> None:
+def _wait(seconds: float, stop: Stop) -> None:
     """Sleep, but not through a request to stop."""
     deadline = time.monotonic() + seconds
     while stop.requested is None and (left := deadline - time.monotonic()) > 0:
@@ -479,19 +353,3 @@ def _job_store(settings: Settings) -> Iterator[PatientJobStore]:
         yield store
     finally:
         SETTINGS.JOB_STORE, rocket.PING_TIME_SECS = before, ping
-
-
-@contextlib.contextmanager
-def _handling_signals(stop: _Stop) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into a request to stop (only the main thread may)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, stop.handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -11,12 +11,13 @@ from pccd_workflows.engines.levels import LEVELS
 from pccd_workflows.execution.job_graph import failed_jobs, job_kinds, job_states
 from pccd_workflows.execution.mongo import get_reference_set
 from pccd_workflows.explorer.answers import Answer, NotFoundError, data, page
-from pccd_workflows.explorer.flow_graph import draw_graph
+from pccd_workflows.explorer.flow_graph import STATES, draw_graph, state_word
 from pccd_workflows.explorer.state import parse_fields
 from pccd_workflows.query import campaign_ids
 from pccd_workflows.report.diagram_view import diagram_facts
 from pccd_workflows.report.protocol import show_time
 from pccd_workflows.report.statistics import REACHABLE, Point
+from pccd_workflows.stages import funnel_by_stage
 
 if TYPE_CHECKING:
     from pymongo.database import Database
@@ -38,19 +39,19 @@ def campaigns_page(database: "Database[Document]", _query: str) -> Answer:
 
 def campaign_page(database: "Database[Document]", reference: str, _query: str) -> Answer:
     """Return one campaign: funnel, jobs, failures, flow graph."""
-    view = _overview(database, _known(database, reference))
+    view = _overview(database, known_campaign(database, reference))
     kinds = job_kinds(database, view["id"], LEVELS)
     return page(
         "campaign.html",
         c=view,
-        graph=draw_graph(kinds) if kinds else None,
+        graph=draw_graph(kinds, view["id"]) if kinds else None,
         failures=failed_jobs(database, view["id"]),
     )
 
 
 def progress_json(database: "Database[Document]", reference: str, _query: str) -> Answer:
     """Return what changes while a campaign runs."""
-    return data(_overview(database, _known(database, reference)))
+    return data(_overview(database, known_campaign(database, reference)))
 
 
 def compare_page(database: "Database[Document]", query: str) -> Answer:
@@ -64,7 +65,7 @@ def compare_page(database: "Database[Document]", query: str) -> Answer:
     asked = parse_fields(query, {"a", "b"})
     if len(asked) < 2:
         raise InputError("Choose two campaigns to compare.")
-    views = [_overview(database, _known(database, asked[name])) for name in ("a", "b")]
+    views = [_overview(database, known_campaign(database, asked[name])) for name in ("a", "b")]
     labels = dict.fromkeys(step["label"] for view in views for step in view["funnel"])
     steps = [(label, [_step(view, label) for view in views]) for label in labels]
     protocols = [view["settings"] for view in views]
@@ -80,7 +81,7 @@ def _step(view: Document, label: str) -> Document | None:
 
 def diagrams_page(database: "Database[Document]", reference: str, _query: str) -> Answer:
     """Return the phase diagrams of a campaign's systems, with its crystals."""
-    name = _known(database, reference)
+    name = known_campaign(database, reference)
     points = _points(database, name)
     used = list(dict.fromkeys(point.references for point in points))
     sets = [get_reference_set(database, one) for one in used[:MOST_DIAGRAMS]]
@@ -112,7 +113,7 @@ def _points(database: "Database[Document]", name: str) -> list[Point]:
     ]
 
 
-def _known(database: "Database[Document]", reference: str) -> str:
+def known_campaign(database: "Database[Document]", reference: str) -> str:
     """Return the id of a campaign given by id or name."""
     query = {"$or": [{"_id": str(reference)}, {"name": str(reference)}]}
     found = database["campaigns"].find_one(query, {"_id": 1}, sort=[("submitted_at", -1)])
@@ -133,7 +134,7 @@ def _overview(database: "Database[Document]", name: str) -> Document:
         "id": name,
         "name": document.get("name", name),
         "submitted": show_time(document.get("submitted_at")),
-        "states": {state.lower(): number for state, number in sorted(states.items())},
+        "states": {state_word(one): states[one] for one in STATES if states.get(one)},
         "done": done,
         "total": total,
         "percent": percent(done, total),
@@ -153,15 +154,21 @@ def _funnel(database: "Database[Document]", document: Document) -> list[Document
         return []
     steps = count_funnel(campaign, database["candidates"])
     whole = max([steps[0].out_of or 0, *(step.reached for step in steps)]) or 1
+    rungs = [stage.rung for stage, _ in funnel_by_stage(campaign)]
+    last = len(rungs) - 1 - rungs[::-1].index(True)
     return [
         {
             "label": step.name,
             "count": step.reached,
             "out_of": step.out_of,
             "width": f"{100 * step.reached / whole:.2f}",
-            "percent": percent(step.reached, steps[0].reached),
+            "percent": (
+                f"of {steps[number - 1].reached:,}"  # few crystals are tried there
+                if number > last
+                else percent(step.reached, steps[0].reached)
+            ),
         }
-        for step in steps
+        for number, step in enumerate(steps)
     ]
 
 

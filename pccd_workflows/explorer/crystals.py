@@ -9,13 +9,14 @@ from pymatgen.core import Structure
 
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.collect import stored_campaign
+from pccd_workflows.columns import make_table
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.engines.phonon_modes import Lattice, Mode, stored_lattice
 from pccd_workflows.explorer.answers import Answer, NotFoundError, data, page
 from pccd_workflows.explorer.state import parse_fields
 from pccd_workflows.export import best_relaxation, cif_text, file_stem, properties
 from pccd_workflows.query import find_candidate
-from pccd_workflows.report.card import make_card
+from pccd_workflows.report.card import make_card, table_views
 from pccd_workflows.report.panels import cell_caption
 from pccd_workflows.report.structure_view import MAX_ATOMS, Scene, picture_cell, place_scene
 from pccd_workflows.rescore import find_rescores
@@ -44,8 +45,16 @@ def crystal_page(database: "Database[dict[str, Any]]", reference: str, _query: s
     rescores = find_rescores(database, candidate_id=doc.candidate_id).get(doc.candidate_id, [])
     card = make_card(doc, "c0", rescores)
     has_bands = any(record.bands for record in doc.phonons)
-    files = best_relaxation(doc) is not None
-    return page("candidate.html", card=card, has_cif=files, cells=CELLS, has_bands=has_bands)
+    table = make_table([(vars(doc), doc.records)])
+    return page(
+        "candidate.html",
+        card=card,
+        has_cif=best_relaxation(doc) is not None,
+        cells=CELLS,
+        has_bands=has_bands,
+        headings=table.headings,
+        values=table_views(table)[0],
+    )
 
 
 def compare_page(database: "Database[dict[str, Any]]", query: str) -> Answer:

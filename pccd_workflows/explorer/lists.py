@@ -1,5 +1,6 @@
 """The list of crystals: a page of a table, and what its filters offer."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pymatgen.core import Element
@@ -91,6 +92,7 @@ def list_view(database: "Database[dict[str, Any]]", state: ListState) -> dict[st
             for (row, _), views in zip(rows, table_views(table), strict=True)
         ],
         "shown": _shown(state, len(rows), total),
+        "only": _only(row["campaign_id"] for row, _ in rows),
         "command_line": f"pccd candidate list {state.which.describe()}".strip() + sort,
         "in_terminal": not state.which.ranges,
     }
@@ -117,6 +119,12 @@ def _element(element: Element) -> dict[str, Any]:
         first = 57 if element.is_lanthanoid else 89
         row, column = element.row + 3, element.Z - first + 3
     return {"symbol": element.symbol, "name": element.long_name, "row": row, "column": column}
+
+
+def _only(found: Iterable[str]) -> str | None:
+    """Return the campaign of all rows; None if they are of several."""
+    different = set(found)
+    return different.pop() if len(different) == 1 else None
 
 
 def _shown(state: ListState, rows: int, total: int) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from pccd_workflows.core.errors import DatabaseError, InputError, PccdError
-from pccd_workflows.explorer import campaigns, crystals, lists, scatter, selection
+from pccd_workflows.explorer import campaigns, crystals, jobs, lists, scatter, selection
 from pccd_workflows.explorer.answers import Answer, NotFoundError, data, page
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ NAMED: dict[str, Callable[["Database[dict[str, Any]]", str, str], Answer]] = {
     "/campaign/": campaigns.campaign_page,
     "/api/campaign/": campaigns.progress_json,
     "/diagrams/": campaigns.diagrams_page,
+    "/job/": jobs.job_page,
+    "/jobs/": jobs.jobs_page,
 }
 """Answers to addresses that end in an id, by what stands before it."""
 

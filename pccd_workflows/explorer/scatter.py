@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 MOST = 2000
 """Crystals in one picture: more hide each other, and weigh on the page."""
 COLOURS = 8
-"""Classes with a colour of their own (explorer.css); the others share the last."""
-SIZE = (1100.0, 560.0)
+"""Colours of classes (explorer.css); the last, grey, is of those beyond them, and of no verdict."""
+NOT_JUDGED = "not judged"
+SIZE = (1080.0, 600.0)
 
 
 def scatter_page(database: "Database[dict[str, Any]]", query: str) -> Answer:
@@ -70,7 +71,7 @@ def _value(row: dict[str, Any], quantity: Quantity) -> Any:
 def _class(row: dict[str, Any], colour: Quantity) -> str:
     value = _value(row, colour)
     if value is None or value == "":
-        return "not judged"
+        return NOT_JUDGED
     if isinstance(value, bool):
         yes, no = ("new", "known") if colour.key == "novel" else ("yes", "no")
         return yes if value else no
@@ -79,8 +80,11 @@ def _class(row: dict[str, Any], colour: Quantity) -> str:
 
 def _classes(found: list[str]) -> dict[str, int]:
     """Return the number of the colour of each class, the most frequent first."""
-    ranked = [name for name, _ in Counter(found).most_common()]
-    return {name: min(number, COLOURS - 1) for number, name in enumerate(ranked)}
+    counts = Counter(found)
+    unknown = [NOT_JUDGED] * (NOT_JUDGED in counts)
+    ranked = [name for name, _ in counts.most_common() if name != NOT_JUDGED]
+    numbers = {name: min(number, COLOURS - 1) for number, name in enumerate(ranked)}
+    return numbers | dict.fromkeys(unknown, COLOURS - 1)
 
 
 def _caption(drawn: int, read: int, total: int) -> str:
@@ -98,10 +102,11 @@ def _draw(
 ) -> Markup:
     x, y, colour = of
     ranges = [padded(p[axis] for _, p in points) for axis in (0, 1)]
-    plot = Plot.make(SIZE, *ranges, margins=(16, 16, 44, 70))
-    parts = plot.frame(x.title, y.title, x_ticks=9)
-    # the most frequent class first, so that the rare ones lie on top
-    for row, (x_value, y_value) in sorted(points, key=lambda p: classes[_class(p[0], colour)]):
+    plot = Plot.make(SIZE, *ranges, margins=(16, 16, 48, 84))
+    parts = plot.frame(x.title, y.title, x_ticks=9, y_ticks=8)
+    # what nobody judged first, then the most frequent class, so that the rare ones lie on top
+    order = [NOT_JUDGED, *classes]
+    for row, (x_value, y_value) in sorted(points, key=lambda p: order.index(_class(p[0], colour))):
         name = _class(row, colour)
         formula = pretty(row.get("formula_pretty") or "")
         places = ((x, x_value), (y, y_value))

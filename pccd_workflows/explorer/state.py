@@ -71,7 +71,7 @@ def parse_state(query: str, *, further: tuple[str, ...] = ()) -> ListState:
     """
     bounds = [f"{bound}.{key}" for key in quantities() for bound in BOUNDS]
     values = parse_fields(query, {*FIELDS, *bounds, *further})
-    page = _whole(values.pop("page", "1"))
+    page = page_number(values.pop("page", "1"))
     groups = _groups({key: value for key, value in values.items() if key not in further})
     problems = {name: problem for name in groups if (problem := _problem(groups[name]))}
     right = {k: v for name in groups if name not in problems for k, v in groups[name].items()}
@@ -156,7 +156,8 @@ def _number(text: str, unit: str) -> float:
     return value
 
 
-def _whole(text: str) -> int:
+def page_number(text: str) -> int:
+    """Return the number of a page, from 1; InputError if it is none."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_PAGE):
         raise InputError(f"{text!r} is not a page number.")
     return int(text)

@@ -180,6 +180,11 @@ class Aim(Record):
         "the model does not decide them beforehand",
     )
     new_type: bool = Field(description="Whether no training crystal has the structure type")
+    estimates: dict[str, float] | None = Field(
+        None,
+        description="Of the properties asked for, by name: what is expected of its composition and "
+        "space group, eV or eV/atom; nothing likely of these elements is nearer to what was asked",
+    )
 
 
 class Generation(Record):

@@ -130,6 +130,7 @@ def describe(generated: Generated) -> dict[str, Any]:
     structure = generated.structure
     if structure is None:
         return {"index": generated.index, "formula": None, "reason": generated.reason}
+    aim = generated.generation.aim
     return {
         "index": generated.index,
         "formula": structure.composition.formula,
@@ -137,6 +138,7 @@ def describe(generated: Generated) -> dict[str, Any]:
         "angles": [round(x, 1) for x in structure.lattice.angles],
         "volume_per_atom": round(structure.volume / len(structure), 2),
         "file": None,
+        **({"estimates": aim.estimates} if aim is not None and aim.estimates else {}),
     }
 
 

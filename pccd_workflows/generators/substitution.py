@@ -1,13 +1,12 @@
 """Known crystals with other elements on their sites: the oldest way to predict crystals.
 
 Elements that stand for each other in many known compounds are exchanged (after Hautier et al. 2011,
-DOI 10.1021/ic102031h); as a source of a campaign, and as the control of structure prediction: a
-model that is not better than this has learned nothing else.
+DOI 10.1021/ic102031h). A model that is not better than this has learned nothing else.
 """
 
 import math
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -27,7 +26,7 @@ from pccd_workflows.core.plain_structures import Unreadable
 from pccd_workflows.core.sections import CampaignPath
 from pccd_workflows.generators.elements import draw_elements, stream
 from pccd_workflows.generators.pccd.chemistry import MAX_Z, atomic_radii, element_features
-from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number, symbol
+from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number
 from pccd_workflows.generators.protocol import Generated, GeneratorInfo
 from pccd_workflows.generators.request import AskedElements, Generation
 
@@ -261,58 +260,3 @@ def _of_library() -> Templates:
         return Template.of(crystal.id, crystal.structure)
 
     return Templates("library", library.version, rows, read)
-
-
-# --- the control of structure prediction ---------------------------------------------------------
-
-
-def substitute(
-    compositions: Sequence[Mapping[str, int]],
-    known: Sequence[Mapping[str, Any]],
-    distance: NDArray[np.floating[Any]],
-) -> list[Structure | None]:
-    """Predict the structure of each composition by the most alike known crystal.
-
-    Parameters
-    ----------
-    compositions
-        Number of atoms of each element.
-    known
-        `species`, `lattice` and `frac_coords` of the crystals to take structures from.
-    distance
-        float array (Z, Z): how unlike two elements are, by atomic number.
-
-    Returns
-    -------
-    None where no known crystal has the same numbers of atoms.
-    """
-    groups: dict[tuple[int, ...], list[tuple[tuple[int, ...], int]]] = defaultdict(list)
-    for row, crystal in enumerate(known):
-        elements, counts = _by_count(Counter(crystal["species"]))
-        groups[counts].append((elements, row))
-    made: list[Structure | None] = []
-    for composition in compositions:
-        elements, counts = _by_count(composition)
-        candidates = groups.get(counts, [])
-        if not candidates:
-            made.append(None)
-            continue
-        others = np.array([names for names, _ in candidates])
-        nearest = int(distance[np.array(elements), others].astype(float).sum(1).argmin())
-        crystal = known[candidates[nearest][1]]
-        exchanged = {
-            symbol(int(old)): symbol(new)
-            for old, new in zip(others[nearest], elements, strict=True)
-        }
-        species = [exchanged[name] for name in crystal["species"]]
-        made.append(Structure(crystal["lattice"], species, crystal["frac_coords"]))
-    return made
-
-
-def _by_count(composition: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return atomic numbers by number of atoms, then electropositive first, and the numbers."""
-    from pccd_workflows.generators.pccd.composition import electropositive_first
-
-    counted = {atomic_number(name): int(n) for name, n in composition.items()}
-    elements = sorted(electropositive_first(list(counted)), key=counted.__getitem__)
-    return tuple(elements), tuple(counted[z] for z in elements)

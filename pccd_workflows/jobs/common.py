@@ -28,9 +28,10 @@ def assign(assigned: Job, category: str) -> Job:
 def tolerant(gathering: Job) -> Job:
     """Return a job that goes on without those parents that were lost.
 
-    For jobs that gather many others: one lost job must not hold back its siblings' results.
+    For jobs that gather many others: one lost job must not hold back its siblings' results. What
+    they start is not tolerant by itself.
     """
-    gathering.update_config({"on_missing_references": OnMissing.NONE})
+    gathering.update_config({"on_missing_references": OnMissing.NONE}, dynamic=False)
     return gathering
 
 

@@ -16,3 +16,6 @@ SAMPLES = "samples"
 WRITES = "writes"
 """Name in the metadata of jobs: the stage whose rows they write last. Their loss holds back only
 candidates without such a row."""
+RUNS_ANYWAY = "_allow_fizzled_parents"
+"""FireWorks' name, in the metadata of jobs that are to run, and to fail for want of their input,
+where a job before them was lost: nobody waits for them in vain."""

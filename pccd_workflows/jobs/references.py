@@ -9,9 +9,9 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.storage import store_crystals
 from pccd_workflows.engines.engine import Task
 from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.jobs.common import assign, job_storage, named, plain_job
+from pccd_workflows.jobs.common import assign, job_storage, named, plain_job, tolerant
 from pccd_workflows.jobs.compute import compute_jobs
-from pccd_workflows.jobs.metadata import GPU
+from pccd_workflows.jobs.metadata import GPU, RUNS_ANYWAY
 from pccd_workflows.stages import references as stage
 from pccd_workflows.stages import sharing
 from pccd_workflows.stages.rung import Rung
@@ -29,11 +29,11 @@ def prepare_references(
     """
     with job_storage() as storage:
         systems = stage.systems_of(campaign, rung, storage)
-        present = stage.find(campaign, rung.level, systems, storage)
+        present = stage.settle(campaign, rung, systems, storage)
     missing = [system for system in systems if system not in present]
     if not missing:
         return systems
-    return _building(campaign, rung, list(present), missing)
+    return _building(campaign, rung, present, missing)
 
 
 def _building(
@@ -49,7 +49,8 @@ def _building(
         named(build_some(campaign, rung, part), f"references {part[0]} ... {rung.level}")
         for part in parts
     ]
-    systems = named(listed(present, [start.output for start in starts]), f"systems {rung.level}")
+    gathered = tolerant(listed(present, [start.output for start in starts]))
+    systems = named(gathered, f"systems {rung.level}")
     return Response(replace=Flow([*starts, systems], output=systems.output))
 
 
@@ -60,9 +61,12 @@ def build_some(campaign: Campaign, rung: Rung, systems: list[str]) -> Response[l
 
 
 @plain_job
-def listed(present: list[str], built: list[list[str]]) -> list[str]:
-    """Return the systems whose competing phases were there, and those for which they were built."""
-    return [*present, *(system for systems in built for system in systems)]
+def listed(present: list[str], built: list[list[str] | None]) -> list[str]:
+    """Return the systems whose competing phases were there, and those for which they were built.
+
+    built: None for those whose job was lost.
+    """
+    return [*present, *(system for systems in built for system in systems or ())]
 
 
 def _build_job(campaign: Campaign, rung: Rung, system: str) -> Job:
@@ -76,7 +80,9 @@ def _build_job(campaign: Campaign, rung: Rung, system: str) -> Job:
 def build_references(campaign: Campaign, rung: Rung, chemsys: str) -> str:
     """Compute or fetch the competing phases of `chemsys`, store them, and return `chemsys`."""
     with job_storage() as storage:
-        storage.put_references(stage.build(campaign, rung, chemsys, storage))
+        built = stage.build(campaign, rung, chemsys, storage)
+        storage.put_references(built)
+        storage.settle_references(campaign.campaign_id, built)
     return chemsys
 
 
@@ -84,7 +90,7 @@ def build_references(campaign: Campaign, rung: Rung, chemsys: str) -> str:
 def recompute_references(campaign: Campaign, rung: Rung, chemsys: str) -> Response[str]:
     """Compute the phases near the known hull of `chemsys` at a DFT level; return `chemsys`.
 
-    One that is lost holds the hull back until it is run again: without it, crystals would look
+    Where one is lost there is no hull until it is run again: without it, crystals would look
     stabler than they are.
     """
     from pccd_workflows.known.materials_project import choose_phases
@@ -100,16 +106,29 @@ def recompute_references(campaign: Campaign, rung: Rung, chemsys: str) -> Respon
         )
     task = Task("relax", "reference")
     jobs = compute_jobs(refs, rung.level, task, campaign_id=campaign.campaign_id)
-    gather = gather_references(rung, known_id, [r.id for r in refs], [job.output for job in jobs])
+    ids, keys = [ref.id for ref in refs], [job.output for job in jobs]
+    gather = gather_references(rung, known_id, ids, keys, campaign.campaign_id)
     named(gather, f"references {chemsys} {rung.level}")
+    gather.update_metadata({RUNS_ANYWAY: True})
     return Response(replace=Flow([*jobs, gather], output=gather.output))
 
 
 @plain_job
-def gather_references(rung: Rung, known_id: str, entry_ids: list[str], keys: list[str]) -> str:
+def gather_references(
+    rung: Rung,
+    known_id: str,
+    entry_ids: list[str],
+    keys: list[str],
+    campaign_id: str | None = None,
+) -> str:
     """Store the recomputed phases of the reference set `known_id`; return its chemical system.
 
-    keys: of their relaxations.
+    Parameters
+    ----------
+    keys
+        Of their relaxations.
+    campaign_id
+        Which campaign uses them; None in jobs of earlier versions.
 
     Raises
     ------
@@ -131,5 +150,8 @@ def gather_references(rung: Rung, known_id: str, entry_ids: list[str], keys: lis
             entry_id: Relaxation.model_validate(storage.get_result(key))
             for entry_id, key in zip(entry_ids, keys, strict=True)
         }
-        storage.put_references(recomputed(known, rung.level, relaxations, settings))
+        found = recomputed(known, rung.level, relaxations, settings)
+        storage.put_references(found)
+        if campaign_id is not None:
+            storage.settle_references(campaign_id, found)
     return known.chemsys

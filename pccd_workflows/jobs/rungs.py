@@ -9,11 +9,11 @@ from jobflow import Flow, Job, Maker, Response
 
 from pccd_workflows.analysis.magnetism import MagneticOrdering
 from pccd_workflows.campaign import Campaign
-from pccd_workflows.core.storage import CrystalRef, Share, Storage, load_crystals
+from pccd_workflows.core.storage import ALL, CrystalRef, Share, Storage, load_crystals
 from pccd_workflows.engines.engine import Task, engine_of
 from pccd_workflows.jobs.common import gathered, job_storage, named, plain_job, taking, tolerant
 from pccd_workflows.jobs.compute import compute_jobs
-from pccd_workflows.jobs.metadata import CANDIDATES, OPTIONAL, WRITES
+from pccd_workflows.jobs.metadata import CANDIDATES, OPTIONAL, RUNS_ANYWAY, WRITES
 from pccd_workflows.jobs.stages import hull
 from pccd_workflows.stages import bands, relax, sharing
 from pccd_workflows.stages.rung import Rung
@@ -23,19 +23,22 @@ from pccd_workflows.stages.rung import Rung
 def start_rung(
     campaign: Campaign,
     rung: Rung,
-    systems: list[str],
+    references: Any,  # noqa: ARG001
     relax_maker: Maker | None = None,
     after: Any = None,  # noqa: ARG001
 ) -> Response[int]:
     """Relax what the budget allows of the crystals that reach a rung, best first, and judge it.
+
+    Crystals whose competing phases were lost fail at the hull, not before.
 
     relax_maker: makes the job that relaxes a structure, instead of the level's engine.
     """
     with job_storage() as storage:
         whole = Share(places=(0, relax.count_chosen(campaign, rung, storage)))
         jobs = _relax_jobs(campaign, rung, whole, storage, relax_maker)
-    verdict = tolerant(hull(campaign, rung, systems, [job.output for job in jobs]))
+    verdict = tolerant(hull(campaign, rung, None, [job.output for job in jobs]))
     named(verdict, f"hull {rung.level}")
+    taking(verdict, relax.stage_before(campaign, rung), ALL, f"hull:{rung.level}")
     return Response(replace=Flow([*jobs, verdict], output=verdict.output))
 
 
@@ -95,13 +98,18 @@ def _engine_jobs(campaign: Campaign, rung: Rung, refs: list[CrystalRef]) -> list
 
 
 def _maker_jobs(campaign: Campaign, rung: Rung, ref: CrystalRef, made: Job | Flow) -> list[Any]:
-    """Return the job of somebody's own Maker, and the one that records what it found."""
+    """Return the job of somebody's own Maker, and the one that records what it found.
+
+    If one of them is lost, those that take its output fail, too: the hull waits for all of them.
+    """
     record = named(
         record_relaxation(campaign.campaign_id, ref, rung.level, made.output),
         f"record {rung.level} {ref.id}",
     )
     for step in (record, made):
-        step.update_metadata({CANDIDATES: [ref.id], WRITES: f"relax:{rung.level}"})
+        step.update_metadata(
+            {CANDIDATES: [ref.id], WRITES: f"relax:{rung.level}", RUNS_ANYWAY: True}
+        )
     return [made, record]
 
 

@@ -1,7 +1,8 @@
 """Thin jobs of the stages: take the storage of this process, call the stage's pure function.
 
-Crystals are handed over by reference: a job reads the rows that the stage before it wrote. What it
-returns is a count; the arguments called `after` only say what has to be done before.
+Crystals are handed over by reference: a job reads the rows that the stage before it wrote, and
+finds the competing phases that are there when it runs. What it returns is a count; the arguments
+called `after` and `references` only say what has to be done before.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pccd_workflows.stages import generate as generate_stage
 from pccd_workflows.stages import hull as hull_stage
 from pccd_workflows.stages import screen as screen_stage
 from pccd_workflows.stages import stage_of
+from pccd_workflows.stages.references import systems_of
 from pccd_workflows.stages.rung import Rung
 from pccd_workflows.stages.sharing import joined
 
@@ -40,29 +42,32 @@ def generate_and_screen(campaign: Campaign, start: int, stop: int, versions: lis
 @plain_job
 def deduplicate(
     campaign: Campaign,
-    systems: list[str] | None,
+    references: Any,  # noqa: ARG001
     after: Any = None,  # noqa: ARG001
 ) -> Response[int] | int:
     """Keep one crystal of each group of equal ones and say which are known.
 
     Many crystals are shared out among jobs.
-
-    systems: whose competing phases are there; None if the job that sees to it was lost.
     """
-    systems = systems or []
     with job_storage() as storage:
         shares = joined(deduplicate_stage.shares(campaign, storage))
         if len(shares) < 2:
+            systems = systems_of(campaign, campaign.rungs[0], storage)
             return deduplicate_stage.run(campaign, systems, storage)
-    jobs = [deduplicate_share(campaign, systems, share) for share in shares]
+    jobs = [deduplicate_share(campaign, None, share) for share in shares]
     between = (deduplicate_stage.STAGE_BEFORE, "deduplicate")
     return _shared_out(jobs, shares, between, "deduplicate")
 
 
 @plain_job
-def deduplicate_share(campaign: Campaign, systems: list[str], share: Share) -> int:
+def deduplicate_share(
+    campaign: Campaign,
+    references: Any,  # noqa: ARG001
+    share: Share,
+) -> int:
     """Judge a share of the screened crystals."""
     with job_storage() as storage:
+        systems = systems_of(campaign, campaign.rungs[0], storage)
         return deduplicate_stage.run(campaign, systems, storage, share)
 
 
@@ -70,30 +75,33 @@ def deduplicate_share(campaign: Campaign, systems: list[str], share: Share) -> i
 def hull(
     campaign: Campaign,
     rung: Rung,
-    systems: list[str] | None,
+    references: Any,  # noqa: ARG001
     after: Any = None,  # noqa: ARG001
 ) -> Response[int] | int:
     """Place relaxed crystals on the hull of their chemical system; keep those near it.
 
     Many crystals are shared out among jobs.
-
-    systems: as in `deduplicate`.
     """
-    systems = systems or []
     with job_storage() as storage:
         hull_stage.refuse(campaign, rung, storage)
         shares = joined(hull_stage.shares(campaign, rung, storage))
         if len(shares) < 2:
-            return hull_stage.run(campaign, rung, systems, storage)
-    jobs = [hull_share(campaign, rung, systems, share) for share in shares]
+            return hull_stage.run(campaign, rung, systems_of(campaign, rung, storage), storage)
+    jobs = [hull_share(campaign, rung, None, share) for share in shares]
     between = (f"relax:{rung.level}", f"hull:{rung.level}")
     return _shared_out(jobs, shares, between, f"hull {rung.level}")
 
 
 @plain_job
-def hull_share(campaign: Campaign, rung: Rung, systems: list[str], share: Share) -> int:
+def hull_share(
+    campaign: Campaign,
+    rung: Rung,
+    references: Any,  # noqa: ARG001
+    share: Share,
+) -> int:
     """Judge a share of the relaxed crystals."""
     with job_storage() as storage:
+        systems = systems_of(campaign, rung, storage)
         return hull_stage.run(campaign, rung, systems, storage, share)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pccd_workflows.core.errors import PccdError
+from pccd_workflows.core.errors import InputError, PccdError
 from pccd_workflows.known.library import SHIPPED
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -44,6 +44,7 @@ def info(folder: Folder = SHIPPED) -> None:
     from pccd_workflows.known.library import library
 
     known = library(folder)
+    known.check(known.levels)
     typer.echo(f"{len(known):,} crystals of {len(known.systems):,} systems, {known.version}")
     for source in known.sources:
         typer.echo(f"  {source.database}: {source.licence}. {source.attribution}")
@@ -67,16 +68,15 @@ def compute(  # noqa: PLR0913
     relaxing: Annotated[bool, typer.Option("--relax/--no-relax", help="Near the hull.")] = True,
 ) -> None:
     """Compute energies of known crystals; goes on where it ended."""
-    from pccd_workflows.engines.energy_only import energy_only
     from pccd_workflows.engines.levels import get_level
-    from pccd_workflows.engines.potential import calculator, relax
+    from pccd_workflows.engines.potential import calculator, relax, single_point
     from pccd_workflows.known.compute import Budget, Ledger, compute_energies
     from pccd_workflows.known.library import library
 
     calculator(get_level(level))  # a level that cannot compute is no property of a crystal
     budget = Budget(limit, None if minutes is None else 60 * minutes, max_sites)
     engines = (
-        lambda structure: energy_only(structure, level),
+        lambda structure: single_point(structure, level),
         (lambda structure: relax(structure, level)) if relaxing else None,
     )
     computed = compute_energies(
@@ -98,6 +98,8 @@ def collect(level: Level, ledger: LedgerPath, folder: Folder = SHIPPED) -> None:
     from pccd_workflows.known.compute import Ledger, save_energies
     from pccd_workflows.known.library import library
 
+    if not ledger.is_file():
+        raise InputError(f"There is no ledger {ledger}: `compute` writes one.")
     energies = save_energies(library(folder), level, Ledger(ledger), software(get_level(level)))
     typer.echo(
         f"{level}: energies of {energies.n_computed:,} crystals ({energies.coverage:.0%}), "

@@ -10,20 +10,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.errors import InputError, MachineFault, PccdError
 from pccd_workflows.core.reference_set import MissingPhase, ReferenceEntry, ReferenceSet
 from pccd_workflows.core.systems import split_chemsys
+from pccd_workflows.engines import engine
+from pccd_workflows.engines.engine import Task, Work
+from pccd_workflows.engines.expected_gain import expected_gain
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.known.build import Progress, silent
 from pccd_workflows.known.compute import NEAR_IN_SOURCES
 from pccd_workflows.known.library import KnownCrystal, KnownLibrary, library
 from pccd_workflows.known.options import source_name
 from pccd_workflows.known.predicted import predict_phases, with_predictions
-from pccd_workflows.known.relaxed_hull import Phase, Relax, relax_near_hull, with_correction
+from pccd_workflows.known.relaxed_hull import (
+    Look,
+    Phase,
+    Relax,
+    relax_near_hull,
+    with_correction,
+)
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+METHOD = 2
+"""Raised when `known_reference_set` makes another set of the same crystals and energies."""
 SinglePoint = Callable[["Structure"], float | None]
 """Energy of a crystal as it is, eV/atom; None if the potential cannot say."""
 
@@ -38,10 +49,37 @@ class Engines:
         None leaves phases without a stored energy out.
     relax
         None takes single points near the hull as they are.
+    look
+        Says which of them are at rest already; None relaxes all.
     """
 
     single_point: SinglePoint | None = None
     relax: Relax | None = None
+    look: Look | None = None
+
+
+def engines_at(level: str, work: Work, task: Task) -> Engines:
+    """Return what computes energies at a potential's level, or finds them where work is kept.
+
+    task: how phases are relaxed.
+    """
+
+    def single_point(structure: "Structure") -> float | None:
+        return engine.static(structure, level, work).energy_per_atom
+
+    def look(structure: "Structure", energy: float) -> float | None:
+        try:
+            found = engine.forces(structure, level, work)
+        except MachineFault:
+            raise
+        except PccdError:
+            return None
+        if found.stress is None:
+            return None
+        forces, stress = np.array(found.forces), np.array(found.stress)
+        return expected_gain(energy * len(structure), structure.volume, forces, stress)
+
+    return Engines(single_point, lambda s: engine.relax(s, level, work, task), look)
 
 
 @dataclass(frozen=True)
@@ -118,14 +156,16 @@ def known_reference_set(
     if engines.relax is not None:
         found = with_correction(predict_phases(missing, known, engines.relax, progress), level)
         missing = with_predictions(missing, found)
-        phases = relax_near_hull([*phases, *found], level, engines.relax, progress)
+        phases = relax_near_hull(
+            [*phases, *found], level, engines.relax, progress, look=engines.look
+        )
     relaxed = sum(phase.relaxed for phase in phases)
     return ReferenceSet(
         source=source_name("known", [each.name for each in imported]),
         chemsys="-".join(symbols),
         level=level,
         convention=get_level(level).convention,
-        source_version=f"library of known crystals {known.version}",
+        source_version=version_at(level, known),
         settings={
             "relaxed": relaxed,
             "as_they_are": len(phases) - relaxed,
@@ -134,6 +174,14 @@ def known_reference_set(
         entries=sorted((_entry(phase) for phase in phases), key=lambda entry: entry.entry_id),
         missing=missing,
     )
+
+
+def version_at(level: str, known: KnownLibrary | None = None) -> str:
+    """Return what sets of a level name as their source: versions of library and energies."""
+    known = known or library()
+    digest = known.energies_digest(level)
+    stored = "" if digest is None else f", energies {digest}"
+    return f"library of known crystals {known.version}, hull {METHOD}{stored}"
 
 
 def check_library(
@@ -156,11 +204,7 @@ def check_library(
         A file is damaged, cut off or of another version; or an element has no phase.
     """
     known = known or library()
-    there = known.levels
-    for level in levels:
-        if level in there:
-            known.energies(level)
-    known.missing("H")  # reads the list of all
+    known.check(levels)
     lacking = [symbol for symbol in symbols if not known.rows_in(symbol)]
     if lacking:
         raise InputError(

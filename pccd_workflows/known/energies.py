@@ -3,7 +3,9 @@
 Energies are what the level returns (its own convention, uncorrected ones as they are), eV/atom.
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,19 @@ class LevelEnergies:
 def energies_path(folder: Path, level: str) -> Path:
     """Return where the energies at a level are, or would be."""
     return folder / f"{PREFIX}{level.replace('/', '.')}{SUFFIX}"
+
+
+def digest_of(folder: Path, level: str) -> str | None:
+    """Return what tells the energies at a level from others: 10 hex digits of their sha256."""
+    path = energies_path(folder, level)
+    if not path.is_file():
+        return None
+    return _digest(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _digest(path: Path, written: int) -> str:  # noqa: ARG001
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:10]
 
 
 def available_levels(folder: Path) -> list[str]:

@@ -18,7 +18,12 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import MissingPhase
 from pccd_workflows.core.systems import atomic_number, parse_formula, split_chemsys, symbol
 from pccd_workflows.known.columns import ColumnsFile
-from pccd_workflows.known.energies import LevelEnergies, available_levels, read_energies
+from pccd_workflows.known.energies import (
+    LevelEnergies,
+    available_levels,
+    digest_of,
+    read_energies,
+)
 from pccd_workflows.known.library_files import (
     ANGLE_STEP,
     BLOCK,
@@ -155,9 +160,27 @@ class KnownLibrary:
         """The levels with energies, by name."""
         return available_levels(self.folder)
 
+    def check(self, levels: Iterable[str]) -> None:
+        """See that geometries, energies at levels that are there, and what is missing can be read.
+
+        Raises
+        ------
+        InputError
+            A file is missing, damaged, cut off or of another version.
+        """
+        for place in range(-(-len(self) // (BLOCK * BLOCKS_PER_FILE))):
+            self._file(place)
+        for level in set(levels) & set(self.levels):
+            self.energies(level)
+        self.missing("H")  # reads the list of all
+
     def energies(self, level: str) -> LevelEnergies:
         """Return the energies at a level; InputError if there are none or they do not belong."""
         return read_energies(self.folder, level, self.version, len(self))
+
+    def energies_digest(self, level: str) -> str | None:
+        """Return the first 10 hex digits of the sha256 of a level's energies; None without any."""
+        return digest_of(self.folder, level)
 
     def missing(self, chemsys: str) -> list[MissingPhase]:
         """Return the phases near the hull of a system, and of its parts, that are not at hand.
@@ -289,16 +312,19 @@ class KnownLibrary:
 
     def _read_block(self, number: int) -> tuple[NDArray[np.uint32], NDArray[np.uint16], list[int]]:
         """Return lattices, coordinates and the first site of each crystal of a block."""
-        place = number // BLOCKS_PER_FILE
-        if place not in self._files:
-            self._files[place] = ColumnsFile(self.folder / GEOMETRY.format(place), GEOMETRY_KIND)
-        file = self._files[place]
+        file = self._file(number // BLOCKS_PER_FILE)
         rows = range(number * BLOCK, min((number + 1) * BLOCK, len(self)))
         starts = [0, *accumulate(int(self.n_sites[row]) for row in rows)]
         lattices, coords = file.read(f"lattice/{number}"), file.read(f"coords/{number}")
         if lattices.shape != (6, len(rows)) or len(coords) != 3 * starts[-1]:
             raise InputError(f"{file.path} belongs to another library: build it again.")
         return lattices, coords, starts
+
+    def _file(self, place: int) -> ColumnsFile:
+        """Return a file of geometries; InputError if it is missing, cut off or of another kind."""
+        if place not in self._files:
+            self._files[place] = ColumnsFile(self.folder / GEOMETRY.format(place), GEOMETRY_KIND)
+        return self._files[place]
 
     def _composition(self, row: int) -> tuple[list[str], list[int]]:
         symbols = self._system_names[self._system_of[row]].split("-")

@@ -24,12 +24,15 @@ from pccd_workflows.stages.bands import asked_gap, gap_text
 from pccd_workflows.stages.relax import STAGE as RELAX
 from pccd_workflows.stages.stage import Records, facts, number, words
 
+OVERLINE = "\N{COMBINING OVERLINE}"
+
 
 @dataclass(frozen=True)
 class Panel:
     """A picture with its caption; a sentence instead where there is nothing to draw.
 
     scene: what the page can turn; `name` is unique on the page.
+    meaning: what the caption's terms mean, for a page to say once.
     """
 
     title: str
@@ -39,6 +42,13 @@ class Panel:
     scene: dict[str, Any] | None = None
     legend: tuple[tuple[str, str], ...] = ()
     name: str = ""
+    meaning: str = ""
+
+
+GAMMA_RESIDUAL = (
+    "Γ residual: how far from 0 the acoustic modes were at Γ, where moving the whole crystal costs "
+    "nothing, before that was imposed. It measures the noise of the forces and is no instability."
+)
 
 
 def stage_panels(records: Records) -> list[Panel]:
@@ -99,10 +109,16 @@ def xrd_panel(doc: CandidateDoc) -> Panel:
         found = XRDCalculator().get_pattern(cell, two_theta_range=XRD_RANGE)
     except (ValueError, KeyError, ArithmeticError) as error:  # no scattering factors, no peak
         return Panel(title, "", absent=f"It cannot be simulated: {error}")
-    names = ["".join(map(str, peak[0]["hkl"])) for peak in found.hkls]
+    names = [miller(peak[0]["hkl"]) for peak in found.hkls]
     picture = xrd_pattern(found.x.tolist(), found.y.tolist(), names)
     caption = f"Cu Kα, kinematic, no thermal motion; indices of the {kind}"
     return Panel(title, caption, picture)
+
+
+def miller(indices: Sequence[int]) -> str:
+    """Return Miller indices as crystallographers write them: a bar above what is negative."""
+    digits = [f"{abs(index)}{OVERLINE * (index < 0)}" for index in indices]
+    return (" " if max(map(abs, indices)) > 9 else "").join(digits)
 
 
 def relaxation_panels(records: Records) -> list[Panel]:
@@ -120,8 +136,9 @@ def phonon_panels(records: Records) -> list[Panel]:
     found = [record for record in records.values() if isinstance(record, Phonons)]
     record = next((r for r in reversed(found) if r.bands), found[-1])
     title, caption = f"Phonons ({record.level})", _phonon_caption(record)
+    meaning = GAMMA_RESIDUAL if record.gamma_residual is not None else ""
     try:
-        return [Panel(title, caption, phonon_bands(record))]
+        return [Panel(title, caption, phonon_bands(record), meaning=meaning)]
     except ValueError as error:
         return [Panel(title, caption, absent=f"{record.reason or error}")]
 
@@ -157,16 +174,6 @@ def _phonon_caption(record: Phonons) -> str:
         record.verdict,
         number("lowest", record.min_frequency, "THz away from Γ", 2),
         f"tolerance {record.tolerance:g} THz (dashed)",
+        number("Γ residual", record.gamma_residual, "THz", 2),
     )
-    return f"{', '.join(told)}.{_residual(record)}"
-
-
-def _residual(record: Phonons) -> str:
-    """Return what the acoustic frequencies at Γ mean, in one sentence."""
-    if record.gamma_residual is None:
-        return ""
-    return (
-        f" Γ residual {record.gamma_residual:.2f} THz: so far from 0 were the acoustic modes at Γ, "
-        "where moving the whole crystal costs nothing, before that was imposed; it measures the "
-        "noise of the forces and is no instability."
-    )
+    return ", ".join(told)

@@ -131,11 +131,12 @@ def _elements(options: SourceOptions) -> str:
 
 def _compute_time(summary: Summary) -> str:
     total = sum(summary.seconds.values())
-    parts = ", ".join(f"{stage} {_duration(s)}" for stage, s in summary.seconds.items())
-    return f"{_duration(total)} ({parts})"
+    parts = ", ".join(f"{stage} {show_duration(s)}" for stage, s in summary.seconds.items())
+    return f"{show_duration(total)} ({parts})"
 
 
-def _duration(seconds: float) -> str:
+def show_duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
     for size, unit in ((3600.0, "h"), (60.0, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

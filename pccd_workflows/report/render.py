@@ -20,6 +20,7 @@ from pccd_workflows.columns import make_table
 from pccd_workflows.core.files import write_whole
 from pccd_workflows.core.intervals import percent, show_share
 from pccd_workflows.core.reference_set import ReferenceSet
+from pccd_workflows.query import short_id
 from pccd_workflows.report.card import make_card, table_download, table_views, with_downloads
 from pccd_workflows.report.diagram_view import diagram_facts
 from pccd_workflows.report.phase_diagram import pretty
@@ -32,11 +33,12 @@ from pccd_workflows.rescore import Rescore
 MAX_CARDS = 6
 MAX_DIAGRAMS = 6
 SECTIONS = [
+    ("best", "Best crystals"),
     ("funnel", "Funnel"),
     ("energies", "Energy above hull"),
     ("diagrams", "Phase diagrams"),
-    ("best", "Best crystals"),
     ("cards", "One by one"),
+    ("protocol", "Protocol"),
     ("documents", "Documents"),
 ]
 View = dict[str, Any]
@@ -171,6 +173,7 @@ def report_view(
         "no_best": "No crystal reached a hull, so there is none to rank.",
         "best_caption": _best_caption(summary),
         "cards": cards,
+        "meanings": list(dict.fromkeys(p.meaning for c in cards for p in c.panels if p.meaning)),
         "cards_caption": f"The first {len(cards)} of the table. Turn a structure with the mouse or "
         "the arrow keys, zoom with the wheel or + and -; a double click turns it back. CIFs are "
         "symmetrised; their first lines state the tolerance.",
@@ -308,7 +311,14 @@ def _best_table(docs: Sequence[CandidateDoc]) -> View:
     """Return the table of the best crystals: headings, and each row's id and cells."""
     table = make_table((vars(doc), doc.records) for doc in docs)
     views = zip(docs, table_views(table), strict=True)
-    rows = [{"id": doc.candidate_id, "cells": cells} for doc, cells in views]
+    rows = [
+        {
+            "id": doc.candidate_id,
+            "short": short_id(doc.campaign_id, doc.index, [doc.campaign_id]),
+            "cells": cells,
+        }
+        for doc, cells in views
+    ]
     return {"headings": table.headings, "rows": rows}
 
 

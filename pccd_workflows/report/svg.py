@@ -139,12 +139,18 @@ class Plot:
         )
 
     def frame(
-        self, x_label: str, y_label: str, *, x_ticks: int = 6, counts: bool = False
+        self,
+        x_label: str,
+        y_label: str,
+        *,
+        x_ticks: int = 6,
+        y_ticks: int = 5,
+        counts: bool = False,
     ) -> list[Markup]:
         """Return grid, ticks and axis titles; no x ticks if `x_ticks` is 0."""
         bottom, left, right = self.y.start, self.x.start, self.x.end
         parts: list[Markup] = []
-        for value in self.y.ticks(5, whole=counts):
+        for value in self.y.ticks(y_ticks, whole=counts):
             y = self.y(value)
             parts.append(line(left, y, right, y, class_="grid"))
             parts.append(text(left - 7, y + 4, _label(value), class_="tick", text_anchor="end"))

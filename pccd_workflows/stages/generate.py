@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymatgen.core import Structure
 
-from pccd_workflows.core.errors import StaleResultError
+from pccd_workflows.core.errors import PccdError, StaleResultError
 from pccd_workflows.core.plain_structures import plain_structure
 from pccd_workflows.core.storage import StageRow, Storage, structure_key
 from pccd_workflows.generators.elements import draw_elements
@@ -70,6 +70,8 @@ def run(
         A source is not what it was when the campaign was submitted.
     InputError
         A source cannot do what is asked.
+    PccdError
+        A source left samples out.
     """
     rows = storage.rows(campaign.campaign_id, NAME, indices=(start, stop))
     done = {row.index for row in rows}
@@ -79,9 +81,16 @@ def run(
         missing = [index for index in range(first, end) if index not in done]
         if not missing:
             continue
+        lacking = set(missing)
         for batch in _batches(_made(campaign, source, missing, versions), BATCH):
             _store(campaign, source, batch, storage)
-            made += len(batch)
+            lacking.difference_update(source.start + one.index for one in batch)
+        if lacking:
+            raise PccdError(
+                f"Source {source.options.source!r} made {len(missing) - len(lacking)} of "
+                f"{len(missing)} samples that it was asked for: sample {min(lacking)} is missing."
+            )
+        made += len(missing)
     return made
 
 

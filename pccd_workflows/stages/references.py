@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from pccd_workflows.known.competing import ImportedSet
     from pccd_workflows.known.snapshots import MongoSnapshot
 
-__all__ = ["References", "build", "find", "known_phases", "recomputes", "source_of", "systems_of"]
+__all__ = [
+    "References",
+    "build",
+    "find",
+    "known_phases",
+    "recomputes",
+    "settle",
+    "source_of",
+    "systems_of",
+]
 
 
 def systems_of(campaign: "Campaign", rung: Rung, storage: Storage) -> list[str]:
@@ -57,16 +66,57 @@ def source_of(campaign: "Campaign") -> str:
 
 
 def find(
-    campaign: "Campaign", level: str, systems: Iterable[str | None], storage: Storage
+    campaign: "Campaign", level: str, systems: Iterable[str], storage: Storage
 ) -> dict[str, ReferenceSet]:
-    """Return the stored competing phases of a campaign at a level, by chemical system.
+    """Return the stored competing phases that a campaign uses at a level, by chemical system.
 
-    systems: None among them stands for one whose job was lost.
+    Campaigns of versions that did not note them use the latest.
     """
-    source = source_of(campaign)
-    there = filter(None, systems)
-    found = ((system, storage.find_references(source, system, level)) for system in there)
+    settled = storage.settled_references(campaign.campaign_id, level)
+
+    def stored(system: str) -> ReferenceSet | None:
+        if system in settled:
+            return storage.get_references(settled[system])
+        return storage.find_references(source_of(campaign), system, level)
+
+    found = ((system, stored(system)) for system in systems)
     return {system: references for system, references in found if references is not None}
+
+
+def settle(campaign: "Campaign", rung: Rung, systems: Iterable[str], storage: Storage) -> list[str]:
+    """Settle which stored sets a campaign uses at a rung; return the systems that have one.
+
+    Once settled it stays, whatever is stored or installed later. A set is not taken from another
+    campaign if the source would make another one now: the library or its energies are newer, or the
+    phases come from a file.
+    """
+    settled = storage.settled_references(campaign.campaign_id, rung.level)
+    source, version = source_of(campaign), _version_now(campaign, rung)
+    there = []
+    for system in systems:
+        if system in settled:
+            there.append(system)
+        elif campaign.references.source != "file" and (
+            found := storage.find_references(source, system, rung.level, version)
+        ):
+            storage.settle_references(campaign.campaign_id, found)
+            there.append(system)
+    return there
+
+
+def _version_now(campaign: "Campaign", rung: Rung) -> str | None:
+    """Return the version that a set of known crystals would have if it were made now."""
+    from pccd_workflows.known.competing import version_at
+
+    if campaign.references.source != "known":
+        return None
+    return version_at(_first_level(campaign) if recomputes(campaign, rung) else rung.level)
+
+
+def _first_level(campaign: "Campaign") -> str:
+    """Return the level of the campaign's first potential: it chooses what DFT recomputes."""
+    batched = (rung.level for rung in campaign.rungs if engine.engine_of(rung.level).batched)
+    return next(batched, "chgnet")
 
 
 def recomputes(campaign: "Campaign", rung: Rung) -> bool:
@@ -85,9 +135,10 @@ def known_phases(campaign: "Campaign", chemsys: str, storage: Storage) -> Refere
 
     if campaign.references.source == "materials_project":
         return fetch_reference_set(chemsys, snapshot=_snapshot(storage))
-    rungs = [rung for rung in campaign.rungs if engine.engine_of(rung.level).batched]
-    rung = rungs[0] if rungs else Rung(level="chgnet")
-    found = find(campaign, rung.level, [chemsys], storage).get(chemsys)
+    level = _first_level(campaign)
+    rung = next((one for one in campaign.rungs if one.level == level), Rung(level=level))
+    there = settle(campaign, rung, [chemsys], storage)
+    found = find(campaign, level, there, storage).get(chemsys)
     return found or build(campaign, rung, chemsys, storage)
 
 
@@ -96,7 +147,7 @@ class Computing:
     """What computes a reference set's energies, and tells how far it is."""
 
     work: Work
-    relax: Callable[[Structure], Relaxation]
+    task: Task
     progress: Callable[[str, int, int], None]
 
 
@@ -135,7 +186,7 @@ def build(campaign: "Campaign", rung: Rung, chemsys: str, storage: Storage) -> R
             progress=partial(progress, "phases"),
         )
     if source == "known":
-        return _known(campaign, chemsys, rung.level, Computing(work, relax, progress))
+        return _known(campaign, chemsys, rung.level, Computing(work, task, progress))
     if source == "prototypes":
         if (shipped := shipped_reference_set(chemsys, rung.level)) is not None:
             return shipped
@@ -154,16 +205,13 @@ def _known(
     computing: "Computing",
 ) -> ReferenceSet:
     """Return the known phases: of the library and of imported sets; what they lack is computed."""
-    from pccd_workflows.known.competing import Engines, known_reference_set
-
-    def single_point(structure: Structure) -> float | None:
-        return engine.static(structure, level, computing.work).energy_per_atom
+    from pccd_workflows.known.competing import Engines, engines_at, known_reference_set
 
     computes = engine.engine_of(level).batched
     return known_reference_set(
         chemsys,
         level,
-        engines=Engines(single_point, computing.relax) if computes else Engines(),
+        engines=engines_at(level, computing.work, computing.task) if computes else Engines(),
         imported=_imported(campaign, chemsys, computing.work.storage),
         progress=computing.progress,
     )

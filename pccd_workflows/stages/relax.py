@@ -121,8 +121,9 @@ def read_relaxation(document: Any, start: Structure, level: str) -> Relaxation:
     if structure is None or energy is None:
         reason = "The job of the relaxing Maker left no structure or no energy."
         return Relaxation(level=level, key="", verdict="error", reason=reason)
-    if not np.isfinite(float(energy)):
-        reason = "The job of the relaxing Maker left an energy that is not a number."
+    numbers = np.concatenate([[float(energy)], *structure.lattice.matrix, *structure.frac_coords])
+    if not np.isfinite(numbers).all():
+        reason = "The job of the relaxing Maker left a value that is not a number."
         return Relaxation(level=level, key="", verdict="not_a_number", reason=reason)
     converged = _get(document, "is_force_converged")
     if converged is None:

@@ -141,7 +141,7 @@ def test_a_read_only_user(capsys, tmp_path, monkeypatch, mongod_uri):
 def test_unknown_campaigns_are_named_with_the_known_ones(capsys, tmp_path, settings):
     assert "none was submitted yet" in refused(capsys, 2, "campaign", "status", "nothing")
     assert pccd(capsys, "campaign", "submit", write(tmp_path))[0] == 0
-    assert "there are cli" in refused(capsys, 2, "campaign", "status", "nothing")
+    assert "submitted: cli" in refused(capsys, 2, "campaign", "status", "nothing")
     assert "no campaign name" in refused(capsys, 2, "campaign", "status", "{$gt: 1}")
 
 

@@ -2,22 +2,28 @@
 
 import os
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 
+import faulty_parts
 import psutil
 import pytest
+import yaml
 from pymongo.errors import AutoReconnect
 from rich.console import Console
 
 from pccd_workflows import following
-from pccd_workflows.cli import live
+from pccd_workflows.cli import live, main
 from pccd_workflows.core.errors import DatabaseError
 from pccd_workflows.execution import mongo, mongod
 from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.following import LongJob, RunningJob
 from pccd_workflows.operations import FunnelCount, Progress
 from pccd_workflows.settings import Settings
+
+HERE = Path(faulty_parts.__file__).parent
 
 
 @pytest.fixture
@@ -73,9 +79,10 @@ def test_a_log_says_what_changed_at_once_and_mere_progress_now_and_then(capsys):
             show(view(48, float(second), LongJob("displacements", done, 108, 200.0)))
         show(view(96, 99.0))
     first, *progress, last = capsys.readouterr().out.splitlines()
-    assert first == "[    0 s] generated 48  rung  displacements: 1 of 108, about 3:20 min left"
+    assert first == "[    0 s] 48 generated; now rung; displacements: 1 of 108, about 3:20 min left"
     assert len(progress) == 3
-    assert last == "[   99 s] generated 96  rung"
+    assert all("generated" not in line for line in progress)
+    assert last == "[   99 s] 96 generated; now rung"
 
 
 def test_what_runs_now_is_named(settings):
@@ -109,3 +116,46 @@ def test_what_runs_now_is_named(settings):
     shown = console.export_text()
     assert "now: phonons 7 (" in shown
     assert "displacements of MgO at chgnet: 30 of 108" in shown
+
+
+def test_a_worker_that_retires_is_replaced_while_jobs_wait(settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(faulty_parts.FOLDER, str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *sys.path]))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "poison-once").touch()
+    (tmp_path / "kill-once").touch()
+    known = faulty_parts.write_metals(tmp_path / "known")
+    path = tmp_path / "faulty.yaml"
+    path.write_text(yaml.safe_dump(faulty_parts.campaign(known)))
+    with pytest.raises(SystemExit, match="0"):
+        main(["campaign", "run", str(path), "--workers", "1"])
+    printed = capsys.readouterr().out
+    assert printed.count("A worker takes the place of one that ended: ") == 2
+    assert "ended: SIGKILL (often for want of memory)." in printed
+    assert "ended: its device failed (MachineFault: RuntimeError: CUDA error" in printed
+    candidates = mongo.database(settings)["candidates"]
+    assert candidates.count_documents({"status": "passed"}) == 6
+
+
+def test_workers_are_not_replaced_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(live, "WORKER_COMMAND", (sys.executable, "-c", "raise SystemExit('no')"))
+    workers = live.Workers("c", tmp_path / "logs")
+    workers.start(1)
+    waiting, told = Progress({"READY": 2, "COMPLETED": 1}, []), []
+
+    def until_given_up(progress: Progress) -> int:
+        before = len(told)
+        while True:
+            workers.processes[0].wait(60)
+            if not (new := workers.replace(progress)):
+                return len(told) - before
+            told.extend(new)
+
+    assert until_given_up(Progress({"COMPLETED": 1}, [])) == 0  # nothing waits
+    assert until_given_up(waiting) == live.MOST_IN_VAIN
+    assert told[0] == "A worker takes the place of one that ended: no"
+    # as long as jobs are done in between it goes on
+    assert until_given_up(Progress({"READY": 1, "COMPLETED": 2}, [])) == live.MOST_IN_VAIN
+    for status in live.WANTED:  # of its own accord, or because somebody wants it
+        workers.processes[0].returncode = status
+        assert workers.replace(Progress({"READY": 1, "COMPLETED": 3}, [])) == []

@@ -3,9 +3,11 @@
 import contextlib
 import io
 import re
+import signal
 import sys
 import tomllib
 
+import jinja2
 import pytest
 import yaml
 from document import CLONE, DOCS
@@ -14,13 +16,16 @@ sys.path.insert(0, str(DOCS / "_site"))  # the site's modules import each other 
 
 import commands
 import failures
+import links
 import offline
 import outputs
 import schema
 import stage
 
+import pccd_workflows
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.cli import NOUNS, main
+from pccd_workflows.core.errors import InputError, Interrupted, PccdError
 from pccd_workflows.core.failures import BY_NAME
 
 JOB_FAILED = (DOCS / "job-failed.md").read_text(encoding="utf-8")
@@ -45,7 +50,7 @@ def test_the_command_of_an_entry_is_accepted(settings, name):
         assert "INCAR.NBANDS" in err.getvalue()
     else:
         assert not ended.value.code, err.getvalue()
-        assert "0 of 0 failed jobs" in out.getvalue()
+        assert "No failed job is of that kind" in out.getvalue()
 
 
 def test_an_example_of_another_class_is_refused(monkeypatch):
@@ -107,10 +112,82 @@ def test_the_table_of_the_readme_is_the_one_that_was_printed():
 
 
 def test_the_conda_recipe_has_the_dependencies_of_the_package():
-    recipe = (CLONE / "conda" / "meta.yaml").read_text(encoding="utf-8")
-    plain = re.sub(r"\{%.*?%\}|\{\{.*?\}\}", "", recipe)
-    wanted = yaml.safe_load(plain)["requirements"]["run"]
-    project = tomllib.loads((CLONE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    recipe, project = conda_recipe(), pyproject()["project"]
+    wanted = recipe["requirements"]["run"]
     expected = {text.replace(" ", "").lower() for text in project["dependencies"]}
     expected = {re.sub(r"^torch\b", "pytorch", text) for text in expected}
-    assert {text.replace(" ", "") for text in wanted} - {"python>=3.11"} == expected
+    python = f"python{project['requires-python']}"
+    assert {text.replace(" ", "") for text in wanted} - {python} == expected
+    assert len(set(wanted)) == len(wanted)
+
+
+def test_the_conda_recipe_says_of_the_package_what_it_is():
+    recipe, project = conda_recipe(), pyproject()["project"]
+    assert list(recipe) == ["package", "source", "build", "requirements", "test", "about"]
+    assert recipe["package"] == {"name": project["name"], "version": pccd_workflows.__version__}
+    (script,) = project["scripts"].items()
+    assert recipe["build"]["entry_points"] == [" = ".join(script)]
+    assert recipe["build"]["noarch"] == "python"
+    host = {text.replace(" ", "") for text in recipe["requirements"]["host"]}
+    assert {*pyproject()["build-system"]["requires"], f"python{project['requires-python']}"} <= host
+    about = recipe["about"]
+    assert (about["license"], [about["license_file"]]) == (
+        project["license"],
+        project["license-files"],
+    )
+    assert (CLONE / about["license_file"]).is_file()
+    assert about["home"] in project["urls"].values()
+    assert recipe["test"]["imports"] == ["pccd_workflows"]
+    for command in recipe["test"]["commands"]:
+        assert command.split()[0] == script[0]
+
+
+def conda_recipe():
+    """Return the recipe as conda-build renders it."""
+    text = (CLONE / "conda" / "meta.yaml").read_text(encoding="utf-8")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
+    return yaml.safe_load(environment.from_string(text).render(PYTHON="python"))
+
+
+def pyproject():
+    return tomllib.loads((CLONE / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_links_that_lead_out_have_the_form_of_their_kind():
+    found = links.external()
+    assert "docs/cite.md" in found["https://doi.org/10.1016/j.isci.2024.111659"]
+    assert list(links.problems(found)) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("http://pytorch.org/a", "is not https"),
+        ("https://doi.org/10.1103/PhysRevLet.77.3865", "is no DOI of 10.1103"),
+        ("https://doi.org/10.1038/s41586-025-0862-5", "is no DOI of 10.1038"),
+        ("https://dx.doi.org/10.1103/PhysRevLett.77.3865", "is not of the form"),
+        ("https://doi.org/10.9999/x", "publisher unknown here"),
+    ],
+)
+def test_a_link_of_another_form_is_told(address, sentence):
+    (problem,) = links.problems({address: []})
+    assert sentence in problem
+
+
+def test_an_address_ends_where_its_sentence_goes_on():
+    text = "[a](https://a.net/b_(c)). See https://a.net/B/, http://127.0.0.1:8000/ (https://b.net)."
+    assert list(links.addresses(text)) == [
+        "https://a.net/b_(c)",
+        "https://a.net/B/",
+        "https://b.net",
+    ]
+    spellings = {"https://www.a.net/b/": [], "https://a.net/B": []}
+    assert "two spellings" in "".join(links.problems(spellings))
+
+
+def test_exit_codes_are_described():
+    page = commands.page()
+    for code in (0, InputError.exit_code, PccdError.exit_code):
+        assert f"| {code} |" in page
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        assert f"| {Interrupted('', signum).exit_code} |" in page

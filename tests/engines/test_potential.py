@@ -1,5 +1,6 @@
 """Relaxation with potentials: physics with CHGNet and EMT, verdicts with calculators that fail."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,26 @@ def test_relaxed_copper_is_the_known_minimum_of_emt() -> None:
     assert found.key == relaxation_key(copper(3.75, displaced=0.15), "emt", fmax=0.005, steps=200)
 
 
+def test_nobody_is_told_how_exact_the_logarithm_of_a_cell_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import scipy.linalg
+
+    exact = scipy.linalg.logm
+
+    def doubtful(matrix: Any) -> Any:
+        message = "logm result may be inaccurate, approximate err = 3.1e-13"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        warnings.warn("overflow", RuntimeWarning, stacklevel=2)
+        return exact(matrix)
+
+    monkeypatch.setattr(scipy.linalg, "logm", doubtful)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        relax(copper(displaced=0.1), "emt", steps=3)
+    assert {str(warning.message) for warning in told} == {"overflow"}  # nothing else is hushed
+
+
 def test_each_step_costs_one_evaluation() -> None:
     CountingEMT.evaluations = 0
     found = relax(copper(3.75, displaced=0.3), "emt", fmax=0.01, steps=100)
@@ -246,7 +267,10 @@ def test_what_was_computed_is_not_computed_again() -> None:
     assert [a.model_dump() for a in again] == [f.model_dump() for f in first]
     assert storage.spent("c", "emt") > 0
     assert static(copper(), "emt", work).energy_per_atom == single_point(copper(), "emt")
-    assert forces(copper(displaced=0.1), "emt").shape == (4, 3)
+    found, stress = forces(copper(displaced=0.1), "emt")
+    assert found.shape == (4, 3)
+    assert stress is not None
+    assert stress.shape == (6,)
 
 
 def test_what_a_level_does_not_compute_is_said() -> None:

@@ -14,7 +14,7 @@ from jobflow import Flow
 from pymatgen.core import Lattice, Structure
 from vasp_fixture import engine_jobs, inject, standin_environment, use_standin
 
-from pccd_workflows import operations
+from pccd_workflows import checks, operations
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import InputError, MissingDependencyError
 from pccd_workflows.core.reference_set import ReferenceEntry, ReferenceSet
@@ -82,11 +82,11 @@ def results(settings, kind: str) -> list[dict]:
 
 
 def check(campaign: Campaign, settings) -> None:
-    """Check what `operations.preflight` does of levels and reference files."""
-    for name in operations.levels_of(campaign):
+    """Check what `checks.preflight` does of levels and reference files."""
+    for name in checks.levels_of(campaign):
         engine_of(name).check(get_level(name), campaign.elements, settings)
     if campaign.references.path is not None:
-        operations._check_reference_file(campaign, campaign.references.path)
+        checks.check_reference_file(campaign, campaign.references.path)
 
 
 @pytest.fixture

@@ -89,6 +89,23 @@ async function drive() {
   page = await visit(() => page.querySelector("svg.scatter a:not([style]) circle").dispatchEvent(new frame.contentWindow.MouseEvent("click", { bubbles: true, cancelable: true })));
   seen.through = frame.contentWindow.location.pathname.startsWith("/candidate/");
 
+  page = await visit(CAMPAIGN);
+  const box = [...page.querySelectorAll("svg.flow a")].find((one) => one.textContent.startsWith("relax chgnet"));
+  page = await visit(() => box.dispatchEvent(new frame.contentWindow.MouseEvent("click", { bubbles: true, cancelable: true })));
+  const failed = [...page.querySelectorAll("tbody tr")].find((row) => row.textContent.includes("failed"));
+  page = await visit(() => failed.querySelector("a").click());
+  seen.job = page.querySelector("h1").textContent;
+  const folded = [...page.querySelectorAll("details")].find((one) => one.textContent.startsWith("Traceback"));
+  const shown = () => folded.querySelector("pre").checkVisibility();
+  seen.folded = !shown();
+  folded.querySelector("summary").click();
+  seen.unfolded = shown();
+  seen.command = page.querySelector("[data-copy]").dataset.copy;
+
+  page = await visit("/?sort=energy_above_hull", 1300);
+  const table = page.querySelector(".scroll");
+  seen.cut = table.scrollWidth - table.clientWidth;
+
   seen.wide = {};
   seen.audit = {};
   for (const address of PAGES) {

@@ -29,13 +29,17 @@ AXE = Path(os.environ.get("AXE_CORE", REPOSITORY / "node_modules/axe-core/axe.mi
 """`npm install --no-save axe-core` brings it; without it accessibility is not audited."""
 ID = demo.CAMPAIGN.candidate_id
 CRYSTAL = f"/candidate/{ID(demo.REAL)}"
+CAMPAIGN = f"/campaign/{demo.CAMPAIGN.campaign_id}"
 PAGES = [
     "/",
     "/scatter",
     CRYSTAL,
     f"/compare?id={ID(160)}&id={ID(162)}",
     "/campaigns",
-    f"/campaign/{demo.CAMPAIGN.campaign_id}",
+    CAMPAIGN,
+    f"/job/{demo.FAILED}",
+    f"/jobs/{demo.CAMPAIGN.campaign_id}",
+    f"/compare-campaigns?a={demo.CAMPAIGN.campaign_id}&b={demo.CAMPAIGN.campaign_id}",
     f"/diagrams/{demo.CAMPAIGN.campaign_id}",
     "/nothing",
     "/report",
@@ -51,8 +55,9 @@ def explored(settings, monkeypatch, tmp_path):
     cell = Structure(Lattice.cubic(3.0), ["Cu", "Au"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     demo.fill(database, demo.real_crystal(database, cell, "emt"))
     axe = AXE.read_text() if AXE.exists() else ""
-    script = f"const AXE = {json.dumps(axe)}, CRYSTAL = {json.dumps(CRYSTAL)}, "
-    script += f"PAGES = {json.dumps(PAGES)};\n{DRIVER.read_text()}"
+    known = {"AXE": axe, "CRYSTAL": CRYSTAL, "CAMPAIGN": CAMPAIGN, "PAGES": PAGES}
+    script = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in known.items())
+    script += DRIVER.read_text()
     script = script.replace("</script", "<\\/script")
     driver = f"<!doctype html><title>driver</title><body><script>{script}</script>"
 
@@ -121,6 +126,11 @@ def test_a_browser_drives_it(explored, tmp_path):
         "keyboard": True,
         "hidden": True,
         "through": True,
+        "job": "relax chgnet 2/2",
+        "folded": True,
+        "unfolded": True,
+        "command": f"pccd job rerun --job {demo.FAILED} --set INCAR.NCORE=4",
+        "cut": 0,
         "wide": {},
     }
     if not AXE.exists():

@@ -13,6 +13,8 @@ import pytest
 from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.failure_notes import NOTES
+from pccd_workflows.core.failures import BY_NAME
 from pccd_workflows.execution import mongo
 from pccd_workflows.execution.job_graph import failed_jobs, job_kinds, kind_of_job
 from pccd_workflows.explorer.pages import answer
@@ -65,9 +67,8 @@ def test_an_energy_range_in_the_wrong_unit_is_asked_about(database):
 def test_every_column_sorts_and_values_come_first(database):
     page = body(database, "/", "")
     heads = re.findall(r"<th[^>]*>(.*?)</th>", page)
-    assert [head for head in heads if "sort=" not in head and "checkbox" not in head] == [
-        "Campaign"
-    ]
+    assert heads
+    assert [head for head in heads if "sort=" not in head and "checkbox" not in head] == []
     found = rows(database, "sort=-values.formation_energy_ev_per_atom")
     energies = [row["formation_energy_ev_per_atom"] for row in found]
     held = [energy for energy in energies if energy is not None]
@@ -76,6 +77,15 @@ def test_every_column_sorts_and_values_come_first(database):
     last = rows(database, "sort=values.phonon_verdict&page=3")
     assert all(row["phonon_verdict"] is None for row in last)
     assert body(database, "/", "sort=values.nothing", status=400)
+
+
+def test_a_list_names_campaigns_where_there_are_several(database):
+    assert "<th>Campaign</th>" not in body(database, "/")
+    assert f'all of <a href="/campaign/{CAMPAIGN}">' in body(database, "/")
+    row = database["candidates"].find_one({"energy_above_hull": {"$ne": None}})
+    other = {"_id": "b-1", "candidate_id": "b-1", "campaign_id": "b-0123456789"}
+    database["candidates"].insert_one(row | other)
+    assert "<th>Campaign</th>" in body(database, "/", "formula=" + row["formula_pretty"])
 
 
 def test_a_sort_by_a_stages_column_comes_from_an_index(database):
@@ -209,3 +219,65 @@ def test_nothing_is_written(database):
     for path in ("/", "/scatter", "/campaigns", f"/campaign/{CAMPAIGN}", f"/diagrams/{CAMPAIGN}"):
         body(database, path)
     assert content() == before
+
+
+def test_a_failed_job_has_a_page_with_its_cure(database):
+    page = unescape(body(database, f"/job/{demo.FAILED}"))
+    assert "<h1>relax chgnet 2/2</h1>" in page
+    assert NOTES["memory"] in page
+    assert BY_NAME["memory"].cure in page
+    assert f"pccd job rerun --job {demo.FAILED} --set INCAR.NCORE=4" in page
+    assert re.findall(r"<h3>(\d of \d: .*?)</h3>", page) == [
+        "2 of 2: failed (memory)",
+        "1 of 2: put back, its worker died",
+    ]
+    assert page.count("<dd>2.5 min</dd>") == 2
+    assert page.count("node3:4711:9c1f-88231") == 2
+    assert "in relax_batch" in page.partition("<summary>Traceback</summary>")[2]
+    assert f'href="/candidate/{ID(160)}"' in page
+    assert 'href="/job/3">start rung chgnet' in page  # it waits for that
+    assert 'href="/job/7">hull chgnet' in page
+
+
+def test_jobs_that_did_not_fail_have_pages(database):
+    assert "runs it since 2026-11-22 15:56:37" in body(database, "/job/7")
+    waiting = body(database, "/job/9")
+    assert "No worker has started it yet." in waiting
+    assert "pccd job rerun" not in waiting
+    for nothing in ("/job/4711", "/job/x", "/job/", f"/job/{10**30}"):
+        body(database, nothing, status=404)
+
+
+def test_a_class_of_failure_without_a_traceback_is_said(database):
+    database["launches"].update_one({"launch_id": 105}, {"$set": {"action": None}})
+    assert "no message" in body(database, f"/job/{demo.FAILED}")
+    assert failed_jobs(database, CAMPAIGN)[0]["error_class"] == "python"
+
+
+def test_a_job_that_failed_too_often_is_rerun_on_request(database):
+    failed = {"failure": {"error_class": "scf", "evidence": "edddav"}, "state": "ARCHIVED"}
+    database["launches"].insert_many(failed | {"launch_id": n} for n in range(1, 5))
+    job = {"fw_id": demo.FAILED}
+    database["fireworks"].update_one(job, {"$set": {"archived_launches": [4, 2, 1, 3]}})
+    page = unescape(body(database, f"/job/{demo.FAILED}"))
+    assert "--max-attempts 6" in page
+    assert "5 of 5: failed (memory)" in page
+
+
+def test_jobs_of_a_kind_are_listed(database):
+    page = unescape(body(database, f"/jobs/{CAMPAIGN}", "kind=phonons+chgnet"))
+    assert re.findall(r'href="/job/(\d+)">phonons', page) == ["9", "10", "11"]
+    failed = body(database, f"/jobs/{CAMPAIGN}", "state=FIZZLED")
+    assert 'href="/job/5">relax chgnet 2/2' in failed
+    assert "1 job<" in failed
+    assert "No job of this campaign" in body(database, f"/jobs/{CAMPAIGN}", "state=PAUSED")
+    body(database, f"/jobs/{CAMPAIGN}", "state=LOST", status=400)
+    body(database, "/jobs/nobody", status=404)
+
+
+def test_the_flow_and_the_failures_lead_to_jobs(database):
+    page = unescape(body(database, f"/campaign/{CAMPAIGN}"))
+    flow = page.partition("<h2>Flow</h2>")[2]
+    assert 'href="/job/2"' in flow  # the only one of its kind
+    assert f'href="/jobs/{CAMPAIGN}?kind=phonons+chgnet"' in flow
+    assert 'href="/job/5"' in page.partition("<h2>Failures</h2>")[2].partition("<h2>Flow</h2>")[0]

@@ -6,15 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pymatgen.core import Structure
+from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.analysis.hull import Hull, correct_references
-from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.errors import InputError, PccdError
+from pccd_workflows.engines.engine import Task, Work
+from pccd_workflows.engines.records import Forces
+from pccd_workflows.execution.memory import MemoryStorage
 from pccd_workflows.known import relaxed_hull
 from pccd_workflows.known.competing import (
     Engines,
     ImportedSet,
     check_library,
+    engines_at,
     known_reference_set,
 )
 from pccd_workflows.known.energies import LevelEnergies, write_energies
@@ -71,6 +75,44 @@ def test_what_is_missing_is_computed_and_relaxed(known: KnownLibrary) -> None:
     assert len(potential.asked) == 5
     assert ("relaxing known phases near the hull", 3, 3) in told
     assert found.settings == {"relaxed": 4, "as_they_are": 2, "without_energy": 0}
+
+
+def test_a_potential_says_which_phases_are_at_rest_as_they_are() -> None:
+    """MgO at rest and stretched: what is promised is about what is gained."""
+    work, task = Work(MemoryStorage()), Task("relax", "reference", fmax=0.005, steps=50)
+    engines = engines_at("chgnet", work, task)
+    assert engines.single_point is not None
+    assert engines.relax is not None
+    assert engines.look is not None
+    rest = engines.relax(rocksalt("Mg", "O", 4.2).get_primitive_structure())
+    assert rest.structure is not None
+    assert rest.energy_per_atom is not None
+    assert engines.look(rest.structure, rest.energy_per_atom) == pytest.approx(0.0, abs=1e-4)
+    stretched = rest.structure.copy()
+    stretched.apply_strain(0.02)
+    energy = engines.single_point(stretched)
+    assert energy is not None
+    promised = engines.look(stretched, energy)
+    assert promised is not None
+    assert 0.4 < promised / (energy - rest.energy_per_atom) < 2.5
+    # an element that it was not trained on
+    assert engines.single_point(Structure(Lattice.cubic(3.3), ["Po"], [[0, 0, 0]])) is None
+
+
+def test_where_a_potential_gives_no_stress_nobody_can_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    crystal = rocksalt("Mg", "O", 4.2)
+    told = iter([Forces(forces=[[0.0] * 3] * len(crystal)), PccdError("no forces")])
+
+    def forces(*_: object) -> Forces:
+        found = next(told)
+        if isinstance(found, PccdError):
+            raise found
+        return found
+
+    monkeypatch.setattr("pccd_workflows.engines.engine.forces", forces)
+    look = engines_at("chgnet", Work(MemoryStorage()), Task("relax")).look
+    assert look is not None
+    assert [look(crystal, -6.0), look(crystal, -6.0)] == [None, None]
 
 
 def test_elements_are_computed_wherever_their_sources_place_them(tmp_path: Path) -> None:
@@ -176,6 +218,7 @@ def test_elements_without_a_known_phase_are_refused_before_anything_runs(
             "is of another version of",
         ),
         ("energies-chgnet.columns", lambda data: data[:40], "is damaged or cut off"),
+        ("geometry-00.columns", lambda data: data[:-1], "is cut off: it has"),
         ("missing.columns", lambda data: data[:-1], "is cut off: it has"),
         ("missing.columns", lambda _data: b"hello", "is not one of this package's data files"),
     ],

@@ -52,6 +52,7 @@ def test_bad_input_is_one_sentence(
         (("build", tmp_path / "none.jsonl", "--folder", tmp_path / "new"), "cannot be read"),
         (("info", "--folder", tmp_path / "new"), "no library of known crystals"),
         (("compute", "guess", "--ledger", ledger, "--folder", tmp_path), "Unknown level 'guess'"),
+        (("collect", "chgnet", "--ledger", ledger, "--folder", tmp_path), "There is no ledger"),
         (("compute", "vasp/mp-gga", "--ledger", ledger, "--folder", tmp_path), "not a potential"),
     ):
         capsys.readouterr()
@@ -60,4 +61,11 @@ def test_bad_input_is_one_sentence(
         assert message in error
         assert error.count("\n") == 1
     assert not ledger.exists()
+    assert not list(tmp_path.glob("energies*"))
+    geometry = tmp_path / "geometry-00.columns"
+    geometry.write_bytes(geometry.read_bytes()[:-3])
+    assert call(monkeypatch, "info", "--folder", tmp_path) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "geometry-00.columns is cut off" in said.err
     assert not (tmp_path / "new").exists()

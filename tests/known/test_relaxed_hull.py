@@ -71,3 +71,26 @@ def test_what_was_relaxed_before_is_not_relaxed_again() -> None:
     relax = Relaxer(phases, {})
     assert relax_near_hull(phases, LEVEL, relax) == phases
     assert relax.asked == []
+
+
+def test_what_promises_no_more_than_the_reach_is_left_as_it_is() -> None:
+    """Looked at once each, with its own energy; where nobody can say, it is relaxed."""
+    phases = [*ELEMENTS, phase("a", -6.0), phase("b", -6.0 + 0.2 * REACH), phase("c", -6.0)]
+    promised = {"a": 0.9 * REACH, "b": 1.1 * REACH, "c": None}
+    looked: list[tuple[str, float]] = []
+
+    def look(structure: Structure, energy: float) -> float | None:
+        (found,) = [p for p in phases if p.structure is structure]
+        looked.append((found.id, energy))
+        return promised[found.id]
+
+    relax = Relaxer(phases, {"a": 0.02, "b": 0.01, "c": 0.0})
+    found = {each.id: each for each in relax_near_hull(phases, LEVEL, relax, look=look)}
+    assert sorted(looked) == [("a", -6.0), ("b", -6.0 + 0.2 * REACH), ("c", -6.0)]
+    assert relax.asked == ["c", "b"]
+    assert (found["a"].energy, found["a"].relaxed) == (-6.0, False)
+    assert found["b"].energy == pytest.approx(-6.01 + 0.2 * REACH)
+    # the threshold goes with the reach
+    relax = Relaxer(phases, {})
+    relax_near_hull(phases, LEVEL, relax, look=look, reach=0.5 * REACH)
+    assert sorted(relax.asked) == ["a", "b", "c"]

@@ -16,7 +16,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.optimade import OptimadeStructureAdapter
 
-from pccd_workflows import operations
+from pccd_workflows import checks
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core import crystal_files
 from pccd_workflows.core.crystal_files import read_crystals
@@ -548,9 +548,9 @@ def test_a_set_that_is_gone_says_nothing_about_novelty(database):
 
 def test_an_unknown_set_is_refused_and_those_there_are_are_named(settings):
     import_known_set(mongo.database(settings), "alex", CRYSTALS.items(), source="x")
-    operations.check_known_materials(campaign(sets=["alex"]), settings)
+    checks.check_known_materials(campaign(sets=["alex"]), settings)
     with pytest.raises(InputError, match=r"no set 'alx' \(there are: alex\)"):
-        operations.check_known_materials(campaign(sets=["alx"]), settings)
+        checks.check_known_materials(campaign(sets=["alx"]), settings)
 
 
 def test_a_key_is_asked_for_where_mp_is_needed(settings, monkeypatch):
@@ -562,9 +562,9 @@ def test_a_key_is_asked_for_where_mp_is_needed(settings, monkeypatch):
         }
     )
     with pytest.raises(InputError, match="set MP_API_KEY"):
-        operations.check_known_materials(needs, settings)
+        checks.check_known_materials(needs, settings)
     monkeypatch.setenv("MP_API_KEY", "k" * 32)
-    operations.check_known_materials(needs, settings)
+    checks.check_known_materials(needs, settings)
 
 
 @pytest.mark.parametrize("names", [["training"], ["a", "a"]])

@@ -328,7 +328,8 @@ def test_the_report_has_patterns_and_says_what_a_residual_is(page):
     text = html.unescape(page.read_text())
     assert text.count("<title>Simulated X-ray powder pattern</title>") == 6
     assert "indices of the conventional cell" in text
-    assert "Γ residual -0.02 THz: so far from 0 were the acoustic modes" in text
+    assert text.count("Γ residual -0.02 THz") >= 2
+    assert text.count("how far from 0 the acoustic modes were at Γ") == 1
     # the strongest reflection of rock salt is (200)
     panel = xrd_panel(factory.judged(0, "MgO"))
     tips = re.findall(r'data-tip="\((\S+)\) at ([\d.]+)°, (\d+) %"', str(panel.picture))

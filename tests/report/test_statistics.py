@@ -6,8 +6,8 @@ import ledger_factory as factory
 import pytest
 
 from pccd_workflows import collect, stages
-from pccd_workflows.api import Candidates
 from pccd_workflows.core.intervals import percent, show_share, wilson_share
+from pccd_workflows.discovery import Candidates
 from pccd_workflows.kinds import count_kinds, kinds_of
 from pccd_workflows.report.statistics import (
     MAX_BEST,

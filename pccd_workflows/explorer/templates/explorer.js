@@ -42,12 +42,13 @@
     if (!box) return;
     const caption = box.parentNode.querySelector("figcaption");
     const tools = box.parentNode.querySelector(".tools");
-    const show = async (address) => {
+    const show = async (address, cell) => {
       caption.setAttribute("role", "status");
       try {
         const found = await ask(address);
         box.show(found.scene);
         caption.textContent = found.caption;
+        all("[data-cell]", tools).forEach((button) => button.setAttribute("aria-pressed", button.dataset.cell === cell));
         return found;
       } catch (error) {
         caption.textContent = error.message;
@@ -57,7 +58,9 @@
       const button = tools.appendChild(document.createElement("button"));
       button.type = "button";
       button.textContent = cell;
-      button.addEventListener("click", () => show(`/api/scene/${id}?cell=${cell}`));
+      button.setAttribute("aria-pressed", caption.textContent.startsWith(cell));
+      button.dataset.cell = cell;
+      button.addEventListener("click", () => show(`/api/scene/${id}?cell=${cell}`, cell));
     }
 
     const bands = page.querySelector("svg.bands");
@@ -109,7 +112,7 @@
           const step = now.funnel[i];
           if (!step) return;
           row.querySelector(".fill").style.width = `${step.width}%`;
-          row.querySelector(".count").textContent = step.count;
+          row.querySelector(".count").textContent = step.count.toLocaleString("en");
           row.querySelector(".percent").textContent = step.percent;
         });
         if (!now.running) return location.reload();

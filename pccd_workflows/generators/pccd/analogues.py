@@ -173,6 +173,16 @@ class Analogues:
         order = np.argsort(counts, kind="stable")
         return rows, self._vote(rows, self.by_count[0], [elements[i] for i in order], asked)
 
+    def nearest_of_types(self, elements: Sequence[int], counts: Sequence[int]) -> NDArray[np.int64]:
+        """Return of each structure type with these numbers of atoms the most alike crystal (k,).
+
+        The nearest first; crystals of exactly these elements do not count.
+        """
+        rows, votes = self._votes_of_cell(elements, counts, Conditions(), recall=False)
+        rows = rows[np.argsort(-votes, kind="stable")]
+        _, first = np.unique(self.structure_type[rows], return_index=True)
+        return np.asarray(rows[np.sort(first)])
+
     def _votes_of_cell(
         self, elements: Sequence[int], counts: Sequence[int], asked: Conditions, *, recall: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

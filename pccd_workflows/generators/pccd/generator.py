@@ -13,7 +13,7 @@ from pymatgen.core import Structure
 
 from pccd_workflows.core.errors import InputError, OutOfMemory
 from pccd_workflows.core.faults import machine_fault
-from pccd_workflows.generators.elements import draw_elements
+from pccd_workflows.generators.elements import draw_elements, stream
 from pccd_workflows.generators.pccd.checkpoint import (
     check_weights,
     find_model,
@@ -23,7 +23,7 @@ from pccd_workflows.generators.pccd.checkpoint import (
 from pccd_workflows.generators.pccd.model_info import ModelInfo
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.protocol import Generated, GeneratorInfo
-from pccd_workflows.generators.request import Aim, Generate, Generation
+from pccd_workflows.generators.request import Aim, Conditions, Generate, Generation
 from pccd_workflows.settings import get_settings
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
     from pccd_workflows.generators.pccd.sample import Sampled
 
+SETS = 16
+"""Sets of elements that are drawn where a band gap is asked for, to take the one that fits it."""
 BATCH = 32
 """Crystals sampled together: what a kill costs at most."""
 
@@ -85,25 +87,45 @@ def draw_crystals(
         for request, found in zip(chosen, sampled, strict=True):
             error = found.error
             error_class, reason = (error.error_class, str(error)) if error else (None, None)
-            aim = aim_of(model, found.cell)
+            aim = aim_of(model, found.cell, request.conditions)
             yield Drawn(request, found.structure, error_class, reason, seconds, aim)
 
 
-def aim_of(model: "Model", cell: "Cell") -> Aim | None:
-    """Return the structure type that a cell was to have; None if the cloud decided it."""
+def aim_of(model: "Model", cell: "Cell", asked: Conditions) -> Aim | None:
+    """Return the structure type that a cell was to have; None if the cloud decided it.
+
+    Where properties were asked for it comes with what is expected of it.
+    """
     from pccd_workflows.generators.pccd.known_types import fewest_first
     from pccd_workflows.generators.pccd.pointcloud.elements import symbol
 
     new, types = cell.new_type, model.new_types
     if cell.space_group is None:
         return None
+    estimates = _estimates(model, cell, asked)
     if types is None or (new is None and not cell.structure_type):
-        return Aim(space_group=cell.space_group, new_type=False)
+        return Aim(space_group=cell.space_group, new_type=False, estimates=estimates)
     orbits = types.known.orbits[cell.structure_type] if new is None else new.orbits
     elements = fewest_first(np.array(cell.numbers))
     sites = types.sites_of(cell.space_group, orbits)
     named = {symbol(z): sizes for z, sizes in zip(elements, sites, strict=True)}
-    return Aim(space_group=cell.space_group, orbits=named, new_type=new is not None)
+    return Aim(
+        space_group=cell.space_group,
+        orbits=named,
+        new_type=new is not None,
+        estimates=estimates,
+    )
+
+
+def _estimates(model: "Model", cell: "Cell", asked: Conditions) -> dict[str, float] | None:
+    """Return what is expected of a cell, of the properties that are asked for; None if none is."""
+    from pccd_workflows.generators.pccd.properties import PROPERTIES, estimate
+
+    names = [name for name in PROPERTIES if getattr(asked, name) is not None]
+    if model.properties is None or not names:
+        return None
+    found = estimate(model.properties.choosing, [(cell.numbers, cell.space_group)])
+    return {name: round(float(found[name][0]), 3) for name in names}
 
 
 def _sampled(
@@ -130,6 +152,29 @@ def _sampled(
     middle = len(requests) // 2
     halves = (requests[:middle], requests[middle:])
     return [one for half in halves for one in _sampled(model, half, seed, sampler)]
+
+
+def elements_for_gap(model: "Model", options: Generate, index: int) -> tuple[str, ...]:
+    """Return the elements of a sample: given, or drawn, with a band gap asked for as fit it best.
+
+    Whether a compound has a gap is a matter of its elements before all else, so where they are
+    drawn it is they that are chosen, each set by a likely cell of it.
+    """
+    from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
+    from pccd_workflows.generators.pccd.properties import nearest_to_asked
+
+    first = draw_elements(options, index)
+    asked = Conditions(band_gap=options.conditions.band_gap)
+    if options.draw is None or model.properties is None or asked.band_gap is None:
+        return first
+    seeds = [stream(options.seed, k, "elements that fit") for k in range(1, SETS)]
+    others = [draw_elements(options.model_copy(update={"seed": s}), index) for s in seeds]
+    sets = list(dict.fromkeys([first, *others]))
+    without = options.conditions.model_copy(update={"band_gap": None, "energy_above_hull": None})
+    requests = [SampleRequest(index, elements, without) for elements in sets]
+    cells = draw_cells(model, requests, options.seed, options.sampler)
+    told = [(cell.numbers, cell.space_group) for cell in cells]
+    return sets[nearest_to_asked(model.properties, told, asked)]
 
 
 def decode_or_say_why(cloud: "PointCloud") -> tuple[Structure | None, str | None, str | None]:
@@ -214,7 +259,9 @@ class PccdGenerator:
         options = self.options
         for batch, asked in groupby(indices, key=self._batch_of):
             requests = [
-                SampleRequest(index, draw_elements(options, index), options.conditions)
+                SampleRequest(
+                    index, elements_for_gap(self._model, options, index), options.conditions
+                )
                 for index in batch
             ]
             drawn = {

@@ -47,6 +47,17 @@ def test_sample_writes_cifs(capsys, tmp_path):
         assert {e.symbol for e in structure.composition} == {"Na", "Cl"}
 
 
+def test_what_can_be_had_of_a_gap_asked_for_is_said(capsys, monkeypatch):
+    monkeypatch.delenv("PCCD_MODEL_DIR")
+    get_settings.cache_clear()
+    options = ("--elements", "Cu,Au", "--samples", "2", "--band-gap", "3")
+    code, out, _ = run(capsys, "model", "sample", *options)
+    assert code == 0
+    assert "band_gap asked for: 3 eV, estimated: 0.0" in out
+    assert "nothing likely of these elements is estimated nearer" in out
+    assert max(map(len, out.splitlines()[-2:])) <= 80
+
+
 def test_sampling_that_is_stopped_goes_on(capsys, tmp_path, monkeypatch):
     from pccd_workflows.generators.pccd import sample as sampling
 

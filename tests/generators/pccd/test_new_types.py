@@ -92,7 +92,7 @@ def test_new_types_come_with_the_symmetry_aimed_at(model):
     same = sum(a == one.cell.space_group for a, one in zip(found, crystals, strict=True))
     assert same >= len(crystals) - 1  # coordinates at random may meet a higher symmetry
     for one in crystals:
-        aim = aim_of(model, one.cell)
+        aim = aim_of(model, one.cell, Conditions())
         assert aim.new_type
         assert aim.space_group == one.cell.space_group
         assert set(aim.orbits) == {"K", "Mg", "F"}
@@ -108,7 +108,7 @@ def test_the_share_is_the_users_and_nothing_changes_without(model):
     assert [a for a, b in zip(some, new, strict=True) if not b] == [
         a for a, b in zip(plain, new, strict=True) if not b
     ]
-    assert aim_of(model, plain[0]).new_type is False
+    assert aim_of(model, plain[0], Conditions()).new_type is False
     known = Generate(elements=["K"], samples=1).model_dump(mode="json")
     assert "new_types" not in known["sampler"]  # older files keep their hash
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from pccd_workflows.core.resources import resource
+from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
 from pccd_workflows.generators.pccd.checkpoint import load_model
+from pccd_workflows.generators.pccd.generator import aim_of, elements_for_gap
 from pccd_workflows.generators.pccd.properties import estimate, halves, nearest_to_asked
 from pccd_workflows.generators.pccd.sampler import Sampler
-from pccd_workflows.generators.request import Conditions
+from pccd_workflows.generators.request import Conditions, Draw, Generate
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +56,39 @@ def test_a_gap_asked_for_acts_and_nothing_changes_without(shipped):
     assert gaps[8:].mean() > gaps[:8].mean() + 0.3
     blind = replace(shipped, properties=None)
     assert draw_cells(blind, requests, 0, Sampler()) == draw_cells(shipped, requests, 0, Sampler())
+
+
+def test_the_aim_says_what_is_expected_of_what_was_asked(shipped):
+    asked = Conditions(band_gap=3.0)
+    alloy, oxide = (
+        draw_cells(shipped, [SampleRequest(0, elements, asked)], 0, Sampler())[0]
+        for elements in (("Cu", "Au"), ("Mg", "O"))
+    )
+    assert aim_of(shipped, alloy, asked).estimates["band_gap"] < 0.3
+    assert aim_of(shipped, oxide, asked).estimates["band_gap"] > 2
+    both = asked.model_copy(update={"energy_above_hull": 0.0})
+    assert set(aim_of(shipped, oxide, both).estimates) == {"band_gap", "energy_above_hull"}
+    assert aim_of(shipped, oxide, Conditions()).estimates is None
+
+
+def test_a_gap_chooses_among_elements_that_are_drawn_and_only_there(shipped):
+    metals_and_salts = ["Cu", "Au", "Fe", "Na", "K", "Cl", "F", "O"]
+    draw = Draw.model_validate({"from": metals_and_salts, "n_elements": [2, 2]})
+    drawn = {
+        gap: [
+            elements_for_gap(
+                shipped, Generate(draw=draw, conditions=Conditions(band_gap=gap)), index
+            )
+            for index in range(6)
+        ]
+        for gap in (None, 0.0, 5.0)
+    }
+    salts = {
+        gap: sum(bool({"Na", "K"} & set(of)) and bool({"Cl", "F"} & set(of)) for of in sets)
+        for gap, sets in drawn.items()
+    }
+    assert drawn[None] == [draw_elements(Generate(draw=draw), index) for index in range(6)]
+    assert salts[0.0] == 0
+    assert salts[5.0] >= 5
+    given = Generate(elements=["Cu", "Au"], conditions=Conditions(band_gap=5.0))
+    assert elements_for_gap(shipped, given, 0) == ("Cu", "Au")
