@@ -22,7 +22,8 @@ worker; `mongod_cpu_seconds` is the server's in all). `peak_rss_mb` is that of e
 `longest_transaction_s` is the time from the first command of a transaction to its commit, as the
 worker saw it, `longest_transaction_cpu_s` the worker's processor time in it;
 `largest_document_mb` of any collection, files in GridFS included. `operations` are
-commands sent to MongoDB for one job that relaxes, by whose collections they concern.
+commands sent to MongoDB for one job that relaxes, by whose collections they concern;
+`operations_in_all` are those of all jobs of a stage, which do not depend on the load.
 """
 
 import argparse
@@ -125,11 +126,12 @@ def note_jobs(told: Sequence[Row], found: Measured) -> None:
     """Note what the jobs of workers took, stage by stage."""
     fireworks = mongo.database(get_settings())["fireworks"]
     names = {row["fw_id"]: row["name"] for row in fireworks.find({}, {"fw_id": 1, "name": 1})}
-    relaxing = []
+    relaxing, commands = [], Counter[str]()
     for line in (line for one in told for line in one["jobs"] if line["ran"]):
         stage = stage_of_job(names[line["fw_id"]])
         found.seconds[stage] += line["seconds"]
         found.cpu_seconds[stage] += line["cpu"]
+        commands[stage] += sum(line["by"].values())
         if len(told) == 1:
             found.mongod_cpu_seconds[stage] += line["mongod_cpu"]
         if stage == "relax":
@@ -142,6 +144,8 @@ def note_jobs(told: Sequence[Row], found: Measured) -> None:
         "longest_transaction_cpu_s": round(max(one["longest_cpu"] for one in told), 3),
         "jobs_per_second": jobs_per_second(relaxing),
         "operations": operations_by_owner(relaxing),
+        "operations_in_all": dict(commands),
+        "repeated_transactions": sum(one["repeated"] for one in told),
     }
 
 

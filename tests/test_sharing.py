@@ -92,6 +92,17 @@ def test_a_budget_takes_the_best_of_all_compositions(kind, settings):
     assert [row.index for row in best] == [1, 4, 2]
     assert all(row.record == {} for row in best)
     assert list(storage.going_on("c", "screen", Share(places=(2, 2)))) == []
+    parts = [Share(places=(0, 2)), Share(places=(2, 3)), Share(places=(3, 9))]
+    located = storage.located("c", "screen", parts)
+    if kind == "mongo":
+        assert [share.after for share in located] == [None, (1.0, 1), (1.0, 4)]
+        asked = {"campaign_id": "c", "stage": "screen", "goes_on": True}
+        told = storage._ranked(asked, {"record": 0}, (1.0, 4)).limit(2).explain()
+        assert told["executionStats"]["totalKeysExamined"] == 2  # nobody counts up to them
+    found = [[row.index for row in storage.going_on("c", "screen", part)] for part in located]
+    assert found == [[3, 1], [4], [2, 0]]
+    inner = storage.located("c", "screen", [Share(places=(2, 4))], located[1])
+    assert [row.index for row in storage.going_on("c", "screen", inner[0])] == [4, 2]
     oxides = storage.going_on("c", "screen", Share(formulas=("B", "MgO")))
     assert [row.index for row in oxides] == [3, 1]
     assert storage.formulas("c", "screen") == [("AlN", 3), ("MgO", 2)]

@@ -70,10 +70,14 @@ class Share:
         formulas.
     places
         Only those from the first to the last but one in the order of rank and index, from 0.
+    after
+        Rank and index of the crystal before the first place, so that nobody has to count up to it
+        (see `Storage.located`); None: from the beginning, or it is not known.
     """
 
     formulas: tuple[str, str] | None = None
     places: tuple[int, int] | None = None
+    after: tuple[float, int] | None = None
 
     def as_dict(self) -> Document:
         """Return the share as jobflow stores it."""
@@ -82,8 +86,8 @@ class Share:
     @classmethod
     def from_dict(cls, document: Document) -> "Share":
         """Return the share that `as_dict` described."""
-        first, second = (document[name] for name in ("formulas", "places"))
-        return cls(first and (first[0], first[1]), second and (second[0], second[1]))
+        pairs = {name: document.get(name) for name in ("formulas", "places", "after")}
+        return cls(**{name: pair and (pair[0], pair[1]) for name, pair in pairs.items()})
 
     def holds(self, formula: str | None) -> bool:
         """Return whether crystals of a formula may belong to it."""
@@ -296,6 +300,14 @@ class Storage(Results, Costs, Checkpoints, Watched, Protocol):
 
     def going_on(self, campaign_id: str, stage: str, share: Share = ALL) -> Iterator[StageRow]:
         """Yield what goes on after a stage, by rank and index; the rows' records are left out."""
+
+    def located(
+        self, campaign_id: str, stage: str, shares: Sequence[Share], whole: Share = ALL
+    ) -> list[Share]:
+        """Return shares by places, one following the other, each with the crystal before it.
+
+        whole: what they are shares of.
+        """
 
     def formulas(self, campaign_id: str, stage: str, share: Share = ALL) -> list[tuple[str, int]]:
         """Return the reduced formulas of what goes on after a stage, sorted, and how many have it.

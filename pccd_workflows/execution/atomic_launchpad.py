@@ -58,6 +58,13 @@ SEEN = [
 ]
 """Update of a launch: the last sign of life, as FireWorks' own commands read it."""
 
+TURN_SECONDS = 10.0
+"""A worker that ends a job has its workflow to itself for so long at most."""
+LONGEST_PAUSE = 0.5
+"""Between two looks whether it is a worker's turn, s."""
+TURN = [{"$set": {"ending_until": {"$add": ["$$NOW", 1000 * TURN_SECONDS]}}}]
+"""Update of a workflow; milliseconds."""
+
 JOINING = frozenset(
     (
         *("find", "find_one", "aggregate", "count_documents"),
@@ -181,12 +188,29 @@ class AtomicLaunchPad(LaunchPad):  # type: ignore[misc]
 
         return self.atomically(complete_alone)
 
+    def await_turn(self, launch_id: int) -> None:
+        """Wait until nobody else ends a job of a launch's workflow, six turns at most.
+
+        Transactions keep a workflow whole without this, but of many that write to it at once all
+        but one are repeated, again and again. A turn ends with the transaction that it is for.
+        """
+        launch = self.launches.find_one({"launch_id": launch_id}, {"fw_id": 1}) or {}
+        which = {"nodes": launch.get("fw_id")}
+        free = which | {"$expr": {"$lt": ["$ending_until", "$$NOW"]}}  # missing: less than any time
+        end = time.monotonic() + 6 * TURN_SECONDS
+        pause = 0.02
+        while self.workflows.find_one_and_update(free, TURN, projection={"_id": 1}) is None:
+            if time.monotonic() > end or self.workflows.find_one(which, {"_id": 1}) is None:
+                return
+            time.sleep(random.random() * pause)  # noqa: S311
+            pause = min(2 * pause, LONGEST_PAUSE)
+
     def _claim_workflow(self, launch_id: int) -> None:
         """Write to a launch's workflow first: who ends a job of it meanwhile finds out at once."""
         launch = self.launches.find_one({"launch_id": launch_id}, {"fw_id": 1})
         if launch is not None:
-            now = {"$currentDate": {"claimed_on": True}}
-            self.workflows.update_one({"nodes": launch["fw_id"]}, now)
+            claim = {"$currentDate": {"claimed_on": True}, "$unset": {"ending_until": ""}}
+            self.workflows.update_one({"nodes": launch["fw_id"]}, claim)
 
     def rerun_fw(self, *args: Any, **kwargs: Any) -> list[int]:
         """Make a firework, and whatever ran after it, ready to run again."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from bson import MaxKey, MinKey
 from pymatgen.core import Structure
 from pymongo import DeleteOne, UpdateOne
 from pymongo.client_session import ClientSession
@@ -24,6 +26,8 @@ FENCE: ContextVar[Callable[[ClientSession], None] | None] = ContextVar("fence", 
 if it is not. None outside of workers."""
 ROW_FIELDS = tuple(StageRow.__dataclass_fields__)
 BY_RANK = (("rank", 1), ("index", 1))
+WENT_ON = [("campaign_id", 1), ("stage", 1), ("goes_on", 1), *BY_RANK]
+"""The index of what goes on after a stage (see `mongo.INDEXED`)."""
 TELL_SECONDS = 1.0
 """Between two notes of how far a job is: people watch, and a database has other things to do."""
 PAGE = 500
@@ -160,9 +164,40 @@ class MongoStorage:
     def going_on(self, campaign_id: str, stage: str, share: Share = ALL) -> Iterator[StageRow]:
         """Yield what goes on after a stage, by rank and index, without records."""
         first, end = share.places or (0, 0)
-        if share.places is None or first < end:
-            query = _going_on(campaign_id, stage, share)
+        if share.places is not None and first >= end:
+            return
+        query = _going_on(campaign_id, stage, share)
+        if share.after is None:
             yield from self._rows(query, BY_RANK, places=(first, end), records=False)
+            return
+        rows = self._ranked(query, {"record": 0}, share.after).limit(end - first)
+        yield from map(_to_row, survive_outage(lambda: iter(rows)))
+
+    def located(
+        self, campaign_id: str, stage: str, shares: Sequence[Share], whole: Share = ALL
+    ) -> list[Share]:
+        """Return shares by places, each with the crystal before it; the index alone is read."""
+        query, fields = _going_on(campaign_id, stage, ALL), {"_id": 0, "rank": 1, "index": 1}
+        found, after = [], whole.after
+        for share in shares:
+            found.append(replace(share, after=after))
+            first, end = share.places or (0, 0)
+
+            def last(after: Any = after, number: int = end - first) -> list[Document]:
+                return list(self._ranked(query, fields, after).skip(number - 1).limit(1))
+
+            for row in survive_outage(last):
+                after = row["rank"], row["index"]
+        return found
+
+    def _ranked(self, query: Document, fields: Document, after: tuple[float, int] | None) -> Any:
+        """Return a cursor over what goes on, by rank and index, from behind one of them."""
+        before = [(name, query[name]) for name in ("campaign_id", "stage", "goes_on")]
+        rank, index = (MinKey(), MinKey()) if after is None else (after[0], after[1] + 1)
+        found = self.database["stage_records"].find(query, fields)
+        found = found.hint(WENT_ON).sort(WENT_ON)
+        found = found.min([*before, ("rank", rank), ("index", index)])
+        return found.max([*before, ("rank", MaxKey()), ("index", MaxKey())])
 
     def formulas(self, campaign_id: str, stage: str, share: Share = ALL) -> list[tuple[str, int]]:
         """Return the reduced formulas of what goes on after a stage, with their numbers."""
@@ -206,9 +241,7 @@ class MongoStorage:
         found = self.database["stage_records"].find(query, fields).sort(list(order))
         found = found.skip(first).limit(end - first if end else 0)
         for document in survive_outage(lambda: iter(found)):
-            mongo.check_schema_version(document, f"Record {document['_id']}")
-            document.setdefault("record", {})
-            yield StageRow(**{name: document[name] for name in ROW_FIELDS})
+            yield _to_row(document)
 
     def find_references(
         self, source: str, chemsys: str, level: str, version: str | None = None
@@ -309,6 +342,12 @@ class MongoStorage:
     def drop_checkpoint(self, key: str) -> None:
         """Forget the attempts of a run that is done."""
         survive_outage(lambda: self.database["checkpoints"].delete_one({"_id": key}))
+
+
+def _to_row(document: Document) -> StageRow:
+    mongo.check_schema_version(document, f"Record {document['_id']}")
+    document.setdefault("record", {})
+    return StageRow(**{name: document[name] for name in ROW_FIELDS})
 
 
 def _going_on(campaign_id: str, stage: str, share: Share) -> Document:

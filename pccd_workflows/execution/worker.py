@@ -151,6 +151,7 @@ class _WorkerLaunchPad(AtomicLaunchPad):
         def complete_own() -> Any:
             return None if is_lost(self, launch_id) else complete(launch_id, action, state)
 
+        survive_outage(lambda: self.await_turn(launch_id))
         launch = self.atomically(complete_own)
         if launch is None:
             logger.warning("Launch %s was given to another worker; its end is dropped.", launch_id)

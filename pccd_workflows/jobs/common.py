@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -45,7 +46,7 @@ def taking(sharing: Job, stage: str, share: Share, writes: str) -> Job:
 
     writes: the stage whose rows it, or what it starts, writes.
     """
-    asked = {"stage": stage, "formulas": share.formulas, "places": share.places}
+    asked = {"stage": stage, **asdict(share)}
     sharing.update_metadata({SHARE: asked, WRITES: writes}, dynamic=False)
     return sharing
 

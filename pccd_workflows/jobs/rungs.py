@@ -59,10 +59,12 @@ def _relax_jobs(
     first, end = share.places or (0, 0)
     each = rung.batch if engine_of(rung.level).batched and relax_maker is None else 1
     if end - first > sharing.BRANCHES * each:
+        before = relax.stage_before(campaign, rung)
         shares = sharing.by_place(first, end, each)
+        shares = storage.located(campaign.campaign_id, before, shares, share)
         starts = [relax_share(campaign, rung, part, relax_maker) for part in shares]
         for start, part in zip(starts, shares, strict=True):
-            taking(start, relax.stage_before(campaign, rung), part, f"relax:{rung.level}")
+            taking(start, before, part, f"relax:{rung.level}")
             named(start, f"relax {_label(part)} {rung.level}")
         return starts
     refs = relax.choose(campaign, rung, storage, share)

@@ -43,7 +43,8 @@ def choose(
     """Return the crystals that a rung relaxes, best first, or a share of them by places."""
     places = share.places or (0, count_chosen(campaign, rung, storage))
     before = stage_before(campaign, rung)
-    return [row.ref for row in storage.going_on(campaign.campaign_id, before, Share(places=places))]
+    chosen = Share(places=places, after=share.after)
+    return [row.ref for row in storage.going_on(campaign.campaign_id, before, chosen)]
 
 
 def left_out(campaign: "Campaign", rung: "Rung", storage: Storage) -> Iterator[StageRow]:
