@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pccd_workflows.generators.pccd.pointcloud.encode import PointCloud
     from pccd_workflows.generators.pccd.sample import Sampled
 
-SETS = 16
+SETS = 32
 """Sets of elements that are drawn where a band gap is asked for, to take the one that fits it."""
 BATCH = 32
 """Crystals sampled together: what a kill costs at most."""
