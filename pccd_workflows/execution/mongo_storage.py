@@ -192,9 +192,7 @@ class MongoStorage:
 
     def _ranked(self, query: Document, fields: Document, after: tuple[float, int] | None) -> Any:
         """Return a cursor over what goes on, by rank and index, from behind one of them."""
-        before: list[tuple[str, Any]] = [
-            (name, query[name]) for name in ("campaign_id", "stage", "goes_on")
-        ]
+        before: list[Any] = [(name, query[name]) for name in ("campaign_id", "stage", "goes_on")]
         rank, index = (MinKey(), MinKey()) if after is None else (after[0], after[1] + 1)
         found = self.database["stage_records"].find(query, fields)
         found = found.hint(WENT_ON).sort(WENT_ON)
