@@ -192,12 +192,14 @@ class MongoStorage:
 
     def _ranked(self, query: Document, fields: Document, after: tuple[float, int] | None) -> Any:
         """Return a cursor over what goes on, by rank and index, from behind one of them."""
-        before: list[Any] = [(name, query[name]) for name in ("campaign_id", "stage", "goes_on")]
-        rank, index = (MinKey(), MinKey()) if after is None else (after[0], after[1] + 1)
-        found = self.database["stage_records"].find(query, fields)
-        found = found.hint(WENT_ON).sort(WENT_ON)
-        found = found.min([*before, ("rank", rank), ("index", index)])
-        return found.max([*before, ("rank", MaxKey()), ("index", MaxKey())])
+        before = [(name, query[name]) for name in ("campaign_id", "stage", "goes_on")]
+
+        def bound(rank: Any, index: Any) -> Any:
+            return [*before, ("rank", rank), ("index", index)]
+
+        first = bound(MinKey(), MinKey()) if after is None else bound(after[0], after[1] + 1)
+        found = self.database["stage_records"].find(query, fields).hint(WENT_ON).sort(WENT_ON)
+        return found.min(first).max(bound(MaxKey(), MaxKey()))
 
     def formulas(self, campaign_id: str, stage: str, share: Share = ALL) -> list[tuple[str, int]]:
         """Return the reduced formulas of what goes on after a stage, with their numbers."""
