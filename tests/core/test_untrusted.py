@@ -15,6 +15,7 @@ from pccd_workflows.core.storage import structure_key
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.execution.mongo import database
 from pccd_workflows.execution.mongo_storage import MongoStorage
+from pccd_workflows.stages.relax import read_relaxation
 
 
 class Marked:
@@ -48,6 +49,22 @@ def test_no_record_makes_the_class_that_a_stored_structure_names(poisoned):
     ReferenceEntry(entry_id="x", formula="MgO", energy=-1.0, structure=poisoned)
     with pytest.raises(ValidationError):
         CandidateDoc.model_validate({"structure": poisoned})
+    assert Marked.made == 0
+
+
+def test_no_document_of_a_relaxing_maker_makes_the_class_that_it_names(poisoned):
+    document = {
+        "structure": poisoned,
+        "output": {"energy": -12.0},
+        "is_force_converged": True,
+    }
+    start = Structure(Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    relaxed = read_relaxation(document, start, "chgnet")
+    assert (relaxed.verdict, relaxed.energy_per_atom, len(relaxed.structure)) == (
+        "converged",
+        -6,
+        2,
+    )
     assert Marked.made == 0
 
 
