@@ -26,10 +26,11 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> KnownLibrary:
 
 
 def displaced(structure: Structure, distance: float) -> Structure:
-    """Return a supercell-free copy whose sites moved by `distance` Å."""
-    copy = structure.copy()
-    copy.perturb(distance)
-    return copy
+    """Return a copy whose sites moved by `distance` Å, always in the same directions."""
+    directions = np.random.default_rng(1).normal(size=(len(structure), 3))
+    moves = distance * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    coords = structure.cart_coords + moves
+    return Structure(structure.lattice, structure.species, coords, coords_are_cartesian=True)
 
 
 CRYSTALS = [
