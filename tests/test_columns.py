@@ -156,7 +156,7 @@ def test_the_explorer_shows_it(database, docs):
     rows = json.loads(answer(database, "/api/candidates", "").body)["candidates"]
     assert rows[0]["hardness_gpa"] == 20.0
     card = answer(database, f"/candidate/{docs[0].candidate_id}", "").body
-    assert "<h4>Indentation</h4>" in card
+    assert "<h2>Indentation</h2>" in card
     assert '<span class="badge good">hardness hard</span>' in card
 
 

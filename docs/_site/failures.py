@@ -42,6 +42,7 @@ LEFT_BEHIND = {
     "vasp": "custodian.custodian.MaxCorrectionsPerJobError: MaxCorrections reached",
     "crash": "VaspFailed: [std_err.txt] The program was ended by SIGSEGV",
     "parse": "ValidationError: Validation failed: VasprunXMLValidator",
+    "lost_input": "ValueError: Could not resolve reference - 0d6c is not in the job store",
     "database": "pymongo.errors.AutoReconnect: connection closed",
     "python": "ValueError: no such crystal",
 }

@@ -26,6 +26,7 @@ NOTES = {
         "A GPU answered with an error. Everything the process held there is suspect, so the worker "
         "ends with the job."
     ),
+    "lost_input": "A job before this one failed, and this one cannot do without what it leaves.",
     "database": (
         "MongoDB was away for longer than a worker waits (10 minutes), or refused a write."
     ),

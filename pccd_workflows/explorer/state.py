@@ -157,7 +157,13 @@ def _number(text: str, unit: str) -> float:
 
 
 def page_number(text: str) -> int:
-    """Return the number of a page, from 1; InputError if it is none."""
+    """Return the number of a page, from 1.
+
+    Raises
+    ------
+    InputError
+        It is none.
+    """
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_PAGE):
         raise InputError(f"{text!r} is not a page number.")
     return int(text)

@@ -92,7 +92,13 @@ def compute(  # noqa: PLR0913
 
 @app.command()
 def collect(level: Level, ledger: LedgerPath, folder: Folder = SHIPPED) -> None:
-    """Put the results of a ledger beside the library."""
+    """Put the results of a ledger beside the library.
+
+    Raises
+    ------
+    InputError
+        There is no ledger.
+    """
     from pccd_workflows.engines.levels import get_level
     from pccd_workflows.engines.potential import software
     from pccd_workflows.known.compute import Ledger, save_energies

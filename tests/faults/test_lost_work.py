@@ -10,7 +10,7 @@ from pathlib import Path
 import faulty_parts
 import pytest
 
-from pccd_workflows import operations
+from pccd_workflows import operations, pipeline
 from pccd_workflows.campaign import Campaign
 from pccd_workflows.core.errors import DeviceFault, PccdError
 from pccd_workflows.discovery import LostJobs, discover
@@ -133,7 +133,7 @@ def test_a_shard_that_kills_its_workers_is_lost_alone(settings, faults, campaign
 def own_maker(monkeypatch) -> None:
     """Let campaigns that are submitted relax with a Maker of somebody's own."""
     maker = DiscoveryMaker(rung_maker=RungMaker(relax_maker=faulty_parts.TwoStepMaker()))
-    monkeypatch.setattr(operations, "DiscoveryMaker", lambda: maker)
+    monkeypatch.setattr(pipeline, "DiscoveryMaker", lambda: maker)
 
 
 def verdicts(campaign: Campaign, settings) -> dict[int, tuple]:

@@ -242,7 +242,7 @@ def test_a_job_that_prints_more_than_the_memory_holds(settings, tmp_path):
         check=True,
     )
     assert launchpad.campaign_states(settings, None) == {"COMPLETED": 1}
-    assert int(ran.stdout.split()[-1]) < 1_000_000  # kB; mapped pages count, and are given back
+    assert int(ran.stdout.split()[-1]) < 1_200_000  # kB; mapped pages count, and are given back
 
 
 def test_a_run_folder_that_somebody_removes_meanwhile(settings, tmp_path):
