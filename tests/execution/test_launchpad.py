@@ -465,6 +465,7 @@ def test_a_clock_that_jumps_changes_no_worker_s_name(monkeypatch):
     assert not launchpad.is_dead(before, expired=False)
 
 
+@pytest.mark.timeout(240)
 def test_a_looker_whose_clock_is_ahead_takes_no_job(settings, files, monkeypatch):
     started, go = files
     submit(settings, jobs.wait_for(str(started), str(go), 1))
@@ -570,6 +571,7 @@ def test_a_sign_of_life_renews_the_lease(settings):
     assert len(launchpad.release_dead_runs(settings)) == 1
 
 
+@pytest.mark.timeout(240)
 def test_a_silent_worker_of_another_machine_is_given_up(settings, files):
     started, go = files
     submit(settings, jobs.wait_for(str(started), str(go), 1))
