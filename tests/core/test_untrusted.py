@@ -10,6 +10,7 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.candidate import CandidateDoc
 from pccd_workflows.cli import live
+from pccd_workflows.core.plain_structures import Unreadable, attempt
 from pccd_workflows.core.reference_set import ReferenceEntry
 from pccd_workflows.core.storage import structure_key
 from pccd_workflows.engines.records import Relaxation
@@ -98,3 +99,17 @@ def test_a_worker_imports_nothing_from_the_folder_it_is_started_in(tmp_path):
     subprocess.run(command, cwd=tmp_path, env=clean, check=False, capture_output=True)
     assert not (tmp_path / "ran").exists()
     assert Path(python).exists()
+
+
+def test_programs_that_a_worker_starts_do_not_import_from_the_current_folder(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(live.subprocess, "Popen", lambda *_, env, **__: asked.update(env))
+    live.Workers("mine-0123456789", tmp_path).start(1)
+    assert asked["PYTHONSAFEPATH"] == "1"
+
+
+def test_a_crystal_that_nests_too_deeply_is_unreadable():
+    def nested():
+        return nested()
+
+    assert isinstance(attempt(nested), Unreadable)
