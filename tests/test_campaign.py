@@ -1,7 +1,10 @@
 """Campaign files: what is accepted, what is refused, and in which words."""
 
+import contextlib
 import json
+import os
 import re
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -295,6 +298,20 @@ def test_a_file_that_would_take_all_memory_is_refused(tmp_path, content, sentenc
         load_campaign(write(tmp_path, content))
 
 
-def test_a_device_is_not_read_to_its_end():
+def test_a_device_is_not_read_to_its_end(tmp_path):
     with pytest.raises(InputError, match="has more than 1 MB"):
         load_campaign("/dev/zero")
+    pipe, taken = tmp_path / "pipe.yaml", []
+    os.mkfifo(pipe)
+
+    def feed():
+        with contextlib.suppress(BrokenPipeError), pipe.open("wb", buffering=0) as stream:
+            while len(taken) < 200:
+                taken.append(stream.write(bytes(100_000)))
+
+    feeding = threading.Thread(target=feed, daemon=True)
+    feeding.start()
+    with pytest.raises(InputError, match="has more than 1 MB"):
+        load_campaign(pipe)
+    feeding.join(timeout=10)
+    assert sum(taken) < 2_000_000
