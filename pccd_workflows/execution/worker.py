@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pymongo.client_session import ClientSession
@@ -343,13 +344,18 @@ def _wait(seconds: float, stop: Stop) -> None:
 
 @contextlib.contextmanager
 def _job_store(settings: Settings) -> Iterator[PatientJobStore]:
-    """Let jobflow store outputs in the campaign database, and FireWorks ping every minute."""
+    """Let jobflow store outputs in the campaign database, and FireWorks ping every minute.
+
+    Where a worker is told to stop outside a task, FireWorks forgets its pinging thread, which may
+    not keep the process alive.
+    """
     from jobflow import SETTINGS
 
-    before, ping = SETTINGS.JOB_STORE, rocket.PING_TIME_SECS
+    before = SETTINGS.JOB_STORE, rocket.PING_TIME_SECS, rocket.Thread
     store = job_store(settings)
-    SETTINGS.JOB_STORE, rocket.PING_TIME_SECS = store, PING_SECONDS
+    thread = partial(threading.Thread, daemon=True)
+    SETTINGS.JOB_STORE, rocket.PING_TIME_SECS, rocket.Thread = store, PING_SECONDS, thread
     try:
         yield store
     finally:
-        SETTINGS.JOB_STORE, rocket.PING_TIME_SECS = before, ping
+        SETTINGS.JOB_STORE, rocket.PING_TIME_SECS, rocket.Thread = before

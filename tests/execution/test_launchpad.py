@@ -12,17 +12,21 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Thread, Timer
+from threading import enumerate as threads
+from unittest.mock import Mock
 
 import launchpad_jobs as jobs
 import psutil
 import pytest
 from fireworks import FWorker, LaunchPad
+from fireworks.core.rocket import Rocket
 from jobflow import Flow, JobConfig, OnMissing
 from pymongo import MongoClient
 
 from pccd_workflows import operations
 from pccd_workflows.execution import launchpad, mongo, mongod
 from pccd_workflows.execution import worker as worker_module
+from pccd_workflows.execution.stopping import WorkerStopped
 from pccd_workflows.execution.stores import job_store
 from pccd_workflows.execution.worker import WorkerSummary, run_worker
 from pccd_workflows.settings import Settings, get_settings
@@ -569,6 +573,17 @@ def test_a_sign_of_life_renews_the_lease(settings):
     assert launchpad.release_dead_runs(settings) == []
     _expire(db)
     assert len(launchpad.release_dead_runs(settings)) == 1
+
+
+def test_no_sign_of_life_keeps_a_stopped_worker_s_process_alive(settings, monkeypatch):
+    """FireWorks forgets its pinging thread where it is interrupted outside a task."""
+    before = set(threads())
+    monkeypatch.setattr(Rocket, "update_checkpoint", Mock(side_effect=WorkerStopped))
+    submit(settings, jobs.add(1, 2))
+    run(settings, seconds=1)
+    pinging = [thread for thread in set(threads()) - before if "ping_launch" in thread.name]
+    assert pinging
+    assert all(thread.daemon for thread in pinging)
 
 
 @pytest.mark.timeout(240)
