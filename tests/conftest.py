@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,15 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """No test leaves a thread that keeps the process of the tests alive for an hour."""
+    before = set(threading.enumerate())
+    yield
+    left = [t for t in set(threading.enumerate()) - before if "ping_launch" in t.name]
+    assert all(thread.daemon for thread in left)
 
 
 @pytest.fixture(autouse=True)
