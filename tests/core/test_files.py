@@ -4,8 +4,10 @@ import os
 
 import pytest
 
+from pccd_workflows.cli import live
 from pccd_workflows.core.errors import MachineFault
 from pccd_workflows.core.files import make_folder, make_private, write_whole
+from pccd_workflows.execution import mongod
 
 
 def test_a_file_is_replaced_and_nothing_stays_beside_it(tmp_path):
@@ -64,3 +66,14 @@ def test_nobody_else_writes_into_what_is_made_under_a_umask_of_000(tmp_path):
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
     assert modes.pop("report.html") == 0o644
     assert modes == dict.fromkeys(("reports", "new", "crystals", "cif"), 0o755)
+
+
+@pytest.mark.usefixtures("umask_000")
+def test_logs_of_workers_and_the_server_s_data_are_their_owner_s_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(live.subprocess, "Popen", lambda *_, **__: None)
+    live.Workers("mine-0123456789", tmp_path / "logs").start(1)
+    open_to_all = tmp_path / "mongod"
+    open_to_all.mkdir(mode=0o777)
+    with mongod._writing_to(open_to_all):
+        pass
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("logs", "mongod")] == [0o700] * 2
