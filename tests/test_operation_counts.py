@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import launchpad_jobs
 import pytest
+from fireworks import LaunchPad
 from jobflow import Flow, run_locally
 from pymatgen.core import Lattice, Structure
 from pymongo import MongoClient, monitoring
@@ -17,9 +19,10 @@ from pccd_workflows import collect, export, query
 from pccd_workflows.core import records
 from pccd_workflows.core.storage import store_crystals
 from pccd_workflows.engines.engine import Task
-from pccd_workflows.execution import mongo, mongo_storage
+from pccd_workflows.execution import launchpad, mongo, mongo_storage
 from pccd_workflows.execution.mongo_storage import MongoStorage
 from pccd_workflows.execution.storage import use_storage
+from pccd_workflows.execution.worker import run_worker
 from pccd_workflows.jobs import compute
 
 CAMPAIGN = "c-0123456789"
@@ -151,3 +154,17 @@ def test_looking_at_a_campaign_loads_no_workflow_library_and_no_matcher():
     code = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_end_of_a_job_looks_at_its_part_of_the_workflow(settings, monkeypatch):
+    """FireWorks' own way, which reads all jobs of the workflow, is left for the last one."""
+    looked_at_all = []
+    refresh = LaunchPad._refresh_wf
+    monkeypatch.setattr(
+        LaunchPad, "_refresh_wf", lambda self, i: (looked_at_all.append(i), refresh(self, i))
+    )
+    leaves = [launchpad_jobs.add(number, 1) for number in range(6)]
+    last = launchpad_jobs.total([leaf.output for leaf in leaves])
+    launchpad.submit(Flow([*leaves, last]), settings)
+    assert len(run_worker(settings).completed) == 7
+    assert len(looked_at_all) == 1
