@@ -57,6 +57,24 @@ def relaxed(energy_per_atom: float, verdict: str = "converged") -> Relaxation:
     return relaxation(SALT, energy_per_atom, verdict)
 
 
+def test_what_is_said_of_a_crystal_near_the_hull():
+    record = judge_stability({"a": relaxed(-1.45)}, campaign().rungs[0], [REFERENCES])["a"]
+    said = hull.STAGE.describe(record, {})
+    assert (said.verdict, said.facts[0]) == ("kept", "50 meV/atom above the hull")
+    assert any(fact.startswith("competes with 50 % ") for fact in said.facts)
+    assert "a new structure type" not in said.facts
+    first = NEW.model_copy(update={"kind": "new_structure_type"})
+    told = hull.STAGE.describe(record.model_copy(update={"novelty": first}), {})
+    assert "a new structure type" in told.facts
+    nothing = hull.Stability(level="chgnet", passed=False, reason_class="budget")
+    assert not any("hull" in fact for fact in hull.STAGE.describe(nothing, {}).facts)
+    framework = SetNovelty(known=False, framework_id="mp-2", method="m")
+    both = Novelty(sets={"references": framework, "history": KNOWN.sets["references"]})
+    told = hull.STAGE.describe(record.model_copy(update={"novelty": both}), {})
+    assert not any("substitution" in fact for fact in told.facts)
+    assert any("known in history as mp-1" in fact for fact in told.facts)
+
+
 def test_a_crystal_of_a_missing_phase_s_composition_says_which_it_may_be():
     lacking = [
         MissingPhase(

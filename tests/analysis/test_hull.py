@@ -174,3 +174,19 @@ def test_references_are_corrected_once() -> None:
     assert corrected.convention == "mp2020"
     assert corrected.entries[0].energy == pytest.approx(-24.0 - 2 * 0.687, abs=2e-3)
     assert correct_references(corrected) is corrected
+
+
+def test_phases_add_up_to_the_crystal_where_facets_lie_in_one_plane() -> None:
+    """Four phases span a plane: two facets tie everywhere in it, one of them holds a point."""
+    square = {"a": "Mg3Al2", "b": "Mg3Zn2", "c": "Mg2Al3", "d": "Mg2Zn3"}
+    elements = {symbol: (symbol, 0.0) for symbol in ("Mg", "Al", "Zn")}
+    whole = references(elements | {name: (formula, -5.0) for name, formula in square.items()})
+    formulas = ["Mg10Al4Zn3", "Mg10Al3Zn4", "Mg9Al5Zn3", "Mg9Al3Zn5", "Mg5Al2Zn2", "Mg10Al7Zn2"]
+    results = Hull(whole).place([query(formula, 0.0) for formula in formulas])
+    for formula, found in zip(formulas, results, strict=True):
+        mixed = Composition({})
+        assert sum(found.decomposition.values()) == pytest.approx(1)
+        assert min(found.decomposition.values()) > 0
+        for name, part in found.decomposition.items():
+            mixed += Composition(square.get(name, name)).fractional_composition * part
+        assert mixed.almost_equals(Composition(formula).fractional_composition, 1e-6, 1e-6)

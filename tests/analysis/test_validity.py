@@ -5,6 +5,7 @@ import math
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows.analysis import validity
 from pccd_workflows.analysis.screening import Screen
 from pccd_workflows.analysis.validity import charge_balance, periodic_distances, screen
 
@@ -90,3 +91,18 @@ def test_charge_modes() -> None:
     assert preferred.charge_balanced is False
     assert ignored.passed
     assert ignored.charge_balanced is None
+
+
+@pytest.mark.parametrize(
+    ("average", "states", "between"),
+    [
+        (2.5, [2, 3], True),
+        (8 / 3, [3, 2], True),
+        (5.0, [2, 3], False),
+        (0.5, [-1, 1], False),
+        (-1.5, [-2, -1], True),
+        (2.5, [2], False),
+    ],
+)
+def test_an_average_state_lies_between_two_of_one_sign(average, states, between) -> None:
+    assert validity._between_neighbours(average, states) is between

@@ -117,7 +117,9 @@ def prepare(settings: Settings, whole: Campaign) -> None:
         )
     storage.put_rows(rows)
     for rung in whole.rungs:
-        mongo.put_reference_set(database, reference_set(rung.level))
+        references = reference_set(rung.level)
+        storage.put_references(references)
+        storage.settle_references(whole.campaign_id, references)
     launchpad.submit(DiscoveryMaker().make(whole), settings)
     database["campaigns"].insert_one(
         {

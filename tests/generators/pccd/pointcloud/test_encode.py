@@ -73,7 +73,7 @@ def test_oxidation_states_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("crystal", "words"),
     [
-        (Structure(Lattice.cubic(15.01), ["H"], [[0, 0, 0]]), "15.01 Å"),
+        (Structure(Lattice.orthorhombic(4, 15.01, 9), ["H"], [[0, 0, 0]]), "15.01 Å"),
         (Structure(Lattice.cubic(9), ["H"] * 17, np.arange(51).reshape(17, 3) / 51), "not 17"),
         (
             Structure(Lattice.cubic(9), ["H", "Li", "B", "O"], np.arange(12).reshape(4, 3) / 12),
