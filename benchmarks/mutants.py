@@ -47,7 +47,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "engines/levels.py": ("engines/test_levels.py", "engines/test_potential.py"),
     "engines/phonons.py": ("engines/test_phonons.py", "engines/test_keys.py"),
     "engines/potential.py": ("engines/test_potential.py", "engines/test_keys.py"),
-    "engines/qpoints.py": ("engines/test_phonons.py",),
+    "engines/qpoints.py": ("engines/test_qpoints.py", "engines/test_phonons.py"),
     "engines/supercells.py": ("engines/test_phonons.py", "engines/test_keys.py"),
     "engines/vasp/inputs.py": ("engines/test_vasp.py",),
     "generators/pccd/means.py": (
