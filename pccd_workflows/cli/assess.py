@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from pccd_workflows.evaluation.batches import SeedTable
     from pccd_workflows.evaluation.model_and_data import ModelAndData
     from pccd_workflows.evaluation.rediscovery import Rediscovered
-    from pccd_workflows.known.phases import ToldPhases
+    from pccd_workflows.known.build import Progress as Told
 
 NAME = typer.Argument(..., help="A folder of model/, or a path")
-DATA = typer.Option(..., help="Known crystals (JSON lines): novelty and competing phases")
+DATA = typer.Option(None, help="More known crystals (JSON lines), for what is new")
 SEED = typer.Option(0, min=0, help="Fixes every random number")
 LEVEL = typer.Option("chgnet", help="Potential that relaxes: chgnet, 7net-0 or 7net-l3i5")
 AS_JSON = typer.Option(False, "--json", help="Print JSON")
@@ -31,7 +31,7 @@ AS_JSON = typer.Option(False, "--json", help="Print JSON")
 def batches(
     name: str = NAME,
     *,
-    data: Path = DATA,
+    data: Path | None = DATA,
     samples: int = typer.Option(256, min=1, help="Raw samples of each batch"),
     only: str = typer.Option("1,2,3", help="Batches, comma-separated"),
     sampler: Sampler,
@@ -79,7 +79,7 @@ def batches(
 def rediscover(
     name: str = NAME,
     *,
-    data: Path = DATA,
+    data: Path | None = DATA,
     formulas: str = typer.Option("", help="Comma-separated; the seed's named crystals if empty"),
     samples: int = typer.Option(256, min=1, help="Of the elements of each formula"),
     seed: int = SEED,
@@ -122,7 +122,7 @@ def rediscover(
 def compare_levels(
     name: str = NAME,
     *,
-    data: Path = DATA,
+    data: Path | None = DATA,
     levels: str = typer.Option("chgnet,7net-l3i5", help="Two potentials"),
     batch: int = typer.Option(3, min=1, max=3, help="Of the seed paper, whose elements are drawn"),
     samples: int = typer.Option(64, min=1, help="Raw samples"),
@@ -154,14 +154,14 @@ def compare_levels(
     )
 
 
-def _loaded(name: str, data: Path) -> "ModelAndData":
+def _loaded(name: str, data: Path | None) -> "ModelAndData":
     from pccd_workflows.evaluation.model_and_data import load_model_and_data
 
     return load_model_and_data(name, data)
 
 
 @contextmanager
-def progress(*, quiet: bool) -> "Iterator[ToldPhases]":
+def progress(*, quiet: bool) -> "Iterator[Told]":
     """Yield what shows on a terminal how far each kind of work is."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

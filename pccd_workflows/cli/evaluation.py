@@ -196,13 +196,9 @@ class Evaluation:
         from pccd_workflows.evaluation.shares import protocol_card
 
         data, level = self.request.data, self.request.level
-        if data.suffix == ".npz" and level is not None:
-            raise InputError("--level needs competing phases: give --data as JSON lines, not .npz.")
-        if data.suffix == ".npz":
-            known = yardstick(self.folder)
-        else:
-            judge = potential_judge(data, level, self.settings) if level else None
-            known = yardstick(self.folder, data, judge=judge)
+        judge = potential_judge(level, self.settings) if level else None
+        # a data set has no crystals to compare with, but those of the model's training
+        known = yardstick(self.folder, None if data.suffix == ".npz" else data, judge=judge)
         found = evaluate_generation(self.model, self.crystals, known, **self._common())
         card = protocol_card(self.request.sampler, known.judge)
         return {**found, "protocol": card.as_json()}

@@ -1,28 +1,21 @@
 """Crystals relaxed with a potential and placed on that potential's own hull."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pymatgen.core import Structure
 
+from pccd_workflows.core.errors import InputError
+from pccd_workflows.core.reference_set import ReferenceSet
+from pccd_workflows.core.systems import maximal_systems
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
-from pccd_workflows.evaluation.known_file import LEGACY_TABLE, KnownCrystalsFile, known_file
-from pccd_workflows.evaluation.missing_phases import MissingPhaseBias, missing_phase_bias
 from pccd_workflows.evaluation.results import Result
 from pccd_workflows.evaluation.stored_potential import StoredPotential, stored_potential
-from pccd_workflows.known.phases import (
-    NEAR_AT_LEVEL,
-    NEAR_IN_SOURCE,
-    ToldPhases,
-    complete_elements,
-    compute_phases,
-    elements_of,
-    phases_near_hull,
-    tell_nobody,
-)
+from pccd_workflows.known.build import Progress, silent
+from pccd_workflows.known.competing import Engines, known_reference_set, version_at
+from pccd_workflows.known.library import KnownLibrary
 from pccd_workflows.stages.hull import Stability, judge_stability
 
 if TYPE_CHECKING:
@@ -30,22 +23,23 @@ if TYPE_CHECKING:
 
 
 class HullFacts(Result):
-    """The hull that crystals were placed on.
+    """The hulls that crystals were placed on.
 
     Attributes
     ----------
-    phases, reference_set
-        Number of competing phases, and the id of their set.
-    largest_phase
-        Sites of the largest one of the data file.
-    missing_phases
-        None without a table of all phases.
+    systems
+        Chemical systems of which there is one; systems within another one of them not counted.
+    phases
+        Competing phases of all of them.
+    missing_phases, predicted_phases
+        Phases known to exist that have no structure here, and those of them in whose place a
+        predicted one competes.
     """
 
+    systems: int
     phases: int
-    reference_set: str
-    largest_phase: int
-    missing_phases: MissingPhaseBias | None
+    missing_phases: int
+    predicted_phases: int
 
 
 class JudgeProtocol(Result):
@@ -78,25 +72,25 @@ Judge = Callable[[Sequence[Structure]], Judgement]
 
 @dataclass(frozen=True)
 class PotentialJudge:
-    """Relaxes crystals with a potential and places them on that potential's own hull.
+    """Relaxes crystals and places them on the hull that a campaign places its crystals on.
 
     Attributes
     ----------
-    data
-        The competing phases.
-    relax_phases
-        False takes the phases as they are in the data: faster, and some meV/atom too high.
+    known
+        Whose crystals compete; the library of the package if left out.
     progress
         Told what is being done.
     """
 
-    data: KnownCrystalsFile
     potential: StoredPotential
-    relax_phases: bool = True
-    progress: ToldPhases = tell_nobody
+    known: KnownLibrary | None = None
+    progress: Progress = silent
 
     def __call__(self, structures: Sequence[Structure]) -> Judgement:
-        """Return the relaxation and the place on the hull of each crystal."""
+        """Return the relaxation and the place on the hull of each crystal.
+
+        Without a phase of one of its elements there is no hull, and a reason in place of a place.
+        """
         if not structures:
             return Judgement([], [])
         relaxations = {}
@@ -104,61 +98,62 @@ class PotentialJudge:
             relaxations[str(number)] = self.potential.relax(structure)
             what = f"relaxing samples, {self.potential.level}"
             self.progress(what, number + 1, len(structures))
-        systems = {elements_of(structure.composition) for structure in structures}
-        phases = phases_near_hull(self.data.rows, systems)
-        references = compute_phases(
-            complete_elements(phases, systems, self.potential),
-            self.potential,
-            relax=self.relax_phases,
-            progress=self.progress,
+        sets = self._references(relaxations)
+        found = judge_stability(relaxations, self.potential.rung, sets)
+        return Judgement(
+            list(relaxations.values()), [found[name] for name in relaxations], _facts(sets)
         )
-        found = judge_stability(relaxations, self.potential.rung, [references])
-        stabilities = [found[name] for name in relaxations]
-        hull = HullFacts(
-            phases=len(references.entries),
-            reference_set=references.reference_id,
-            largest_phase=max((len(phase.structure) for phase in phases), default=0),
-            missing_phases=self._missing_phases(structures, stabilities),
-        )
-        return Judgement(list(relaxations.values()), stabilities, hull)
 
-    def _missing_phases(
-        self, structures: Sequence[Structure], stabilities: Sequence[Stability]
-    ) -> MissingPhaseBias | None:
-        if not self.data.table:
-            return None
-        crystals = [
-            (structure.composition, stability.energy_above_hull)
-            for structure, stability in zip(structures, stabilities, strict=True)
-        ]
-        present = {row["id"] for row in self.data.rows}
-        return missing_phase_bias(self.data.table, present, crystals, name=LEGACY_TABLE)
+    def _references(self, relaxations: Mapping[str, Relaxation]) -> list[ReferenceSet]:
+        """Return the known phases of the systems of the crystals that came to rest."""
+        systems = maximal_systems(
+            relaxation.structure.chemical_system
+            for relaxation in relaxations.values()
+            if relaxation.usable and relaxation.structure is not None
+        )
+        engines = Engines(self.potential.energy_per_atom, self.potential.relax)
+        sets = []
+        for done, system in enumerate(systems, start=1):
+            try:
+                found = known_reference_set(
+                    system, self.potential.level, engines=engines, known=self.known
+                )
+            except InputError:  # an element without a phase
+                continue
+            finally:
+                self.progress("hulls of chemical systems", done, len(systems))
+            sets.append(found)
+        return sets
 
     def protocol(self) -> JudgeProtocol:
         """Return what the verdicts of this judge mean."""
         from pccd_workflows.engines.potential import software
 
         rung = self.potential.rung
-        near = (
-            f"those at most {NEAR_AT_LEVEL:g} eV/atom above the unrelaxed hull are relaxed"
-            if self.relax_phases
-            else "not relaxed"
-        )
         return JudgeProtocol(
             potential={"level": rung.level, **software(get_level(rung.level))},
             relaxation=f"cell and sites, forces below {rung.fmax:g} eV/Å, at most "
             f"{rung.steps} steps",
-            hull=f"phases of {self.data.path.name} with the same potential: all elements (known "
-            "structure types of those that it lacks), and "
-            f"compounds at most {NEAR_IN_SOURCE:g} eV/atom above its hull, or not placed on one; "
-            + near,
+            hull="of known crystals with the same potential, as in campaigns, predicted ones in "
+            f"the place of missing ones: {version_at(rung.level, self.known)}",
         )
 
 
+def _facts(sets: Sequence[ReferenceSet]) -> HullFacts:
+    entries = {(entry.entry_id, entry.formula) for found in sets for entry in found.entries}
+    missing = {phase.id: phase for found in sets for phase in found.missing or ()}
+    return HullFacts(
+        systems=len(sets),
+        phases=len(entries),
+        missing_phases=len(missing),
+        predicted_phases=sum(bool(phase.predicted_from) for phase in missing.values()),
+    )
+
+
 def potential_judge(
-    data: Path, level: str, settings: "Settings", *, progress: ToldPhases = tell_nobody
+    level: str, settings: "Settings", *, progress: Progress = silent
 ) -> PotentialJudge:
-    """Return the judge of a level with the phases of a data file.
+    """Return the judge of a level, with what this machine has computed.
 
     Raises
     ------
@@ -167,4 +162,4 @@ def potential_judge(
     MissingDependencyError
         Its package is not installed.
     """
-    return PotentialJudge(known_file(data), stored_potential(level, settings), progress=progress)
+    return PotentialJudge(stored_potential(level, settings), progress=progress)

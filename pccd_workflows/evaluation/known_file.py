@@ -1,4 +1,4 @@
-"""The known crystals of a data file: what novelty is measured against, and what competes."""
+"""The known crystals of a data file: what novelty is measured against beside the library."""
 
 import sys
 from collections import Counter
@@ -12,12 +12,8 @@ import numpy as np
 from pymatgen.core import Composition, Structure
 
 from pccd_workflows.core.errors import InputError
-from pccd_workflows.generators.pccd.dataset import RejectedError, reduced_cell, split_of_record
+from pccd_workflows.generators.pccd.dataset import RejectedError, reduced_cell
 from pccd_workflows.generators.pccd.records import read_records
-from pccd_workflows.known.phases import stated_energy_above_hull
-
-LEGACY_TABLE = "mp_legacy_formation_energies.jsonl.gz"
-"""File beside the data that holds one self-consistent hull, phases above 20 sites included."""
 
 
 class KnownCrystalsFile:
@@ -34,7 +30,7 @@ class KnownCrystalsFile:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Geometry, energy above hull and split of each crystal.
+        """Id and geometry of each crystal.
 
         Raises
         ------
@@ -47,8 +43,6 @@ class KnownCrystalsFile:
                 "species": tuple(sys.intern(s) for s in row["species"]),
                 "lattice": np.asarray(row["lattice"], dtype=float),
                 "frac_coords": np.asarray(row["frac_coords"], dtype=float),
-                "energy_above_hull": stated_energy_above_hull(row),
-                "split": split_of_record(row),
             }
             for number, row in enumerate(map(_with_cell, read_records(self.path)))
             if {"species", "lattice", "frac_coords"} <= row.keys()
@@ -59,12 +53,6 @@ class KnownCrystalsFile:
                 "structure."
             )
         return found
-
-    @cached_property
-    def table(self) -> list[dict[str, Any]]:
-        """The phases of LEGACY_TABLE beside the file; none if it is not there."""
-        path = self.path.with_name(LEGACY_TABLE)
-        return list(read_records(path)) if path.exists() else []
 
     def with_formulas(self, formulas: set[str]) -> list[tuple[str, Structure]]:
         """Return id and crystal of those with one of these formulas."""

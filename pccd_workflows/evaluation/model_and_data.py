@@ -9,7 +9,7 @@ from pccd_workflows.evaluation.judge import PotentialJudge, potential_judge
 from pccd_workflows.evaluation.samples import Yardstick, yardstick
 from pccd_workflows.generators.pccd.checkpoint import find_model, load_model
 from pccd_workflows.generators.pccd.records import read_records
-from pccd_workflows.known.phases import ToldPhases, tell_nobody
+from pccd_workflows.known.build import Progress, silent
 from pccd_workflows.settings import Settings, get_settings
 
 if TYPE_CHECKING:
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelAndData:
-    """A model with its folder, and a data file.
+    """A model with its folder, and a data file if there is one.
 
     Attributes
     ----------
     folder
         Of the model, with its training index.
     data
-        Known crystals: JSON lines or a folder of CIFs.
+        More known crystals: JSON lines or a folder of CIFs.
     """
 
     model: "Model"
     folder: Path
-    data: Path
+    data: Path | None
     settings: Settings
 
     @property
@@ -39,24 +39,24 @@ class ModelAndData:
         info = self.model.info
         return {"model": info.name, "weights_sha256": info.weights_sha256}
 
-    def judge(self, level: str, progress: ToldPhases = tell_nobody) -> PotentialJudge:
+    def judge(self, level: str, progress: Progress = silent) -> PotentialJudge:
         """Return what relaxes crystals at a level and places them on its hull."""
-        return potential_judge(self.data, level, self.settings, progress=progress)
+        return potential_judge(level, self.settings, progress=progress)
 
     def yardstick(self, judge: PotentialJudge | None = None) -> Yardstick:
-        """Return what samples are measured against: training index, data and the judge, if any."""
+        """Return what samples are measured against: library, training, data and judge, if any."""
         return yardstick(self.folder, self.data, judge=judge)
 
 
-def load_model_and_data(name: str, data: Path) -> ModelAndData:
-    """Return the model of a name or path, after a look at the data.
+def load_model_and_data(name: str, data: Path | None) -> ModelAndData:
+    """Return the model of a name or path, after a look at the data, if any.
 
     Raises
     ------
     InputError
         There is no such model or file, or the file holds no crystal.
     """
-    if next(read_records(data), None) is None:
+    if data is not None and next(read_records(data), None) is None:
         raise InputError(f"{data} holds no crystal.")
     settings = get_settings()
     folder = find_model(name, settings)

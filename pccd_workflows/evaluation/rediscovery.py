@@ -22,7 +22,6 @@ from pccd_workflows.evaluation.samples import (
     requests_for,
 )
 from pccd_workflows.generators.pccd.sampler import Sampler
-from pccd_workflows.known.phases import elements_of
 
 if TYPE_CHECKING:
     from pccd_workflows.generators.pccd.model import Model
@@ -122,7 +121,7 @@ def rediscover(
 
 def _samples_of(model: "Model", composition: Composition, sampling: Sampling) -> list[RawSample]:
     """Return the samples of a composition's elements that have its formula."""
-    elements = tuple(sorted(elements_of(composition)))
+    elements = tuple(sorted(element.symbol for element in composition))
     requests = requests_for([elements] * sampling.samples)
     made = draw_samples(model, requests, seed=sampling.seed, sampler=sampling.sampler)
     wanted = composition.reduced_formula

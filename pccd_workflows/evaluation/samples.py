@@ -118,9 +118,9 @@ class JudgedSample:
 
     @property
     def reference(self) -> str | None:
-        """Id of a reference that matches it."""
-        found = None if self.novelty is None else self.novelty.sets.get("references")
-        return None if found is None else found.matched_id
+        """Id of a known crystal that it is as generated, of the library first."""
+        sets = {} if self.novelty is None else self.novelty.sets
+        return next((found.matched_id for found in sets.values() if found.matched_id), None)
 
     @property
     def energy_above_hull(self) -> float | None:
@@ -132,6 +132,12 @@ class JudgedSample:
         """Whether it is the lowest of its group and in no set, as generated and relaxed."""
         found = None if self.stability is None else self.stability.novelty
         return found is not None and found.duplicate_of is None and found.novel
+
+    @property
+    def kind(self) -> str | None:
+        """What it is to known crystals, relaxed, within METASUN_LIMIT; None else, or unasked."""
+        found = None if self.stability is None else self.stability.novelty
+        return None if found is None else found.kind
 
     @property
     def structure(self) -> "Structure":
@@ -170,7 +176,7 @@ def yardstick(
         Relaxes the screened crystals.
     """
     settings = MatcherSettings()
-    look_ups: dict[str, LookUp] = {LIBRARY: partial(in_library, settings=settings)}
+    look_ups: dict[str, LookUp] = {LIBRARY: partial(in_library, settings=settings, kinds=True)}
     if data is not None:
         look_ups["references"] = among(known_file(data).with_formulas)
     look_ups["training"] = partial(match_training, folder=folder, settings=settings)
@@ -232,7 +238,7 @@ def judge_novelty(crystals: Crystals, known: Yardstick) -> dict[str, Novelty]:
     duplicates = find_duplicates(crystals, MatcherSettings())
     return {
         name: found.model_copy(update={"duplicate_of": duplicates.get(name)})
-        for name, found in look_up(crystals, known.look_ups).items()
+        for name, found in look_up(crystals, known.look_ups, kinds=True).items()
     }
 
 

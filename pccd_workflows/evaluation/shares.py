@@ -52,6 +52,8 @@ class StabilityShares(Result):
     ----------
     stable_0, stable_80, stable_100, stable_250
         Of all samples, by the limit in meV/atom; `of_screened` has them of the screened ones.
+    metasun_kinds
+        How many of `metasun` are substitutions, and how many have a new structure type.
     """
 
     stable_0: Estimate
@@ -60,6 +62,7 @@ class StabilityShares(Result):
     stable_250: Estimate
     sun: Estimate
     metasun: Estimate
+    metasun_kinds: dict[str, int]
     of_screened: dict[str, Estimate]
     energy_above_hull: Distribution
     relaxation_verdicts: dict[str, int]
@@ -111,6 +114,7 @@ class SampleRow(Result):
     reference: str | None
     in_training: bool | None
     energy_above_hull: float | None
+    kind: str | None
     relaxation: str | None
     rmsd_to_relaxed: float | None
 
@@ -203,6 +207,9 @@ def _stability(
         **{name: share(count, total) for name, count in stable.items()},
         sun=share(sum(one.relaxes_to_new for one in within["sun"]), total),
         metasun=share(sum(one.relaxes_to_new for one in within["metasun"]), total),
+        metasun_kinds=dict(
+            Counter(one.kind for one in within["metasun"] if one.relaxes_to_new and one.kind)
+        ),
         of_screened={name: share(count, len(screened)) for name, count in stable.items()},
         energy_above_hull=_distribution(
             (one.energy_above_hull for one in samples), "eV/atom, of those that could be placed"
@@ -259,6 +266,7 @@ def _row(number: int, one: JudgedSample) -> SampleRow:
         reference=one.reference,
         in_training=one.known_in("training"),
         energy_above_hull=one.energy_above_hull,
+        kind=one.kind,
         relaxation=None if relaxation is None else relaxation.verdict,
         rmsd_to_relaxed=None if relaxation is None else relaxation.rms_displacement,
     )

@@ -93,8 +93,7 @@ def recompute_references(campaign: Campaign, rung: Rung, chemsys: str) -> Respon
     Where one is lost there is no hull until it is run again: without it, crystals would look
     stabler than they are.
     """
-    from pccd_workflows.known.materials_project import choose_phases
-    from pccd_workflows.known.phases import NEAR_IN_SOURCE
+    from pccd_workflows.known.materials_project import NEAR_IN_SOURCE, choose_phases
 
     with job_storage() as storage:
         known = stage.known_phases(campaign, chemsys, storage)
@@ -135,8 +134,7 @@ def gather_references(
     InputError
         The reference set is not stored any more.
     """
-    from pccd_workflows.known.materials_project import recomputed
-    from pccd_workflows.known.phases import NEAR_IN_SOURCE
+    from pccd_workflows.known.materials_project import NEAR_IN_SOURCE, recomputed
 
     with job_storage() as storage:
         known = storage.get_references(known_id)

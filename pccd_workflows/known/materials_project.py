@@ -18,13 +18,16 @@ from pccd_workflows.core.systems import subsystems
 from pccd_workflows.engines.levels import MATERIALS_PROJECT_LEVEL, get_level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.known.mp_client import THERMO_TYPE, Client
-from pccd_workflows.known.phases import NEAR_IN_SOURCE
 from pccd_workflows.known.snapshots import MemorySnapshot, Snapshot, content_hash
 
 if TYPE_CHECKING:
     from pymatgen.entries.computed_entries import ComputedStructureEntry
 
 SOURCE = "materials_project"
+NEAR_IN_SOURCE = 0.1
+"""eV/atom above the known hull: phases below it are computed at another level. Errors of an ML
+potential relative to PBE are smaller than this for most compounds, so what lies higher hardly
+carries the level's hull."""
 URL_BUDGET = 1500
 """Characters of chemical systems in one request; servers refuse URLs beyond some 8000 (414)."""
 MAX_VOLUME_PER_ATOM = 150.0

@@ -1,6 +1,5 @@
 """A model's crystals are copper and gold, a potential that costs nothing is EMT."""
 
-import gzip
 import json
 
 import pytest
@@ -9,7 +8,6 @@ from pymatgen.core import Lattice, Structure
 from pccd_workflows.engines.levels import LEVELS, Level
 from pccd_workflows.evaluation import batches, level_comparison, rediscovery
 from pccd_workflows.evaluation.judge import PotentialJudge
-from pccd_workflows.evaluation.known_file import LEGACY_TABLE, known_file
 from pccd_workflows.evaluation.samples import RawSample
 from pccd_workflows.evaluation.stored_potential import StoredPotential
 from pccd_workflows.execution.memory import FolderStorage
@@ -46,24 +44,21 @@ def data(tmp_path, cu3au):
             "lattice": s.lattice.matrix.tolist(),
             "species": [site.specie.symbol for site in s],
             "frac_coords": s.frac_coords.tolist(),
-            "energy_above_hull": 0.0,
         }
         for number, s in enumerate([fcc(3.6, ["Cu"] * 4), fcc(4.05, ["Au"] * 4), cu3au])
     ]
     path = tmp_path / "known.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    table = {"id": "mp-9", "formula": "CuAu3", "formation_energy_per_atom": -0.3}
-    (tmp_path / LEGACY_TABLE).write_bytes(gzip.compress(json.dumps(table).encode()))
     return path
 
 
 @pytest.fixture
-def make_judge(data, tmp_path, emt):
+def make_judge(tmp_path, emt):
     """Return a function that makes a judge with results in one folder."""
 
     def make(level="emt", **options):
         storage = FolderStorage(tmp_path / "results")
-        return PotentialJudge(known_file(data), StoredPotential(level, storage), **options)
+        return PotentialJudge(StoredPotential(level, storage), **options)
 
     return make
 

@@ -31,7 +31,7 @@ def test_table_2_has_the_seeds_numbers_beside_ours(drawn, judge, data, cu3au, cu
     assert shown["protocol"]["conditions"] == {}
     batch = shown["seed-batch-2"]
     assert batch["stable_250"]["n"] == 3
-    assert batch["hull"]["phases"] == 3
+    assert batch["hull"]["systems"] == 1
     assert [row["decode_error"] for row in batch["rows"]] == [None, None, "shape"]
     assert set(shown["seed-batch-2-without-rare-earths"]) >= {"valid", "stable_80", "of_screened"}
     page = batches_page(shown)

@@ -3,9 +3,12 @@
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from pccd_workflows.core.reference_set import MissingPhase, ReferenceEntry, ReferenceSet
 from pccd_workflows.evaluation import judge as module
-from pccd_workflows.evaluation.known_file import KnownCrystalsFile
-from pccd_workflows.known.phases import NEAR_AT_LEVEL, NEAR_IN_SOURCE
+from pccd_workflows.evaluation.judge import PotentialJudge
+from pccd_workflows.known.library import library
+from pccd_workflows.settings import Settings
+from tests.known.made_up import make_library, record
 
 
 def test_a_known_crystal_lies_on_its_own_hull(judge, cu3au, cuau3):
@@ -14,15 +17,20 @@ def test_a_known_crystal_lies_on_its_own_hull(judge, cu3au, cuau3):
     assert known.energy_above_hull == pytest.approx(0.0, abs=1e-3)
     assert new.energy_above_hull is not None
     assert [r.verdict for r in found.relaxations] == ["converged", "converged"]
-    assert (known.level, known.references) == ("emt", found.hull.reference_set)
-    assert found.hull.phases == 3
-    assert found.hull.largest_phase == 4
-    assert found.hull.missing_phases.phases_in_table == 1
-    # CuAu3 of the table is not in the data
-    assert found.hull.missing_phases.shift.largest > 0.1
+    assert (known.level, known.references) == ("emt", new.references)
+    assert found.hull.systems == 1
+    assert found.hull.phases >= len(library().rows_in("Au-Cu"))
+    assert new.n_missing == found.hull.missing_phases
 
 
-def test_a_crystal_of_an_element_without_phases_has_a_reason_instead_of_a_place(
+def test_systems_within_others_need_no_hull_of_their_own(judge, cu3au):
+    copper = Structure(Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]])
+    found = judge([cu3au, copper])
+    assert found.hull.systems == 1
+    assert len({one.references for one in found.stabilities}) == 1
+
+
+def test_a_crystal_that_the_potential_does_not_know_has_a_reason_instead_of_a_place(
     judge, cu3au, monkeypatch
 ):
     monkeypatch.setattr(
@@ -35,19 +43,53 @@ def test_a_crystal_of_an_element_without_phases_has_a_reason_instead_of_a_place(
     assert (refused.passed, refused.reason_class) == (False, "unsupported_element")
 
 
+def test_without_a_phase_of_an_element_there_is_no_hull_and_others_have_theirs(
+    make_judge, tmp_path, cu3au, cuau3
+):
+    copper = record("mp-1", Structure(Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]]))
+    known = make_library(tmp_path, [copper, record("mp-2", cu3au)])
+    found = make_judge(known=known)([cuau3, Structure(Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]])])
+    assert [one.reason_class for one in found.stabilities] == ["no_references"] * 2
+    found = make_judge(known=known)([Structure(Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]])])
+    assert found.stabilities[0].energy_above_hull is not None
+
+
+def test_missing_phases_are_counted_once_and_the_predicted_ones_apart(
+    make_judge, cu3au, monkeypatch
+):
+    def missing(name, origin=""):
+        return MissingPhase(
+            id=name,
+            chemsys="Cu",
+            formula="Cu",
+            energy_above_hull=0.0,
+            shift=0.1,
+            n_same_composition=0,
+            predicted_from=origin,
+        )
+
+    def references(chemsys, level, **_):
+        entries = [ReferenceEntry(entry_id=e, formula=e, energy=0.0) for e in chemsys.split("-")]
+        return ReferenceSet(
+            source="known",
+            chemsys=chemsys,
+            level=level,
+            convention="mp2020",
+            entries=entries,
+            missing=[missing("mp-1"), missing("mp-2", "mp-9")],
+        )
+
+    monkeypatch.setattr(module, "known_reference_set", references)
+    cu3ag = cu3au.copy()
+    cu3ag.replace_species({"Au": "Ag"})
+    found = make_judge()([cu3au, cu3ag]).hull
+    assert (found.systems, found.phases) == (2, 3)
+    assert (found.missing_phases, found.predicted_phases) == (2, 1)
+
+
 def test_nothing_to_judge_has_no_hull(judge):
     found = judge([])
     assert (list(found.relaxations), list(found.stabilities), found.hull) == ([], [], None)
-
-
-def test_an_element_that_the_data_lacks_is_taken_from_known_structure_types(
-    make_judge, data, cu3au, cuau3
-):
-    lines = data.read_text().splitlines()
-    data.write_text("\n".join(lines[1:]))  # no copper
-    found = make_judge()([cu3au, cuau3])
-    assert found.stabilities[0].energy_above_hull == pytest.approx(0.0, abs=1e-3)
-    assert found.hull.phases > 3  # gold, Cu3Au, and structures of copper
 
 
 def test_the_second_run_computes_nothing(make_judge, cuau3, monkeypatch):
@@ -60,22 +102,16 @@ def test_the_second_run_computes_nothing(make_judge, cuau3, monkeypatch):
 def test_progress_names_each_kind_of_work(make_judge, cuau3):
     told = []
     make_judge(progress=lambda *what: told.append(what))([cuau3])
-    assert ("relaxing samples, emt", 1, 1) in told
-    assert ("single points of known phases", 3, 3) in told
-    assert {what for what, _, _ in told} >= {"relaxing phases near the hull"}
+    assert told == [("relaxing samples, emt", 1, 1), ("hulls of chemical systems", 1, 1)]
 
 
-def test_the_protocol_states_the_limits_that_are_used(judge, make_judge):
+def test_the_protocol_names_potential_and_library(judge):
     protocol = judge.protocol()
     assert protocol.potential["level"] == "emt"
-    assert f"at most {NEAR_IN_SOURCE:g} eV/atom above its hull" in protocol.hull
-    assert f"at most {NEAR_AT_LEVEL:g} eV/atom above the unrelaxed hull" in protocol.hull
-    assert make_judge(relax_phases=False).protocol().hull.endswith("not relaxed")
+    assert library().version in protocol.hull
 
 
-def test_a_judge_by_name_reads_the_file_and_computes_with_the_level(data, emt, tmp_path):
-    from pccd_workflows.settings import Settings
-
-    made = module.potential_judge(data, "emt", Settings(data_dir=tmp_path))
-    assert isinstance(made.data, KnownCrystalsFile)
-    assert (made.data.path, made.potential.level) == (data, "emt")
+def test_a_judge_by_name_computes_with_the_level(emt, tmp_path):
+    made = module.potential_judge("emt", Settings(data_dir=tmp_path))
+    assert isinstance(made, PotentialJudge)
+    assert made.potential.level == "emt"

@@ -7,7 +7,6 @@ from pymatgen.core import Lattice, Structure
 
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.evaluation.known_file import known_file
-from pccd_workflows.generators.pccd.dataset import split_of
 
 
 def test_known_crystals_may_be_structures_or_cifs(tmp_path):
@@ -23,7 +22,6 @@ def test_known_crystals_may_be_structures_or_cifs(tmp_path):
     for data in (lines, cifs):
         (row,) = known_file(data).rows
         assert (row["id"], sorted(row["species"])) == ("one", ["Cl", "Cs"])
-        assert row["split"] == split_of("Cl-Cs")
         ((name, crystal),) = known_file(data).with_formulas({"CsCl"})
         assert name == "one"
         assert len(crystal) == 2

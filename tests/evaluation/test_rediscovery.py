@@ -29,7 +29,7 @@ def test_named_crystals_are_counted_and_the_best_is_shown(drawn, judge, data, cu
     assert come.best.energy_above_hull == pytest.approx(0.0, abs=1e-3)
     assert (come.best.reference, come.best.space_group) == ("mp-2", "Pm-3m")
     assert come.phonons.verdict == "stable"
-    assert come.hull.phases == 3
+    assert come.hull.systems == 1
     assert missing.appeared["value"] == 0.0
     assert (missing.best, missing.phonons, missing.hull) == (None, None, None)
     assert len(seen) == 1
