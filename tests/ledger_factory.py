@@ -84,6 +84,8 @@ PROTOTYPES = {
     "MgMnO2": (layered, "R-3m"),
     "MnO2": (rutile, "P4_2/mnm"),
 }
+KNOWN = ("MgO", "MnO", "MnO2")
+"""What everybody knows is not new in a demonstration either."""
 
 
 @lru_cache
@@ -226,7 +228,7 @@ def judged(
         sets={
             "references": SetNovelty(
                 known=not novel,
-                matched_id=None if novel else "proto-8-MgMn2O4",
+                matched_id=None if novel else f"proto-8-{formula}",
                 method="StructureMatcher ltol 0.2 stol 0.3 angle 5",
             ),
             "training": SetNovelty(known=False, method="formula, space group, sites"),
@@ -415,7 +417,8 @@ def demo(n_judged: int = 70) -> list[CandidateDoc]:
     for i in range(n_judged):
         formula = formulas[int(rng.integers(len(formulas)))]
         above = float(rng.gamma(1.6, 0.16))
-        docs.append(judged(first + i, formula, above=above, novel=bool(rng.random() < 0.75)))
+        novel = bool(rng.random() < 0.75) and formula not in KNOWN
+        docs.append(judged(first + i, formula, above=above, novel=novel))
     docs += [
         judged(160, "MgMnO2", above=0.021, phonons="stable"),
         judged(161, "MgMn2O4", above=-0.004, phonons="stable"),

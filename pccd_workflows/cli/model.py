@@ -177,7 +177,7 @@ def train(
 def add_parts(name: str = NAME, seed: int = SEED) -> None:
     """Teach a trained model, from the crystals in its weights, new structure types and properties.
 
-    About ten minutes of one core.
+    About six minutes of one core.
     """
     from pccd_workflows.generators.pccd.checkpoint import find_model
     from pccd_workflows.generators.pccd.config import SmallNetwork
@@ -186,7 +186,7 @@ def add_parts(name: str = NAME, seed: int = SEED) -> None:
 
     folder = find_model(name, get_settings())
     proposing = SmallNetwork(width=160, epochs=9)
-    model_info = add_parts(folder, proposing, SmallNetwork(width=96, epochs=20), seed)
+    model_info = add_parts(folder, proposing, SmallNetwork(width=96, epochs=150), seed)
     typer.echo(f"Wrote {folder} (weights sha256 {model_info.weights_sha256[:12]}…).")
 
 

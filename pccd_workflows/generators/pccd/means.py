@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pccd_workflows.generators.elements import stream
+from pccd_workflows.generators.pccd.arrange import arrange
 from pccd_workflows.generators.pccd.cells import Cell, SampleRequest, choice
 from pccd_workflows.generators.pccd.composition import electropositive_first
 from pccd_workflows.generators.pccd.conditions import ConditionBatch
-from pccd_workflows.generators.pccd.decorate import Decorated
 from pccd_workflows.generators.pccd.denoiser import (
     PointTransformer,
     cell_of,
@@ -26,7 +26,13 @@ from pccd_workflows.generators.pccd.denoiser import (
     lattice_rows,
     sites_of,
 )
-from pccd_workflows.generators.pccd.frames import Frame, FrameBatch, batch_frames, frame_of
+from pccd_workflows.generators.pccd.frames import (
+    Frame,
+    FrameBatch,
+    Template,
+    batch_frames,
+    frame_of,
+)
 from pccd_workflows.generators.pccd.model import Model
 from pccd_workflows.generators.pccd.new_types import NewType, decorated, draw_template
 from pccd_workflows.generators.pccd.pointcloud.elements import atomic_number
@@ -35,6 +41,10 @@ from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.schedule import signal_and_noise
 from pccd_workflows.generators.pccd.solvers import solve
 
+DECORATED, DECORATED_STEPS = 6, 60
+"""Known crystals with elements put anew whose atoms are arranged for a new type, and how long."""
+AT_RANDOM, AT_RANDOM_STEPS = 24, 120
+"""The same where there is none, of crystals with free coordinates at random."""
 STEP = 1e-3
 """Of the numerical derivative of the lattice's projection, in the network's units."""
 
@@ -68,8 +78,7 @@ def find_frames(
 ) -> list[Framed]:
     """Return the frame that each crystal is drawn in: that of an analogue of its structure type.
 
-    A new type has none: there it is a known crystal with other elements on the same sites, taken
-    as it is, or without such a one a frame with free coordinates at random.
+    A new type has none: there atoms are arranged as known crystals have them (see `arrange`).
 
     Parameters
     ----------
@@ -82,7 +91,7 @@ def find_frames(
     for request, cell in zip(requests, cells, strict=True):
         if cell.new_type is not None:
             drawn = stream(seed, request.index, "free coordinates")
-            frames.append(_new_frame(model, cell, placed(cell.new_type), drawn))
+            frames.append(placed(cell.new_type) or _at_random(model, cell, drawn))
             continue
         rows = _analogues(model, request, cell, seed, sampler)
         frame = framed(rows if refined else rows[:1], cell.numbers) if rows else None
@@ -91,25 +100,46 @@ def find_frames(
     return frames
 
 
-def _decorated(model: Model, aim: NewType) -> Decorated | None:
+def _decorated(model: Model, aim: NewType) -> Framed | None:
+    """Return the frame of the best known crystal with elements put anew on its sites, if any."""
     if model.new_types is None or model.analogues is None or model.templates is None:
         return None
-    return decorated(model.new_types, aim, model.analogues, model.templates)
+    found = decorated(model.new_types, aim, model.analogues, model.templates)[:DECORATED]
+    return _arranged(
+        model, aim, [one.template for one in found], [one.row for one in found], DECORATED_STEPS
+    )
 
 
-def _new_frame(model: Model, cell: Cell, known: Decorated | None, seed: int) -> Framed:
-    """Return the frame of a new type: that of a known crystal on its sites, or a random one."""
+def _at_random(model: Model, cell: Cell, seed: int) -> Framed:
+    """Return the frame of the best of some crystals with free coordinates at random."""
     if model.new_types is None or cell.new_type is None:
         return Framed(None, None)
-    if known is None:
-        template = draw_template(cell.new_type, model.new_types.distances, seed)
-        row, begin = None, 1.0
-    else:
-        template, row, begin = known.template, known.row, 0.0
-    frame = frame_of(template, model.info.setting)
-    if frame is None or tuple(frame.numbers.tolist()) != cell.numbers:
-        return Framed(None, None)
-    return Framed(frame, row, begin)
+    distances = model.new_types.distances
+    drawn = [draw_template(cell.new_type, distances, seed + start) for start in range(AT_RANDOM)]
+    none = Framed(None, None)
+    return _arranged(model, cell.new_type, drawn, [None] * AT_RANDOM, AT_RANDOM_STEPS) or none
+
+
+def _arranged(
+    model: Model,
+    aim: NewType,
+    templates: Sequence[Template],
+    rows: Sequence[int | None],
+    steps: int,
+) -> Framed | None:
+    """Return the best of some starts; None if none of them has the symmetry aimed at."""
+    framed = (
+        (frame_of(one, model.info.setting), row) for one, row in zip(templates, rows, strict=True)
+    )
+    starts = [
+        (frame, row)
+        for frame, row in framed
+        if frame is not None and tuple(frame.numbers.tolist()) == aim.numbers
+    ]
+    if model.new_types is None or not starts:
+        return None
+    best = arrange([frame for frame, _ in starts], model.new_types.distances, steps)
+    return Framed(best.frame, starts[best.start][1], begin=0.0)
 
 
 def _analogues(

@@ -151,10 +151,10 @@ def _allowed(asked: Conditions) -> NDArray[np.bool_] | None:
 
 def decorated(
     new_types: NewTypes, aim: NewType, analogues: Analogues, coordinates: Coordinates
-) -> Decorated | None:
-    """Return the known crystal that fits a new type best with its elements put anew, if any."""
+) -> list[Decorated]:
+    """Return known crystals with their elements put anew as a type wants them, the best first."""
     donors = Donors(analogues, coordinates, new_types.known, new_types.distances)
-    return next(iter(decorate(donors, aim.space_group, aim.orbits, aim.elements)), None)
+    return decorate(donors, aim.space_group, aim.orbits, aim.elements)
 
 
 def draw_template(aim: NewType, distances: PairDistances, seed: int) -> Template:

@@ -10,12 +10,15 @@ from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.resources import resource
 from pccd_workflows.evaluation.symmetry import space_group_of
 from pccd_workflows.evaluation.types import evaluate_types
-from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
+from pccd_workflows.generators.pccd.cells import Cell, SampleRequest, draw_cells
 from pccd_workflows.generators.pccd.checkpoint import load_model, save_model
+from pccd_workflows.generators.pccd.chemistry import covalent_radii
 from pccd_workflows.generators.pccd.config import SmallNetwork
 from pccd_workflows.generators.pccd.dataset import read_dataset
 from pccd_workflows.generators.pccd.generator import aim_of
+from pccd_workflows.generators.pccd.new_types import NewType
 from pccd_workflows.generators.pccd.new_types_training import sequences_of, train_new_types
+from pccd_workflows.generators.pccd.pair_distances import nearest_images
 from pccd_workflows.generators.pccd.sample import sample_crystals
 from pccd_workflows.generators.pccd.sampler import Sampler
 from pccd_workflows.generators.pccd.wyckoff import wyckoff_table
@@ -151,3 +154,34 @@ def test_shipped_weights_propose_types_for_a_new_system():
     assert len(found) > 20
     assert not any(one.key in shipped.new_types.known for one in found)
     assert sum(t.numel() for t in shipped.new_types.network.parameters()) < 1_000_000
+
+
+def test_new_types_are_arranged_the_same_again_and_no_two_atoms_touch(model):
+    requests = ask(("K", "Mg", "F"), n=4, composition="K2Mg2F6")
+    sampler = Sampler(new_types=1, steps=8)
+    first, second = (sample_crystals(model, requests, seed=1, sampler=sampler) for _ in range(2))
+    for one, again in zip(first, second, strict=True):
+        assert one.analogue == again.analogue
+        assert np.allclose(one.structure.lattice.matrix, again.structure.lattice.matrix)
+        assert np.allclose(one.structure.frac_coords, again.structure.frac_coords)
+        radii = covalent_radii()[[site.specie.Z for site in one.structure]].astype(float)
+        near = nearest_images(one.structure.lattice.matrix, one.structure.frac_coords)
+        assert (near > 0.55 * (radii[:, None] + radii)).all()
+
+
+def test_a_crystal_on_the_sites_of_a_known_one_names_it(model):
+    """With its perovskites forgotten as a type, they still lend their sites."""
+    kinds = model.analogues.structure_type
+    perovskites = np.flatnonzero((model.analogues.cells[model.analogues.cell] == 3).any(1))
+    kind = int(kinds[perovskites[0]])
+    known = model.new_types.known
+    aim = NewType(int(known.space_group[kind]), (19, 12, 9), known.orbits[kind], 0.0)
+    cell = Cell(aim.numbers, aim.space_group, new_type=aim)
+    (request,) = ask(("K", "Mg", "F"), n=1, composition="KMgF3")
+    (made,) = sample_crystals(model, [request], seed=0, sampler=Sampler(), cells=[cell])
+    assert made.analogue in perovskites.tolist()
+    (lonely,) = sample_crystals(
+        replace(model, templates=None), [request], seed=0, sampler=Sampler(), cells=[cell]
+    )
+    assert lonely.analogue is None
+    assert space_group_of(lonely.structure, 0.01) == aim.space_group
