@@ -63,6 +63,10 @@ def arrange(frames: Sequence[Frame], distances: PairDistances, steps: int) -> Ar
         Of known crystals.
     steps
         Of the descent (Adam; the step shrinks to LAST_STEP).
+
+    Returns
+    -------
+    Its misfit is infinite where no start came to a crystal.
     """
     target = _Target.of(frames[0].numbers, distances)
     cells = _Cells(frames)
@@ -75,7 +79,9 @@ def arrange(frames: Sequence[Frame], distances: PairDistances, steps: int) -> Ar
         for group, share in zip(optimizer.param_groups, (1.0, 0.5), strict=True):
             group["lr"] = share * rate
         moved = (cells.frac, cells.strain)
-        slopes = torch.autograd.grad(target.misfit(*cells.build(), images).sum(), moved)
+        with torch.enable_grad():
+            total = target.misfit(*cells.build(), images).sum()
+        slopes = torch.autograd.grad(total, moved)
         for parameter, slope in zip(moved, slopes, strict=True):
             parameter.grad = slope.nan_to_num(0, 0, 0)
         optimizer.step()
@@ -109,7 +115,8 @@ class _Cells:
         turned = torch.eye(3) + self.strain
         metric = turned.transpose(1, 2) @ self.metric @ turned
         tied = (self.ties.metric @ metric.flatten(1)[..., None]).reshape(metric.shape)
-        return self.ties.place(self.frac), torch.linalg.cholesky(tied)
+        # of a cell without volume come NaNs, and no error
+        return self.ties.place(self.frac), torch.linalg.cholesky_ex(tied).L
 
     def frame(self, row: int) -> Frame:
         """Return a frame with the coordinates and cell that its start has come to."""

@@ -127,7 +127,7 @@ def _arranged(
     rows: Sequence[int | None],
     steps: int,
 ) -> Framed | None:
-    """Return the best of some starts; None if none of them has the symmetry aimed at."""
+    """Return the best of some starts; None if none has the symmetry aimed at, or becomes one."""
     framed = (
         (frame_of(one, model.info.setting), row) for one, row in zip(templates, rows, strict=True)
     )
@@ -139,6 +139,8 @@ def _arranged(
     if model.new_types is None or not starts:
         return None
     best = arrange([frame for frame, _ in starts], model.new_types.distances, steps)
+    if not math.isfinite(best.misfit):
+        return None
     return Framed(best.frame, starts[best.start][1], begin=0.0)
 
 

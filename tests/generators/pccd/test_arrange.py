@@ -90,3 +90,17 @@ def test_nearest_images_are_those_of_all_neighbouring_cells() -> None:
     images = module._nearest_images(at, axes)
     vectors = (at[:, :, None] - at[:, None] + images) @ axes[:, None]
     assert vectors.norm(dim=3)[0].numpy() == pytest.approx(nearest_images(lattice, frac), rel=1e-4)
+
+
+def test_a_start_without_volume_loses_and_alone_becomes_no_crystal() -> None:
+    good, flat = frame(rutile(0.24)), frame(rutile(0.24))
+    flat = replace(flat, lengths=np.array([4.6, 4.6, np.nan]))
+    assert arrange([flat, good], DISTANCES, 20).start == 1
+    assert arrange([flat], DISTANCES, 20).misfit == np.inf
+
+
+def test_it_is_the_same_where_no_gradients_are_kept() -> None:
+    with torch.no_grad():
+        quiet = arrange([frame(rutile(0.24))], DISTANCES, 30)
+    assert quiet.misfit == arrange([frame(rutile(0.24))], DISTANCES, 30).misfit
+    assert quiet.misfit < arrange([frame(rutile(0.24))], DISTANCES, 0).misfit
