@@ -277,7 +277,7 @@ def to_yaml(campaign: Campaign) -> str:
         sort_keys=False,
         allow_unicode=True,
         default_flow_style=None,
-        width=100,
+        width=48,  # an item that begins before it ends behind it, within 80 columns
     )
 
 

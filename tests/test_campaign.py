@@ -14,7 +14,7 @@ from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Structure
 
 from pccd_workflows import stages
-from pccd_workflows.campaign import Campaign, load_campaign
+from pccd_workflows.campaign import Campaign, load_campaign, to_yaml
 from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.resources import resource
 from pccd_workflows.known.options import References
@@ -315,3 +315,12 @@ def test_a_device_is_not_read_to_its_end(tmp_path):
         load_campaign(pipe)
     feeding.join(timeout=10)
     assert sum(taken) < 2_000_000
+
+
+@pytest.mark.parametrize("name", ["quickstart", "seed-batch-1", "seed-batch-2", "seed-batch-3"])
+def test_a_file_with_all_defaults_fits_eighty_columns_and_is_the_same_campaign(tmp_path, name):
+    campaign = load_campaign(resource("flows", f"{name}.yaml"))
+    written = to_yaml(campaign)
+    assert max(map(len, written.splitlines())) <= 80
+    (tmp_path / "again.yaml").write_text(written)
+    assert load_campaign(tmp_path / "again.yaml").campaign_id == campaign.campaign_id
