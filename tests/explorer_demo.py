@@ -114,7 +114,7 @@ def real_crystal(database: Any, structure: Structure, level: str) -> CandidateDo
     settings = section.model_copy(update={"level": level})
     record = compute_phonons(structure, settings, Work(MongoStorage(database)))
     assert record.bands, record.reason
-    doc = factory.judged(REAL, "MgO", above=0.0)
+    doc = factory.judged(REAL, "MgO", above=0.0, novel=False)
     relaxation = doc.relaxations[0].model_copy(update={"structure": structure})
     update = {
         "structure": structure,
