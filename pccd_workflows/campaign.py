@@ -277,7 +277,7 @@ def to_yaml(campaign: Campaign) -> str:
         sort_keys=False,
         allow_unicode=True,
         default_flow_style=None,
-        width=48,  # an item that begins before it ends behind it, within 80 columns
+        width=48,  # yaml breaks a line after the item that crosses this column; none reaches 80
     )
 
 

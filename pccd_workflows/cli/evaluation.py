@@ -197,7 +197,7 @@ class Evaluation:
 
         data, level = self.request.data, self.request.level
         judge = potential_judge(level, self.settings) if level else None
-        # a data set has no crystals to compare with, but those of the model's training
+        # a data set holds no crystals by id that samples could be compared with
         known = yardstick(self.folder, None if data.suffix == ".npz" else data, judge=judge)
         found = evaluate_generation(self.model, self.crystals, known, **self._common())
         card = protocol_card(self.request.sampler, known.judge)

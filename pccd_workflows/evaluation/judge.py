@@ -1,20 +1,25 @@
 """Crystals relaxed with a potential and placed on that potential's own hull."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pymatgen.core import Structure
 
-from pccd_workflows.core.errors import InputError
 from pccd_workflows.core.reference_set import ReferenceSet
-from pccd_workflows.core.systems import maximal_systems
+from pccd_workflows.core.systems import covering_system
 from pccd_workflows.engines.levels import get_level
 from pccd_workflows.engines.records import Relaxation
 from pccd_workflows.evaluation.results import Result
 from pccd_workflows.evaluation.stored_potential import StoredPotential, stored_potential
 from pccd_workflows.known.build import Progress, silent
-from pccd_workflows.known.competing import Engines, known_reference_set, version_at
+from pccd_workflows.known.competing import (
+    Engines,
+    NoElementalPhaseError,
+    known_reference_set,
+    version_at,
+)
 from pccd_workflows.known.library import KnownLibrary
 from pccd_workflows.stages.hull import Stability, judge_stability
 
@@ -105,25 +110,25 @@ class PotentialJudge:
         )
 
     def _references(self, relaxations: Mapping[str, Relaxation]) -> list[ReferenceSet]:
-        """Return the known phases of the systems of the crystals that came to rest."""
-        systems = maximal_systems(
+        """Return the known phases of the systems of the crystals that came to rest.
+
+        The largest systems come first: what lies within one that has a hull needs no other.
+        """
+        distinct = {
             relaxation.structure.chemical_system
             for relaxation in relaxations.values()
             if relaxation.usable and relaxation.structure is not None
-        )
+        }
         engines = Engines(self.potential.energy_per_atom, self.potential.relax)
-        sets = []
-        for done, system in enumerate(systems, start=1):
-            try:
-                found = known_reference_set(
-                    system, self.potential.level, engines=engines, known=self.known
-                )
-            except InputError:  # an element without a phase
-                continue
-            finally:
-                self.progress("hulls of chemical systems", done, len(systems))
-            sets.append(found)
-        return sets
+        level, sets = self.potential.level, dict[str, ReferenceSet]()
+        for done, system in enumerate(sorted(distinct, key=lambda s: (-s.count("-"), s)), start=1):
+            if covering_system(system, sets) is None:
+                with suppress(NoElementalPhaseError):
+                    sets[system] = known_reference_set(
+                        system, level, engines=engines, known=self.known, progress=self.progress
+                    )
+            self.progress("hulls of chemical systems", done, len(distinct))
+        return list(sets.values())
 
     def protocol(self) -> JudgeProtocol:
         """Return what the verdicts of this judge mean."""

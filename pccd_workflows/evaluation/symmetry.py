@@ -1,6 +1,6 @@
 """Whether generated crystals have the symmetry they aim at, or were asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from pccd_workflows.generators.pccd.model import Model
-    from pccd_workflows.generators.pccd.properties import Properties
+    from pccd_workflows.generators.pccd.properties import Properties, Property
     from pccd_workflows.generators.pccd.sample import Sampled
 
 Floats = NDArray[np.float64]
@@ -79,7 +79,8 @@ def evaluate_conditions(
     Returns
     -------
     `crystal_system`: of each the share of crystals that have it (symprec 0.01 Å); `band_gap`: of
-    each value asked for, see `_band_gaps`; `errors_of_estimates`: of the networks that choose.
+    each value asked for, see `_band_gaps`; `errors_of_estimates`: of the networks that choose;
+    `errors_of_medians`: its control, the median of the held-out crystals for all of them.
     """
     result: dict[str, Any] = {}
     if "crystal_system" in model.info.conditions:
@@ -88,20 +89,27 @@ def evaluate_conditions(
         )
     if model.properties is not None:
         result["band_gap"] = _band_gaps(model, crystals, samples, seed, sampler)
-        result["errors_of_estimates"] = _errors_of_estimates(model.properties, crystals)
+        estimates = _estimates(model.properties, crystals)
+        medians = {name: np.nanmedian(getattr(crystals, name)) for name in estimates}
+        result["errors_of_estimates"] = _errors(estimates, crystals)
+        result["errors_of_medians"] = _errors(medians, crystals)
     return result
 
 
-def _errors_of_estimates(properties: "Properties", crystals: CrystalArrays) -> dict[str, Any]:
-    """Return mean absolute errors, eV and eV/atom, of what chooses, on all held-out crystals."""
+def _estimates(properties: "Properties", crystals: CrystalArrays) -> "dict[Property, Floats]":
+    """Return what the choosing network says of all held-out crystals, eV and eV/atom."""
     from pccd_workflows.generators.pccd.properties import estimate
 
     rows = zip(crystals.numbers, crystals.space_group.tolist(), strict=True)
     cells = [(sites[sites > 0].tolist(), group) for sites, group in rows]
-    found = estimate(properties.choosing, cells)
+    return estimate(properties.choosing, cells)
+
+
+def _errors(said: "Mapping[Property, Any]", crystals: CrystalArrays) -> dict[str, Any]:
+    """Return mean absolute errors of what is said of crystals whose property is known."""
     return {
         name: bootstrapped(np.abs(values - getattr(crystals, name)))
-        for name, values in found.items()
+        for name, values in said.items()
     }
 
 

@@ -31,6 +31,11 @@ from pccd_workflows.known.relaxed_hull import (
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+
+class NoElementalPhaseError(InputError):
+    """There is no hull: an element has no phase with an energy."""
+
+
 METHOD = 2
 """Raised when `known_reference_set` makes another set of the same crystals and energies."""
 SinglePoint = Callable[["Structure"], float | None]
@@ -120,8 +125,10 @@ def known_reference_set(
     Raises
     ------
     InputError
-        A symbol is no element; an element has no phase with an energy; or the library has no
-        energies at the level and none can be computed.
+        A symbol is no element, or the library has no energies at the level and none can be
+        computed.
+    NoElementalPhaseError
+        An element has no phase with an energy.
     """
     known = known or library()
     symbols = split_chemsys(chemsys)
@@ -263,7 +270,7 @@ def _need_elements(symbols: Sequence[str], phases: Sequence[Phase], level: str) 
     have = {phase.structure.chemical_system for phase in phases}
     lacking = [symbol for symbol in symbols if symbol not in have]
     if lacking:
-        raise InputError(
+        raise NoElementalPhaseError(
             f"The library of known crystals has no phase of {', '.join(lacking)} with an energy at "
             f"level {level!r}, so nothing can be said about {'-'.join(symbols)}."
         )

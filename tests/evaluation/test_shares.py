@@ -10,6 +10,7 @@ from pccd_workflows.evaluation.judge import Judgement
 from pccd_workflows.evaluation.samples import RawSample, Yardstick, among, judge_samples
 from pccd_workflows.evaluation.shares import protocol_card, report_samples, rows_of, shares_of
 from pccd_workflows.generators.pccd.sampler import Sampler
+from pccd_workflows.known.novelty import SetNovelty
 from pccd_workflows.stages.hull import Stability
 
 
@@ -110,6 +111,24 @@ def test_sun_needs_all_three():
     assert new["stable_0"]["value"] == pytest.approx(2 / 6)
     assert new["sun"]["value"] == pytest.approx(1 / 6)  # the twin does not count
     assert new["metasun"]["value"] == pytest.approx(2 / 6)
+    assert new["metasun_kinds"] == {}  # nobody was asked
+
+
+def test_new_crystals_near_the_hull_are_counted_by_their_kind():
+    """MgO is known here, CaO has its structure type."""
+
+    def compare(crystals):
+        verdicts = {
+            "MgO": SetNovelty(known=True, matched_id="mp-1265", method="by name"),
+            "CaO": SetNovelty(known=False, framework_id="mp-1265", method="by name"),
+        }
+        return {name: verdicts[c.composition.reduced_formula] for name, c in crystals.items()}
+
+    judged = judge_samples(SAMPLES, Yardstick({"library": compare}, judge))
+    assert shares(judged)["metasun_kinds"] == {"substitution": 1}
+    kinds = [row.kind for row in rows_of(judged.samples)]
+    assert kinds == ["duplicate", "duplicate", None, "substitution", None, None]
+    assert [row.reference for row in rows_of(judged.samples)][:4] == ["mp-1265"] * 3 + [None]
 
 
 def test_training_crystals_are_no_sun():

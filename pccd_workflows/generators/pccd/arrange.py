@@ -5,7 +5,6 @@ until the distances of neighbours are those that pairs of elements have in known
 atoms touch, and the volume is the one expected. No energy is asked for; the best end is kept.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pccd_workflows.generators.pccd import pair_distances
 from pccd_workflows.generators.pccd.chemistry import covalent_radii
 from pccd_workflows.generators.pccd.frames import Frame, FrameBatch, batch_frames, metric_of
 from pccd_workflows.generators.pccd.pair_distances import TOO_SHORT, PairDistances
@@ -28,7 +28,7 @@ TOUCHING = 0.8
 """Of the sum of two covalent radii: atoms closer than that push each other away ..."""
 PUSH = 5.0
 """... by so much for each Å², beside the misfit of the distances."""
-NEIGHBOURS = torch.tensor(list(itertools.product((-1, 0, 1), repeat=3)), dtype=torch.float32)
+NEIGHBOURS = torch.from_numpy(pair_distances.NEIGHBOURS.astype(np.float32))
 REFRESH = 10
 """Steps between two looks at which images of the atoms are the nearest."""
 

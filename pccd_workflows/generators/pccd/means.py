@@ -91,7 +91,9 @@ def find_frames(
     for request, cell in zip(requests, cells, strict=True):
         if cell.new_type is not None:
             drawn = stream(seed, request.index, "free coordinates")
-            frames.append(placed(cell.new_type) or _at_random(model, cell, drawn))
+            aim = cell.new_type
+            found = placed(aim) or _at_random(model, aim, drawn)
+            frames.append(found or Framed(None, None))
             continue
         rows = _analogues(model, request, cell, seed, sampler)
         frame = framed(rows if refined else rows[:1], cell.numbers) if rows else None
@@ -110,14 +112,13 @@ def _decorated(model: Model, aim: NewType) -> Framed | None:
     )
 
 
-def _at_random(model: Model, cell: Cell, seed: int) -> Framed:
-    """Return the frame of the best of some crystals with free coordinates at random."""
-    if model.new_types is None or cell.new_type is None:
-        return Framed(None, None)
+def _at_random(model: Model, aim: NewType, seed: int) -> Framed | None:
+    """Return the frame of the best of some crystals with free coordinates at random, if any."""
+    if model.new_types is None:
+        return None
     distances = model.new_types.distances
-    drawn = [draw_template(cell.new_type, distances, seed + start) for start in range(AT_RANDOM)]
-    none = Framed(None, None)
-    return _arranged(model, cell.new_type, drawn, [None] * AT_RANDOM, AT_RANDOM_STEPS) or none
+    drawn = [draw_template(aim, distances, seed + start) for start in range(AT_RANDOM)]
+    return _arranged(model, aim, drawn, [None] * AT_RANDOM, AT_RANDOM_STEPS)
 
 
 def _arranged(

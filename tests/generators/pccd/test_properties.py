@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from pccd_workflows.core.resources import resource
+from pccd_workflows.evaluation.symmetry import evaluate_conditions
 from pccd_workflows.generators.elements import draw_elements
 from pccd_workflows.generators.pccd.cells import SampleRequest, draw_cells
 from pccd_workflows.generators.pccd.checkpoint import load_model
+from pccd_workflows.generators.pccd.dataset import read_dataset
 from pccd_workflows.generators.pccd.generator import aim_of, elements_for_gap
 from pccd_workflows.generators.pccd.properties import estimate, halves, nearest_to_asked
 from pccd_workflows.generators.pccd.sampler import Sampler
@@ -93,3 +95,17 @@ def test_a_gap_chooses_among_elements_that_are_drawn_and_only_there(shipped):
     assert salts[5.0] >= 5
     given = Generate(elements=["Cu", "Au"], conditions=Conditions(band_gap=5.0))
     assert elements_for_gap(shipped, given, 0) == ("Cu", "Au")
+
+
+def test_errors_of_estimates_are_told_beside_those_of_the_median(shipped, dataset_file):
+    """A network that has learned nothing would not be told from its control."""
+    crystals = read_dataset(dataset_file).of_split("test")
+    gaps = np.resize([0.0, 5.0, 1.0, np.nan], len(crystals))
+    crystals = replace(crystals, band_gap=gaps, energy_above_hull=np.full(len(crystals), 0.1))
+    found = evaluate_conditions(shipped, crystals, samples=1, seed=0, sampler=Sampler())
+    median = found["errors_of_medians"]
+    known = gaps[np.isfinite(gaps)]
+    assert median["band_gap"]["n"] == found["errors_of_estimates"]["band_gap"]["n"] == len(known)
+    assert median["band_gap"]["value"] == pytest.approx(np.abs(known - np.median(known)).mean())
+    assert median["energy_above_hull"]["value"] == pytest.approx(0.0)
+    assert found["errors_of_estimates"]["energy_above_hull"]["value"] > 0
