@@ -185,3 +185,20 @@ def test_a_crystal_on_the_sites_of_a_known_one_names_it(model):
     )
     assert lonely.analogue is None
     assert space_group_of(lonely.structure, 0.01) == aim.space_group
+
+
+def test_random_starts_depend_on_the_seed_alone(model):
+    """Where no known crystal lends its sites."""
+    table = wyckoff_table(62)
+    mirror, general = table.freedom.tolist().index(2), int(np.argmax(table.freedom))
+    aim = NewType(62, (12, 9), ((mirror,), (general,)), 0.0)
+    cell = Cell(aim.numbers, aim.space_group, new_type=aim)
+    request = SampleRequest(0, ("Mg", "F"), Conditions())
+    bare = replace(model, templates=None)
+
+    def lengths(seed):
+        (made,) = sample_crystals(bare, [request], seed=seed, sampler=Sampler(), cells=[cell])
+        return made.structure.lattice.abc
+
+    assert lengths(1) == lengths(1)
+    assert lengths(1) != lengths(2)
